@@ -1,0 +1,33 @@
+# Two commands do all set-up: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint samples wheel clean
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -U pip
+	$(BIN)/pip install -q -c constraints.txt torch==2.13.0
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: .venv/installed  ## denoise data/samples with the shipped weights and print PSNR/SSIM
+	rm -rf demo
+	$(BIN)/denoise-se denoise data/samples/noisy -o demo --reference data/samples/clean --report demo/report.csv
+
+test: .venv/installed lint  ## everything that CI runs
+	$(BIN)/pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+wheel: .venv/installed  ## build the wheel, install it elsewhere, denoise an image with it
+	bash .ci/wheel
+
+samples: .venv/installed  ## make data/samples again from scikit-image's pictures
+	$(BIN)/python data/make_samples.py
+
+clean:
+	rm -rf .venv demo dist build *.egg-info

@@ -1,0 +1,1 @@
+"""The shipped weights, one .safetensors and one card each."""

@@ -1,0 +1,243 @@
+"""Running a plan: read, denoise, write, measure; one bad file never stops the others."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from denoise_se.atomic_file import replacing
+from denoise_se.denoiser import Denoiser, full_range
+from denoise_se.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_TERMINATED, DenoiseError, ImageError
+from denoise_se.image import Image
+from denoise_se.image_io import DEFAULT_MAX_PIXELS, format_of_suffix, read, write
+from denoise_se.manifest import Manifest, file_digest
+from denoise_se.metrics import psnr, ssim
+from denoise_se.plan import Job, Plan, remove_leftovers
+from denoise_se.report import Row
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How every image of a batch is denoised; `sigma` None estimates it for each, in 8-bit units."""
+
+    sigma: float | None = None
+    strength: float = 1.0
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All rows, in the plan's order as far as the run came, and the exit code."""
+
+    rows: tuple[Row, ...]
+    exit_code: int
+
+
+class Watcher:
+    """Told what happens; the command line and the web app each have their own."""
+
+    def row(self, row: Row) -> None:
+        """An image is finished, skipped or failed."""
+
+    def notice(self, text: str) -> None:
+        """Something the user should know: a conversion, a replaced pixel."""
+
+    def tiles(self, done: int, total: int) -> None:
+        """The share of the current image that is done."""
+
+
+class Stop:
+    """Turns SIGINT and SIGTERM into a wish to stop after the current image; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[Stop]:
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+def run_batch(
+    plan: Plan,
+    denoiser_for: Callable[[int], Denoiser],
+    settings: Settings,
+    *,
+    fingerprint: Mapping[str, Any],
+    watcher: Watcher | None = None,
+    workers: int = 1,
+) -> Outcome:
+    """Denoise all images of `plan`.
+
+    Args:
+        denoiser_for: gives the denoiser for an image of so many colour channels.
+        fingerprint: what the outputs depend on besides the input (model, settings), for the manifest.
+        workers: threads that read ahead; writing and measuring have one of their own.
+
+    Returns:
+        The rows; the exit code is 0 when all is done, 1 when some failed, 130 or 143 after a signal.
+
+    Raises:
+        ImageError: the output folder cannot be made.
+    """
+    watcher = watcher or Watcher()
+    try:
+        plan.home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImageError(plan.home, f"the output folder cannot be made ({error.strerror})") from error
+    if settings.resume:
+        remove_leftovers(plan)
+    manifest = Manifest(plan.home, fingerprint)
+    rows: list[Row] = []
+
+    def finish(future: Future[Row]) -> None:
+        row = future.result()
+        rows.append(row)
+        watcher.row(row)
+
+    with (
+        Stop().listening() as stop,
+        ThreadPoolExecutor(max(1, workers)) as readers,
+        ThreadPoolExecutor(1) as writer,
+    ):
+        ahead = max(1, workers)
+        reads: list[Future[Image | Row]] = []
+        pending: Future[Row] | None = None
+        try:
+            for index, job in enumerate(plan.jobs):
+                while len(reads) < min(index + 1 + ahead, len(plan.jobs)):
+                    reads.append(readers.submit(_read, plan.jobs[len(reads)], settings, manifest))
+                loaded = reads[index].result()
+                reads[index] = Future()  # lets go of the image
+                if isinstance(loaded, Image):
+                    result = _denoise(job, loaded, denoiser_for, settings, watcher)
+                else:
+                    result = loaded
+                if pending is not None:
+                    finish(pending)
+                pending = writer.submit(_finish, job, result, settings, manifest, watcher)
+                del loaded, result
+                if stop.signal is not None:
+                    break
+            if pending is not None:
+                finish(pending)
+        finally:
+            for future in reads:
+                future.cancel()
+    if stop.signal is not None and len(rows) < len(plan.jobs):
+        code = EXIT_TERMINATED if stop.signal == signal.SIGTERM else EXIT_INTERRUPTED
+    else:
+        code = EXIT_SOME_FAILED if any(row.status == "failed" for row in rows) else EXIT_DONE
+    return Outcome(tuple(rows), code)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """An image before and after the network."""
+
+    noisy: Image
+    clean: Image
+    row: Row
+
+
+def _read(job: Job, settings: Settings, manifest: Manifest) -> Image | Row:
+    row = Row(str(job.source), str(job.target), "skipped")
+    try:
+        if settings.resume and manifest.is_done(job.relative, job.source, job.target):
+            return row
+        return read(job.source, max_pixels=settings.max_pixels)
+    except ImageError as error:
+        return replace(row, status="failed", error=error.reason)
+
+
+def _denoise(
+    job: Job, image: Image, denoiser_for: Callable[[int], Denoiser], settings: Settings, watcher: Watcher
+) -> _Result | Row:
+    row = Row(str(job.source), str(job.target), "done", "", image.width, image.height, image.channels, image.bit_depth)
+    try:
+        denoiser = denoiser_for(image.channels)
+        done = denoiser.denoise(image.pixels, settings.sigma, settings.strength, progress=watcher.tiles)
+    except (DenoiseError, MemoryError, RuntimeError) as error:
+        reason = str(error) or "out of memory; try a smaller --tile"
+        return replace(row, status="failed", error=reason)
+    row = replace(row, model=denoiser.checkpoint.name, sigma=done.sigma, seconds=round(done.seconds, 4))
+    return _Result(image, image.with_pixels(done.image), row)
+
+
+def _finish(job: Job, result: _Result | Row, settings: Settings, manifest: Manifest, watcher: Watcher) -> Row:
+    """Write and measure one result; a row that has failed or was skipped passes through."""
+    if isinstance(result, Row):
+        return _measure(job, result, settings, watcher) if result.status == "skipped" else result
+    try:
+        for notice in result.noisy.notices:
+            watcher.notice(f"{job.source}: {notice}")
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        manifest.announce(job.relative, job.source, job.target, file_digest(job.source))
+        if settings.strength == 0 and format_of_suffix(job.target) == result.noisy.format:
+            # encoding again would change a JPEG; nothing was asked to change
+            with replacing(job.target) as file:
+                file.write(job.source.read_bytes())
+        else:
+            written = write(job.target, result.clean)
+            for notice in written.notices[len(result.noisy.notices) :]:
+                watcher.notice(f"{job.target}: {notice}")
+    except ImageError as error:
+        return replace(result.row, status="failed", error=error.reason)
+    except OSError as error:
+        return replace(result.row, status="failed", error=f"cannot be written ({error.strerror})")
+    return _measure(job, result.row, settings, watcher, result.noisy)
+
+
+def _measure(job: Job, row: Row, settings: Settings, watcher: Watcher, noisy: Image | None = None) -> Row:
+    """Add PSNR and SSIM against the reference, of the input and of what was written, decoded again."""
+    if job.reference is None:
+        return row
+    try:
+        reference = read(job.reference, max_pixels=settings.max_pixels)
+        before = noisy or read(job.source, max_pixels=settings.max_pixels)
+        after = read(job.target, max_pixels=settings.max_pixels)
+    except ImageError as error:
+        watcher.notice(f"{error}; no PSNR for {job.source}")
+        return row
+    row = replace(
+        row, width=after.width, height=after.height, channels=after.channels, bit_depth=after.bit_depth
+    )
+    if before.pixels.shape != reference.pixels.shape:
+        sizes = [f"{i.width}x{i.height}, {i.channels} channel(s)" for i in (reference, before)]
+        watcher.notice(f"{job.reference}: is {sizes[0]}, the input {job.source} is {sizes[1]}; no PSNR")
+        return row
+    scores: list[float | None] = []
+    for measure in (psnr, ssim):
+        for image in (before, after):
+            first, second = _comparable(reference.pixels, image.pixels)
+            scores.append(measure(first, second, data_range=full_range(first.dtype)))
+    return replace(row, psnr_noisy=scores[0], psnr=scores[1], ssim_noisy=scores[2], ssim=scores[3])
+
+
+def _comparable(reference: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in one dtype: as they are, or, when their bit depths differ, as floats in [0, 1]."""
+    if reference.dtype == image.dtype:
+        return reference, image
+    first, second = (pixels / np.float32(full_range(pixels.dtype)) for pixels in (reference, image))
+    return first, second

@@ -1,0 +1,215 @@
+"""Checkpoints: safetensors files that carry their network's config, training record and measured PSNR.
+
+Nothing here unpickles: a file is read as safetensors or refused. The header's metadata (string to string) holds
+``schema_version``, ``config``, ``training`` and ``psnr``, the last three as JSON. torch is imported by the functions
+that need it, so that the catalogue can be listed without it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from denoise_se.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from denoise_se.network import Network, NetworkConfig
+
+SCHEMA_VERSION = 1
+MAX_METADATA_BYTES = 1_000_000
+MAX_PARAMETERS = 200_000_000
+
+
+@dataclass(frozen=True)
+class CatalogueEntry:
+    """A shipped checkpoint: its file under `checkpoints/`, what it is for, in one line, and its image channels."""
+
+    file: str
+    purpose: str
+    channels: int
+
+
+CHECKPOINTS: dict[str, CatalogueEntry] = {
+    "gray": CatalogueEntry("gray-fast.safetensors", "grey images with Gaussian noise of a known or estimated sigma", 1),
+    "color": CatalogueEntry("color-fast.safetensors", "RGB images with Gaussian noise of a known or estimated sigma", 3),
+    "photo": CatalogueEntry("photo-fast.safetensors", "photos as cameras write them; blind, needs no sigma", 3),
+}
+ALIASES = {"gray-fast": "gray", "color-fast": "color", "photo-fast": "photo"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint: `config`, the weights by name (float32), the training record and measured PSNR."""
+
+    name: str
+    config: NetworkConfig
+    weights: Mapping[str, Tensor]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    psnr: Mapping[str, Any] = field(default_factory=dict)
+
+    def network(self) -> Network:
+        """The network in eval mode on the CPU, without gradients."""
+        from denoise_se.network import build_network
+
+        network = build_network(self.config)
+        network.load_state_dict(dict(self.weights))
+        return network.eval().requires_grad_(False)
+
+
+def resolve(model: str | Path) -> tuple[str, Path]:
+    """The display name and file of a catalogue name or a path.
+
+    Raises:
+        CheckpointError: no such name or file, or a file that is not .safetensors.
+    """
+    name = ALIASES.get(str(model), str(model))
+    if name in CHECKPOINTS:
+        return name, Path(str(resources.files("denoise_se.checkpoints").joinpath(CHECKPOINTS[name].file)))
+    path = Path(model)
+    if path.suffix.lower() in {".ckpt", ".pth", ".pt", ".pt2", ".pkl", ".bin"}:
+        raise CheckpointError(
+            f"{path}: a {path.suffix} file can run code when it is loaded, so only .safetensors checkpoints are read; "
+            "a training run writes one as best.safetensors"
+        )
+    if not path.is_file():
+        known = ", ".join([*CHECKPOINTS, *ALIASES])
+        raise CheckpointError(f"{model}: no such checkpoint; give one of {known}, or the path of a .safetensors file")
+    if path.suffix.lower() != ".safetensors":
+        raise CheckpointError(f"{path}: not a .safetensors file, the only kind of checkpoint that is read")
+    return path.stem if path.stem != "best" else path.parent.name, path
+
+
+def load_checkpoint(model: str | Path) -> Checkpoint:
+    """Load a shipped checkpoint by name, or any by path; everything is checked before a network is built.
+
+    Raises:
+        CheckpointError: the reason and the key at fault: not safetensors, no or newer schema, a config that is not
+            understood, missing, extra or misshapen weights, weights that are not finite.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    name, path = resolve(model)
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            config = _read_config(path, metadata)
+            expected = _expected_shapes(path, config)
+            _check_shapes(path, expected, {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()})
+            weights = {key: file.get_tensor(key) for key in expected}
+    except (SafetensorError, OSError, ValueError, RuntimeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); copy or train it again") from error
+    for key, tensor in weights.items():
+        if not (tensor.is_floating_point() or key.endswith("num_batches_tracked")):
+            raise CheckpointError(f"{path}: weight {key!r} is {tensor.dtype}, not a float type; the file is damaged")
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: weight {key!r} holds a value that is not finite; the file is damaged")
+    weights = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in weights.items()}
+    return Checkpoint(name, config, weights, _json(path, metadata, "training"), _json(path, metadata, "psnr"))
+
+
+def save_checkpoint(
+    path: str | Path,
+    weights: Mapping[str, Tensor],
+    config: NetworkConfig,
+    *,
+    training: Mapping[str, Any],
+    psnr: Mapping[str, Any],
+    half: bool = False,
+) -> None:
+    """Write a checkpoint atomically. With `half` float weights are stored as fp16.
+
+    Raises:
+        CheckpointError: a weight that is not finite (or not in fp16), or the file cannot be written.
+    """
+    import os
+
+    import torch
+    from safetensors.torch import save
+
+    path = Path(path)
+    stored = {}
+    for key, tensor in weights.items():
+        tensor = tensor.detach().cpu().contiguous()
+        stored[key] = tensor.half() if half and tensor.is_floating_point() else tensor
+        if not torch.isfinite(stored[key]).all():
+            raise CheckpointError(f"{path}: weight {key!r} is not finite, the checkpoint was not written")
+    metadata = {
+        "schema_version": str(SCHEMA_VERSION),
+        "config": json.dumps(config.to_dict()),
+        "training": json.dumps(dict(training)),
+        "psnr": json.dumps(dict(psnr)),
+    }
+    temporary = path.with_name(f".{os.urandom(4).hex()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(save(stored, metadata))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror}); free some space or choose another place") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _json(path: Path, metadata: Mapping[str, str], key: str) -> dict[str, Any]:
+    try:
+        value = json.loads(metadata.get(key, "{}"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: metadata key {key!r} is not JSON ({error}); the file is damaged") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: metadata key {key!r} is not a JSON object; the file is damaged")
+    return value
+
+
+def _read_config(path: Path, metadata: Mapping[str, str]) -> NetworkConfig:
+    from denoise_se.network import NetworkConfig
+
+    if sum(map(len, metadata.values())) > MAX_METADATA_BYTES:
+        raise CheckpointError(f"{path}: its metadata is over {MAX_METADATA_BYTES} bytes; not one of our checkpoints")
+    schema = metadata.get("schema_version")
+    if schema is None:
+        raise CheckpointError(f"{path}: no 'schema_version' in its metadata; not a denoise-se checkpoint")
+    if not schema.isascii() or not schema.isdecimal() or len(schema) > 9 or int(schema) < 1:
+        raise CheckpointError(f"{path}: 'schema_version' is {schema[:20]!r}, not a positive integer; the file is damaged")
+    if int(schema) > SCHEMA_VERSION:
+        raise CheckpointError(
+            f"{path}: 'schema_version' {schema} is newer than this program's {SCHEMA_VERSION}; update denoise-se"
+        )
+    if "config" not in metadata:
+        raise CheckpointError(f"{path}: no 'config' in its metadata; not a denoise-se checkpoint")
+    try:
+        return NetworkConfig.from_dict(_json(path, metadata, "config"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: metadata key 'config': {error}") from error
+
+
+def _expected_shapes(path: Path, config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    import torch
+
+    from denoise_se.network import build_network
+
+    with torch.device("meta"):
+        shapes = {key: tuple(tensor.shape) for key, tensor in build_network(config).state_dict().items()}
+    if sum(torch.Size(shape).numel() for shape in shapes.values()) > MAX_PARAMETERS:
+        raise CheckpointError(f"{path}: 'config' asks for over {MAX_PARAMETERS:,} parameters; it is refused")
+    return shapes
+
+
+def _check_shapes(path: Path, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> None:
+    for key, shape in expected.items():
+        if key not in found:
+            raise CheckpointError(f"{path}: weight {key!r} is missing; the file does not match its own config")
+        if found[key] != shape:
+            raise CheckpointError(f"{path}: weight {key!r} has shape {found[key]}, its config asks for {shape}")
+    for key in found:
+        if key not in expected:
+            raise CheckpointError(f"{path}: unexpected weight {key!r}; the file does not match its own config")

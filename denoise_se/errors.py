@@ -1,0 +1,60 @@
+"""What can go wrong, as exceptions whose text is the message a person reads.
+
+Library code raises these with a message that names the file, the reason and the mend; one boundary (`app/cli.py`, and
+its like in the web app) turns them into a line on stderr and an exit code. Anything else that escapes is a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+EXIT_DONE = 0
+EXIT_SOME_FAILED = 1
+EXIT_REFUSED = 2
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+class DenoiseError(Exception):
+    """A problem with a known cause; `exit_code` is what the command line returns when nothing else was done."""
+
+    exit_code = EXIT_SOME_FAILED
+
+
+class UsageError(DenoiseError):
+    """The request as a whole cannot be carried out; raised before any work, so nothing was read or written."""
+
+    exit_code = EXIT_REFUSED
+
+
+class ImageError(DenoiseError):
+    """One image cannot be read or written. The other images of a batch go on.
+
+    `reason` says why without the file's name; `str()` gives both.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+
+class CheckpointError(UsageError):
+    """A checkpoint is missing, of an unknown schema, damaged, or not of a kind that is loaded at all."""
+
+
+class NoiseSpecError(UsageError):
+    """A noise spec cannot be understood; the message shows the position of the mistake."""
+
+
+class DatasetError(UsageError):
+    """A training set has problems; all of them are listed, so that one round of mending is enough."""
+
+    def __init__(self, summary: str, problems: Sequence[str] = ()) -> None:
+        super().__init__("\n".join([summary, *(f"  - {problem}" for problem in problems)]))
+        self.problems = tuple(problems)
+
+
+class TrainingError(DenoiseError):
+    """Training stopped for a reason that the last checkpoint survives (a loss that is not finite, memory)."""

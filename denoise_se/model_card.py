@@ -1,0 +1,66 @@
+"""The model card that goes beside each checkpoint, made from the checkpoint's own record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from denoise_se.network import NetworkConfig, build_network, count_macs_per_pixel, count_parameters
+
+
+def hardware() -> str:
+    """The processor or GPU of this machine and its core count, as one line."""
+    import os
+    import platform
+
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
+    return f"{name}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
+
+
+def render_card(
+    name: str, config: NetworkConfig, training: Mapping[str, Any], psnr: Mapping[str, Any], notes: str = ""
+) -> str:
+    """Markdown: what the model is, how it was trained, what it was measured to do, and its limits."""
+    import torch
+
+    with torch.device("meta"):
+        parameters = count_parameters(build_network(config))
+    condition = "a noise-level map" if config.noise_map else "nothing else (blind)"
+    recipe = training.get("recipe", {})
+    lines = [
+        f"# {name}",
+        "",
+        f"A {config.layout} network of `{config.block}` blocks, {config.channels} channel(s), conditioned on {condition}. "
+        f"{parameters:,} parameters, {count_macs_per_pixel(config) / 1e6:.3f} million multiply-adds a pixel.",
+        "",
+        "## Training",
+        "",
+        "| what | value |",
+        "|---|---|",
+        f"| data | {training.get('data', 'not recorded')} |",
+        f"| noise | {recipe.get('noise') or 'as in the noisy images of the pairs'} |",
+        f"| started from | {training.get('started_from', 'random weights')} |",
+        f"| steps | {training.get('steps', 0):,} of {recipe.get('batch')} patches of {recipe.get('patch')} pixels |",
+        f"| wall time | {training.get('seconds', 0) / 60:.1f} minutes on {training.get('hardware', 'not recorded')} |",
+        f"| seed, precision | {recipe.get('seed')}, {training.get('precision', recipe.get('precision'))} |",
+        f"| program | denoise-se {training.get('version', '')} {training.get('commit', '')} |",
+        "",
+        "## Measured",
+        "",
+        *(f"- {key}: {value}" for key, value in psnr.items()),
+        "",
+        "## Limits",
+        "",
+        notes
+        or "It removes the noise described above; other noise (another camera, stripes, compression) may stay or lose "
+        "detail. A denoiser guesses: it can remove fine texture that looks like noise, so do not measure on its output "
+        "without a check on known samples.",
+        "",
+        "Licence: as the project's, see LICENSE; the training images keep their own terms.",
+        "",
+    ]
+    return "\n".join(lines)

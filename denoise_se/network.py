@@ -1,0 +1,301 @@
+"""The denoising networks: a flat residual one and a U-shaped one, both of the blocks of `denoise_se.blocks`.
+
+Both take a noisy image ``[B, C, H, W]`` in [0, 1] and a noise-level map ``[B, 1, H, W]`` (standard deviation, same
+units), predict the noise, and return the image minus it; any H, W >= 1. The U shape follows Ronneberger et al. 2015 and
+DRUNet (Zhang et al. 2021); the noise-level map and the pixel-unshuffle follow FFDNet (Zhang et al. 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from denoise_se.blocks import ConvNorm, MobileSEBottleneck, Norm, ResidualBlock, SEBottleneck, SEResidualBlock
+from denoise_se.blocks import SqueezeExcitation
+
+Layout = Literal["flat", "unet"]
+Block = Literal["residual", "se_residual", "se_bottleneck", "mobile_se"]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Everything that fixes a network's shape; written into each checkpoint.
+
+    Attributes:
+        layout: "flat" keeps one resolution, "unet" halves it from stage to stage and comes back.
+        channels: image channels, 1 to 4.
+        noise_map: whether the noise-level map is an input; a network without it is blind.
+        unshuffle: the image is folded into `unshuffle`^2 times the channels at 1/`unshuffle` of the size first.
+        widths: channels of each stage, finest first; a flat network has one.
+        blocks: blocks per stage; a U-shaped network has as many on the way down and again on the way up.
+        block: which block.
+        norm: "batch" or "none".
+        se_ratio: SE's hidden width over its width.
+        se_gate_scale: upper end of the gates; they start at half of it.
+        se_every: "block", or "stage": only the last block of each run of blocks has SE, the others are residual.
+        inner_skip, final_relu: the forms of RB + SE, see `SEResidualBlock`.
+    """
+
+    layout: Layout = "unet"
+    channels: int = 1
+    noise_map: bool = True
+    unshuffle: int = 2
+    widths: tuple[int, ...] = (64, 128, 256)
+    blocks: int = 2
+    block: Block = "se_residual"
+    norm: Norm = "none"
+    se_ratio: float = 1 / 16
+    se_gate_scale: float = 2.0
+    se_every: Literal["block", "stage"] = "block"
+    inner_skip: bool = False
+    final_relu: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; one of {', '.join(map(repr, allowed))}")
+        for name, low, high in (("channels", 1, 4), ("unshuffle", 1, 8), ("blocks", 1, 64)):
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise ValueError(f"{name} is {value!r}; an integer from {low} to {high}")
+        if not 1 <= len(self.widths) <= 6 or any(type(w) is not int or not 1 <= w <= 2048 for w in self.widths):
+            raise ValueError(f"widths is {self.widths!r}; one to six integers from 1 to 2048")
+        if self.layout == "flat" and len(self.widths) != 1:
+            raise ValueError(f"widths is {self.widths!r}; a flat network has one width")
+        for name, high in (("se_ratio", 1.0), ("se_gate_scale", 4.0)):
+            if not 0 < getattr(self, name) <= high:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; above 0, at most {high:g}")
+
+    @property
+    def multiple_of(self) -> int:
+        """Inputs are padded to a multiple of this many pixels; tiles start at multiples of it."""
+        return self.unshuffle * 2 ** (len(self.widths) - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"widths": list(self.widths)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
+        """The inverse of `to_dict`; ValueError names an unknown or ill-typed field."""
+        if not isinstance(values, dict):
+            raise ValueError("the network config is not a mapping")
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown field {unknown[0]!r} in the network config")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"ill-typed network config: {error}") from error
+
+
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "layout": ("flat", "unet"),
+    "block": ("residual", "se_residual", "se_bottleneck", "mobile_se"),
+    "norm": ("batch", "none"),
+    "se_every": ("block", "stage"),
+    "noise_map": (True, False),
+    "inner_skip": (True, False),
+    "final_relu": (True, False),
+}
+
+
+def make_block(config: NetworkConfig, width: int, last: bool) -> nn.Module:
+    """One block of `width` channels; `last` says whether it ends its run of blocks."""
+    se = {"ratio": config.se_ratio, "gate_scale": config.se_gate_scale, "norm": config.norm}
+    if config.block == "residual" or (config.se_every == "stage" and not last):
+        return ResidualBlock(width, width, norm=config.norm, final_relu=config.final_relu)
+    if config.block == "se_residual":
+        return SEResidualBlock(width, width, **se, inner_skip=config.inner_skip, final_relu=config.final_relu)
+    if config.block == "se_bottleneck":
+        return SEBottleneck(width, width, **se, final_relu=config.final_relu)
+    return MobileSEBottleneck(width, width, **se)
+
+
+class Denoising(nn.Module):
+    """What both networks share: padding, unshuffle, noise-level map, gates, and the subtraction of the noise."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        folded = config.channels * config.unshuffle**2
+        self.head = nn.Conv2d(folded + config.noise_map, config.widths[0], 3, padding=1)
+        self.tail = nn.Conv2d(config.widths[0], folded, 3, padding=1)
+
+    def stage(self, width: int) -> nn.ModuleList:
+        """A run of blocks of one width."""
+        count = self.config.blocks
+        return nn.ModuleList(make_block(self.config, width, last=i == count - 1) for i in range(count))
+
+    def initialise(self) -> None:
+        """He initialisation; the last convolution of each residual branch and the tail start at zero.
+
+        So every block starts as the identity and the network as "no noise" (Zhang et al., "Fixup", ICLR 2019), which
+        trains without BatchNorm at any depth.
+        """
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, (ResidualBlock, SEBottleneck)):
+                nn.init.zeros_(module.body[-1].conv.weight)
+            elif isinstance(module, MobileSEBottleneck):
+                nn.init.zeros_(module.project.conv.weight)
+        nn.init.zeros_(self.tail.weight)
+
+    @property
+    def gate_channels(self) -> list[int]:
+        """The number of gates of each SE module, in the order in which they act."""
+        return [m.channels for m in self.modules() if isinstance(m, SqueezeExcitation)]
+
+    def forward(self, noisy: Tensor, level: Tensor, gates: Tensor | None = None) -> Tensor:
+        """Denoise a batch.
+
+        Args:
+            noisy: [B, C, H, W], nominally in [0, 1]; not clipped.
+            level: [B, 1, H, W], the noise's standard deviation in the same units; a blind network ignores it.
+            gates: [B or 1, sum(gate_channels)], used instead of pooling; see `squeeze`.
+
+        Returns:
+            [B, C, H, W], the noisy image minus the predicted noise, not clipped.
+        """
+        height, width = noisy.shape[-2:]
+        padding = (0, -width % self.config.multiple_of, 0, -height % self.config.multiple_of)
+        x = F.pixel_unshuffle(F.pad(noisy, padding, mode="replicate"), self.config.unshuffle)
+        if self.config.noise_map:
+            level = F.pad(level, padding, mode="replicate").to(x.dtype)
+            x = torch.cat([x, F.avg_pool2d(level, self.config.unshuffle)], dim=1)
+        chunks = iter(()) if gates is None else iter(gates.split(self.gate_channels, dim=1))
+        noise = F.pixel_shuffle(self.tail(self.body(self.head(x), chunks)), self.config.unshuffle)
+        return noisy - noise[:, :, :height, :width].to(noisy.dtype)
+
+    def body(self, x: Tensor, gates: Iterator[Tensor]) -> Tensor:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def squeeze(self, noisy: Tensor, level: Tensor) -> Tensor:
+        """The gates [1, sum(gate_channels)] of a batch of windows [N, C, h, w] of one image, pooled over all of them."""
+        gates: list[Tensor] = []
+        with self._pooled_jointly(gates):
+            self(noisy, level)
+        return torch.cat(gates, dim=1) if gates else noisy.new_zeros(1, 0)
+
+    @contextmanager
+    def _pooled_jointly(self, gates: list[Tensor]) -> Iterator[None]:
+        modules = [m for m in self.modules() if isinstance(m, SqueezeExcitation)]
+        handles = []
+        for se in modules:
+
+            def record(_: nn.Module, __: object, gate: Tensor, scale: float = se.gate_scale) -> None:
+                gates.append(scale * gate)
+
+            handles.append(se.excite.register_forward_pre_hook(lambda _, pooled: (pooled[0].mean(0, keepdim=True),)))
+            handles.append(se.excite.register_forward_hook(record))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def fold_batchnorm(self) -> None:
+        """Merge every BatchNorm into its convolution, in place; the network is put in eval mode."""
+        self.eval()
+        for module in self.modules():
+            if isinstance(module, ConvNorm):
+                module.fold()
+
+
+def run_blocks(blocks: nn.ModuleList, x: Tensor, gates: Iterator[Tensor]) -> Tensor:
+    for block in blocks:
+        x = block(x, next(gates, None)) if any(isinstance(m, SqueezeExcitation) for m in block.children()) else block(x)
+    return x
+
+
+class FlatNetwork(Denoising):
+    """head - blocks - tail, all at 1/unshuffle of the image's size."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self.blocks = self.stage(config.widths[0])
+        self.initialise()
+
+    def body(self, x: Tensor, gates: Iterator[Tensor]) -> Tensor:
+        return x + run_blocks(self.blocks, x, gates)
+
+    @property
+    def halo(self) -> int:
+        radius = sum(conv.kernel_size[0] // 2 for conv in spatial_convolutions(self))
+        return radius * self.config.unshuffle
+
+
+class UNetwork(Denoising):
+    """Stages at 1/unshuffle, 1/2 and 1/4 of it ..., down and up again; skips between equal sizes are added."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        widths = config.widths
+        pairs = list(zip(widths, widths[1:], strict=False))
+        self.encoders = nn.ModuleList(self.stage(width) for width in widths[:-1])
+        self.downs = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
+        self.bottom = self.stage(widths[-1])
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in reversed(pairs))
+        self.decoders = nn.ModuleList(self.stage(width) for width in reversed(widths[:-1]))
+        self.initialise()
+
+    def body(self, x: Tensor, gates: Iterator[Tensor]) -> Tensor:
+        top, skips = x, []
+        for encoder, down in zip(self.encoders, self.downs, strict=True):
+            x = run_blocks(encoder, x, gates)
+            skips.append(x)
+            x = down(x)
+        x = run_blocks(self.bottom, x, gates)
+        for up, decoder in zip(self.ups, self.decoders, strict=True):
+            x = run_blocks(decoder, skips.pop() + up(x), gates)
+        return top + x
+
+    @property
+    def halo(self) -> int:
+        scale, radius = self.config.unshuffle, 2 * self.config.unshuffle
+        for encoder in self.encoders:
+            radius += 2 * scale * len(list(spatial_convolutions(encoder)))
+            scale *= 2
+        return radius + scale * (len(list(spatial_convolutions(self.bottom))) + 1)
+
+
+def spatial_convolutions(module: nn.Module) -> Iterator[nn.Conv2d]:
+    for child in module.modules():
+        if isinstance(child, nn.Conv2d) and child.kernel_size[0] > 1:
+            yield child
+
+
+Network = FlatNetwork | UNetwork
+NETWORKS: dict[str, type[FlatNetwork] | type[UNetwork]] = {"flat": FlatNetwork, "unet": UNetwork}
+
+
+def build_network(config: NetworkConfig) -> Network:
+    """The network of `config`, freshly initialised from torch's global random state."""
+    return NETWORKS[config.layout](config)
+
+
+def count_parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def count_macs_per_pixel(config: NetworkConfig, size: int = 512) -> float:
+    """Multiply-adds of convolutions and matrix products per pixel of a `size` x `size` image."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        network = build_network(config).eval()
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad():
+            network(torch.empty(1, config.channels, size, size), torch.empty(1, 1, size, size))
+    return counter.get_total_flops() / 2 / size**2

@@ -1,0 +1,180 @@
+"""What a batch will do, decided and checked before any of it is done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from denoise_se.atomic_file import TEMPORARY_NAME
+from denoise_se.errors import UsageError
+from denoise_se.image_io import FORMATS, READABLE_SUFFIXES, format_of_suffix, output_suffix
+
+LISTED = 10  # a message names at most this many files
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to denoise: from `source` to `target`, compared with `reference` if there is one.
+
+    `relative` is the target below the output folder, the job's name in manifests and reports.
+    """
+
+    source: Path
+    target: Path
+    relative: Path
+    reference: Path | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All jobs of a run; `home` is the folder that holds the outputs; `notices` are for the user to see."""
+
+    jobs: tuple[Job, ...]
+    home: Path
+    notices: tuple[str, ...] = ()
+
+
+def make_plan(
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    format: str = "same",
+    recursive: bool = False,
+    reference: Path | None = None,
+    replace: bool = False,
+) -> Plan:
+    """Find the images and name their outputs.
+
+    Args:
+        inputs: files and folders. One folder's images go right under `out`, several keep their folders' names.
+        out: a file when there is one input file and it has a suffix of ours, else a folder.
+        format: "same" or a key of FORMATS.
+        recursive: take subfolders too, and keep them.
+        reference: clean file or folder, matched by relative path and stem.
+        replace: whether existing outputs are no hindrance (resuming or overwriting).
+
+    Raises:
+        UsageError: nothing to do, a missing input or reference, two inputs with one output, an output that is an input,
+            or existing outputs without `replace`; nothing was written.
+    """
+    if format != "same" and format not in FORMATS:
+        raise UsageError(f"--format {format!r} is unknown; one of same, {', '.join(FORMATS)}")
+    missing = [path for path in inputs if not path.exists()]
+    if missing:
+        raise UsageError(f"{_listed(missing)}: no such file or folder; check the name")
+    folders = [path for path in inputs if path.is_dir()]
+    to_file = len(inputs) == 1 and not folders and format_of_suffix(out) is not None and not out.is_dir()
+    notices: list[str] = []
+    found: list[tuple[Path, Path]] = []
+    if to_file:
+        if format not in ("same", format_of_suffix(out)):
+            raise UsageError(f"{out}: its suffix is not of --format {format}; leave one of the two out")
+        found.append((inputs[0], Path(out.name)))
+    else:
+        for path in inputs:
+            if path.is_dir():
+                top = Path(path.resolve().name) if len(folders) > 1 else Path()
+                found += [(file, top / file.relative_to(path)) for file in _scan(path, recursive, out, notices)]
+            else:
+                found.append((path, Path(path.name)))
+        found = [(source, name.with_suffix(output_suffix(source, format))) for source, name in found]
+    home = out.parent if to_file else out
+    if out.exists() and not to_file and not out.is_dir():
+        raise UsageError(f"{out}: is a file; give a folder for the outputs, or a name with an image suffix")
+    if not found:
+        where = _listed(inputs)
+        hint = "" if recursive or not folders else " (--recursive looks into subfolders)"
+        raise UsageError(f"{where}: no image of a known suffix ({', '.join(sorted(READABLE_SUFFIXES))}){hint}")
+    references = _references(reference, found, inputs, notices)
+    jobs = tuple(Job(source, home / name, name, references.get(source)) for source, name in found)
+    _check_outputs(jobs, replace)
+    return Plan(jobs, home, tuple(notices))
+
+
+def _scan(folder: Path, recursive: bool, out: Path, notices: list[str]) -> Iterator[Path]:
+    """Images of a folder in sorted order, without the output folder, hidden files and linked folders."""
+    skipped = 0
+    own = out.resolve()
+    for base, subfolders, names in os.walk(folder):
+        subfolders[:] = sorted(
+            name for name in subfolders if recursive and not name.startswith(".") and (Path(base) / name).resolve() != own
+        )
+        for name in sorted(names):
+            path = Path(base) / name
+            if name.startswith("."):
+                continue
+            if path.suffix.lower() in READABLE_SUFFIXES:
+                yield path
+            else:
+                skipped += 1
+    if skipped:
+        notices.append(f"{folder}: {skipped} file(s) without an image suffix were left out")
+
+
+def _references(
+    reference: Path | None, found: Sequence[tuple[Path, Path]], inputs: Sequence[Path], notices: list[str]
+) -> dict[Path, Path]:
+    if reference is None:
+        return {}
+    if not reference.exists():
+        raise UsageError(f"--reference {reference}: no such file or folder; check the name")
+    if reference.is_file():
+        if len(found) > 1:
+            raise UsageError(f"--reference {reference}: is one file for {len(found)} inputs; give a folder")
+        return {found[0][0]: reference}
+    by_stem: dict[Path, list[Path]] = {}
+    for path in sorted(reference.rglob("*")):
+        if path.suffix.lower() in READABLE_SUFFIXES and path.is_file():
+            by_stem.setdefault(path.relative_to(reference).with_suffix(""), []).append(path)
+    matched: dict[Path, Path] = {}
+    for source, name in found:
+        candidates = by_stem.get(name.with_suffix(""), [])
+        same_suffix = [path for path in candidates if path.suffix == source.suffix]
+        if len(candidates) == 1 or same_suffix:
+            matched[source] = (same_suffix or candidates)[0]
+        elif candidates:
+            raise UsageError(f"--reference: {_listed(candidates)} all match {source}; keep one of them")
+    if not matched:
+        raise UsageError(f"--reference {reference}: no file there has the relative path and stem of an input")
+    if len(matched) < len(found):
+        notices.append(f"--reference {reference}: {len(found) - len(matched)} of {len(found)} inputs have no reference")
+    return matched
+
+
+def _check_outputs(jobs: Sequence[Job], replace: bool) -> None:
+    sources = {job.source.resolve() for job in jobs}
+    sources |= {job.reference.resolve() for job in jobs if job.reference}
+    by_target: dict[str, Job] = {}
+    for job in jobs:
+        # names that differ in case alone are one file on some systems
+        other = by_target.setdefault(str(job.target).casefold(), job)
+        if other is not job:
+            raise UsageError(
+                f"{other.source} and {job.source} would both be written to {job.target}; rename one, or keep --format same"
+            )
+    own = [job.target for job in jobs if job.target.resolve() in sources]
+    if own:
+        raise UsageError(f"{_listed(own)}: the output would replace an input; choose another -o")
+    existing = [job.target for job in jobs if job.target.exists()]
+    if any(path.is_dir() for path in existing):
+        raise UsageError(f"{_listed([p for p in existing if p.is_dir()])}: is a folder; choose another -o")
+    if existing and not replace:
+        raise UsageError(
+            f"{_listed(existing)}: exists already; add --resume to skip what is done, or --overwrite to do it again"
+        )
+
+
+def remove_leftovers(plan: Plan) -> None:
+    """Delete the temporary files that a killed run left beside its outputs."""
+    for folder in {job.target.parent for job in plan.jobs}:
+        if folder.is_dir():
+            for path in folder.iterdir():
+                if TEMPORARY_NAME.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - LISTED} more" if len(paths) > LISTED else ""
+    return ", ".join(map(str, paths[:LISTED])) + more

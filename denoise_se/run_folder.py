@@ -1,0 +1,233 @@
+"""The folder of a training run: what is written there, when, and what survives an interruption."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from denoise_se.checkpoint import Checkpoint, save_checkpoint
+from denoise_se.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, DenoiseError, UsageError
+from denoise_se.model_card import hardware, render_card
+
+if TYPE_CHECKING:
+    from denoise_se.training import DenoisingTask
+
+SAVE_SECONDS = 120  # last.ckpt is at most this old
+COLUMNS = ("step", "seconds", "loss", "learning_rate", "patches_per_second", "val_psnr", "val_ssim")
+
+
+class Interrupted(DenoiseError):
+    """Training was asked to stop and its state is saved; `exit_code` says by which signal."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        super().__init__(f"{folder}: stopped by {signal.Signals(number).name}; go on with --resume")
+        self.exit_code = EXIT_TERMINATED if number == signal.SIGTERM else EXIT_INTERRUPTED
+
+
+class RunFolder(Callback):
+    """best.safetensors, last.ckpt, metrics.csv, curve.png and card.md of one run; every file is replaced atomically.
+
+    Attributes:
+        rows: one per validation, with COLUMNS as keys.
+        loader_rate: patches a second that loading alone reaches, to set beside the step's.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Mapping[str, Any],
+        *,
+        data: str,
+        start: Checkpoint | None,
+        images: tuple[int, int],
+    ) -> None:
+        self.folder, self.recipe, self.data, self.start, self.images = folder, recipe, data, start, images
+        self.best, self.last = folder / "best.safetensors", folder / "last.ckpt"
+        self.rows: list[dict[str, float]] = []
+        self.best_psnr = float("-inf")
+        self.loader_rate = 0.0
+        self.signal: int | None = None
+        self._handlers: dict[int, Any] = {}
+        self._losses: list[float] = []
+        self._mark = (0, 0.0)
+        self._saved = time.monotonic()
+
+    def open(self, resume: bool) -> None:
+        """Make the folder; UsageError when it holds a run and `resume` is off, or holds none and it is on."""
+        if resume and not self.last.is_file():
+            raise UsageError(f"{self.folder}: no last.ckpt to resume from; leave --resume out to start a run")
+        if not resume and (self.last.exists() or self.best.exists()):
+            raise UsageError(f"{self.folder}: holds a training run already; add --resume, or choose another folder")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{self.folder}: cannot be made ({error.strerror})") from error
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "best_psnr": self.best_psnr}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows, self.best_psnr = state_dict["rows"], state_dict["best_psnr"]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._handlers[number] = signal.signal(number, self._stop)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning puts its own SIGTERM handler in place after setup; a stop must end with a checkpoint and not an exception
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        self._mark = (trainer.global_step, time.monotonic())
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        # here and not at the batch's end, where Lightning has not yet counted the batch as completed
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save_last(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._losses.append(outputs["loss"].detach())
+        if self.signal is not None:
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        task: DenoisingTask = pl_module  # type: ignore[assignment]
+        steps, seconds = trainer.global_step - self._mark[0], time.monotonic() - self._mark[1]
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        row = {
+            "step": trainer.global_step,
+            "seconds": round(task.elapsed, 1) if trainer.global_step else 0.0,
+            "loss": round(sum(map(float, self._losses)) / len(self._losses), 6) if self._losses else float("nan"),
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else float("nan"),
+            "patches_per_second": round(steps * self.recipe["batch"] / seconds, 1) if steps else float("nan"),
+            "val_psnr": round(metrics["val_psnr"], 4),
+            "val_ssim": round(metrics["val_ssim"], 5),
+        }
+        self.rows.append(row)
+        self._losses = []
+        if row["val_psnr"] > self.best_psnr:
+            self.best_psnr = row["val_psnr"]
+            self._write_best(task, row)
+        self._write_metrics()
+        if trainer.training or trainer.state.fn == "fit":
+            self.save_last(trainer)
+        self._mark = (trainer.global_step, time.monotonic())
+
+    def save_last(self, trainer: Trainer) -> None:
+        """last.ckpt, replaced whole."""
+        temporary = self.folder / f".{os.urandom(4).hex()}.tmp"
+        try:
+            trainer.save_checkpoint(temporary)
+            os.replace(temporary, self.last)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._saved = time.monotonic()
+
+    def finish(self, trainer: Trainer, task: DenoisingTask) -> None:
+        """After the last step: validate the end, then draw the curve and write the card.
+
+        Raises:
+            Interrupted: when a signal ended the run early; the state is saved first.
+        """
+        self.save_last(trainer)
+        if self.signal is None and self.rows[-1]["step"] != trainer.global_step:
+            trainer.validate(task, datamodule=trainer.datamodule, verbose=False)  # type: ignore[attr-defined]
+        self.draw_curve()
+        record = self.record(task)
+        card = render_card(self.folder.resolve().name, task.config.network, record, self.summary())
+        (self.folder / "card.md").write_text(card, encoding="utf-8")
+        if self.signal is not None:
+            raise Interrupted(self.folder, self.signal)
+
+    @property
+    def improved(self) -> bool:
+        """Whether any step beat the weights that training started from."""
+        return len(self.rows) > 1 and self.best_psnr > self.rows[0]["val_psnr"]
+
+    def summary(self) -> dict[str, str]:
+        """Validation figures for the card."""
+        before, where = self.rows[0], f"{self.images[1]} validation images"
+        best = max(self.rows, key=lambda row: row["val_psnr"])
+        return {
+            f"PSNR on {where}, before training": f"{before['val_psnr']:.2f} dB",
+            f"PSNR on {where}, best (step {best['step']})": f"{best['val_psnr']:.2f} dB, SSIM {best['val_ssim']:.4f}",
+            "patches a second": f"{self.rows[-1]['patches_per_second']} trained, {self.loader_rate:.0f} by loading alone",
+        } | ({} if self.improved else {"note": "training did not beat the weights it started from; those were kept"})
+
+    def record(self, task: DenoisingTask) -> dict[str, Any]:
+        """The training record for the checkpoint's metadata."""
+        try:
+            release = version("denoise-se")
+        except PackageNotFoundError:
+            release = "not installed"
+        return {
+            "data": self.data,
+            "recipe": dict(self.recipe),
+            "started_from": "random weights" if self.start is None else self.start.name,
+            "steps": task.global_step,
+            "seconds": round(task.elapsed),
+            "hardware": hardware(),
+            "precision": str(task.trainer.precision),
+            "version": release,
+            "commit": commit(),
+        }
+
+    def _write_best(self, task: DenoisingTask, row: Mapping[str, float]) -> None:
+        psnr = {"validation": {"psnr": row["val_psnr"], "ssim": row["val_ssim"], "images": self.images[1]}}
+        weights = task.average.module.state_dict()
+        save_checkpoint(self.best, weights, task.config.network, training=self.record(task), psnr=psnr)
+
+    def _write_metrics(self) -> None:
+        temporary = self.folder / f".{os.urandom(4).hex()}.tmp"
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(temporary, self.folder / "metrics.csv")
+
+    def draw_curve(self) -> None:
+        """curve.png: loss and validation PSNR over the steps."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        left = figure.subplots()
+        steps = [row["step"] for row in self.rows]
+        left.plot(steps, [row["val_psnr"] for row in self.rows], "o-", color="tab:blue", label="validation PSNR")
+        left.set(xlabel="step", ylabel="validation PSNR (dB)", title=self.folder.resolve().name)
+        right = left.twinx()
+        right.plot(steps, [row["loss"] for row in self.rows], ".--", color="tab:orange", label="training loss")
+        right.set_ylabel("training loss")
+        figure.legend(loc="outside lower center", ncols=2)
+        figure.savefig(self.folder / "curve.png", dpi=120)
+
+
+def commit() -> str:
+    """The short commit of the program's checkout, or nothing when it is installed from a wheel."""
+    where = Path(__file__).parent
+    if not (where.parent / ".git").exists():
+        return ""
+    command = ["git", "-C", str(where), "rev-parse", "--short", "HEAD"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip()

@@ -1,0 +1,81 @@
+"""Cutting an image into tiles whose results equal the whole image's.
+
+With its gates held fixed the network is a plain convolution: a pixel's result depends on the pixels within `halo` of it.
+So a tile is a `core` that is kept and a `window` around it that is read; windows start at multiples of the network's
+`multiple_of` (its down-sampling grid), and end there too unless they end with the image, where the network's own padding
+is the same as the whole image's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+WHOLE_PIXELS = 1024 * 1024  # up to this size an image's gates are pooled over all of it
+SAMPLE_SIDE = 128
+SAMPLE_COUNT = 16
+
+
+@dataclass(frozen=True)
+class Span:
+    """Rows or columns from `start` to before `stop`."""
+
+    start: int
+    stop: int
+
+    @property
+    def slice(self) -> slice:
+        return slice(self.start, self.stop)
+
+    def within(self, outer: Span) -> slice:
+        """This span's slice in an array that holds `outer` only."""
+        return slice(self.start - outer.start, self.stop - outer.start)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A core to keep and the window to read for it, in image pixels."""
+
+    core: tuple[Span, Span]
+    window: tuple[Span, Span]
+
+
+def spans(size: int, tile: int, halo: int, multiple: int) -> list[tuple[Span, Span]]:
+    """(core, window) along one axis; cores of equal length but the last, all starting at multiples of `multiple`."""
+    tile = -(-tile // multiple) * multiple
+    halo = -(-halo // multiple) * multiple
+    cores = [Span(start, min(start + tile, size)) for start in range(0, size, tile)]
+    return [(core, Span(max(0, core.start - halo), min(size, core.stop + halo))) for core in cores]
+
+
+def tile_grid(height: int, width: int, tile: int, halo: int, multiple: int) -> list[Tile]:
+    """Tiles that cover the image once, row by row. `tile` is the core's side; 0 means one tile, the whole image."""
+    if tile <= 0:
+        tile = max(height, width)
+    rows, columns = spans(height, tile, halo, multiple), spans(width, tile, halo, multiple)
+    return [Tile((row, column), (above, beside)) for row, above in rows for column, beside in columns]
+
+
+def squeeze_windows(height: int, width: int, multiple: int) -> list[tuple[Span, Span]]:
+    """The windows over which the gates are pooled: all of a small image, else evenly spread samples of equal size.
+
+    They depend on the image's size alone, so every tile size sees the same gates.
+    """
+    if height * width <= WHOLE_PIXELS:
+        return [(Span(0, height), Span(0, width))]
+    sides = (min(height, SAMPLE_SIDE), min(width, SAMPLE_SIDE))
+    across = min(SAMPLE_COUNT, max(1, round((SAMPLE_COUNT * width / height) ** 0.5)))
+    counts = (max(1, SAMPLE_COUNT // across), across)
+    rows, columns = (
+        [Span(start, start + side) for start in _starts(size, side, count, multiple)]
+        for size, side, count in zip((height, width), sides, counts, strict=True)
+    )
+    return [(row, column) for row in rows for column in columns]
+
+
+def _starts(size: int, side: int, count: int, multiple: int) -> list[int]:
+    """`count` positions in the middle of as many equal parts of `size`, at multiples of `multiple`, without repeats."""
+    middles = (np.arange(count) + 0.5) * size / count - side / 2
+    aligned = (np.clip(middles, 0, size - side) // multiple * multiple).astype(int)
+    return sorted(set(aligned.tolist()))

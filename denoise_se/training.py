@@ -1,0 +1,359 @@
+"""Training a network with Lightning: the task, and `fit`, which runs it in a run folder.
+
+Everything random in a step is drawn from generators seeded by (seed, step), so a resumed run and an uninterrupted one
+give the same weights on a CPU.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+
+from denoise_se.checkpoint import Checkpoint
+from denoise_se.datasets import Pair, TrainingData, to_unit
+from denoise_se.errors import CheckpointError, TrainingError, UsageError
+from denoise_se.network import NetworkConfig, build_network
+from denoise_se.noise import Noisy, parse_noise_spec
+from denoise_se.run_folder import RunFolder
+
+ENDLESS = 1_000_000_000  # steps of a run that only its minutes limit
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A training recipe; every field can stand in the YAML file that `denoise-se train --config` reads.
+
+    Attributes:
+        network: the network's shape.
+        noise: noise spec for clean images; None when noisy/clean pairs are given.
+        steps, minutes: the budget, whichever ends first; 0 is no limit. The learning rate follows its used share.
+        batch, patch: patches per step, and their side in pixels.
+        learning_rate, warmup_steps, weight_decay, clip: AdamW's rate after the linear warm-up (cosine to zero from
+            there), its decay, and the gradient norm that is clipped to.
+        loss: "l1", or "charbonnier": sqrt(d^2 + 1e-6).
+        ema: decay of the exponential moving average of the weights, which is what is validated and written.
+        seed: of the initial weights, the patches and the noise.
+        precision: "auto" takes bf16 on a GPU, and on CPUs that multiply it in hardware; "fp32" or "bf16" outright.
+        validations: how many times a run validates.
+    """
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    noise: str | None = "gaussian:0-55"
+    steps: int = 0
+    minutes: float = 30.0
+    batch: int = 16
+    patch: int = 64
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    loss: Literal["l1", "charbonnier"] = "l1"
+    ema: float = 0.999
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    validations: int = 10
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "patch", "validations"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; at least 1")
+        if self.steps < 0 or self.minutes < 0 or not (self.steps or self.minutes):
+            raise UsageError("a training run needs --steps or --minutes above 0")
+        if self.loss not in ("l1", "charbonnier") or self.precision not in ("auto", "fp32", "bf16"):
+            raise UsageError(f"loss {self.loss!r} or precision {self.precision!r} is unknown; see TrainingConfig")
+        if not (0 < self.learning_rate < 1 and 0 <= self.ema < 1 and self.clip > 0 and self.weight_decay >= 0):
+            raise UsageError("learning_rate lies in (0, 1), ema in [0, 1), clip is above 0, weight_decay not below 0")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"network": self.network.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
+        """The inverse of `to_dict`; UsageError names what is unknown or out of range."""
+        values = dict(values)
+        try:
+            network = NetworkConfig.from_dict(values.pop("network", {}))
+            return cls(network=network, **values)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"training config: {error}; the fields are those of TrainingConfig and NetworkConfig") from error
+
+
+def ema_with_warmup(decay: float) -> Any:
+    """Averaging for `AveragedModel`; early on the decay is (1 + n) / (10 + n), so the random start is soon forgotten."""
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], currents: list[Tensor], count: Tensor | int) -> None:
+        weight = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(averages, currents, weight)
+
+    return update
+
+
+def warm_start(network: torch.nn.Module, start: Checkpoint) -> None:
+    """Copy `start`'s weights into `network`, in place.
+
+    The shapes may differ in the image channels and the noise-level map: then the head's weights are shared out evenly
+    over the channels, the tail's are repeated, and the map's column is dropped or starts at zero.
+
+    Raises:
+        CheckpointError: any other difference between the two configs.
+    """
+    ours, theirs = network.config, start.config
+    if replace(ours, channels=1, noise_map=True) != replace(theirs, channels=1, noise_map=True):
+        raise CheckpointError(
+            f"{start.name}: its network has another shape than the one to train; leave the network out of --config, or "
+            "use --init none"
+        )
+    weights = dict(start.weights)
+    head, tail, bias = weights["head.weight"], weights["tail.weight"], weights["tail.bias"]
+    folds = theirs.unshuffle**2
+    if ours.channels != theirs.channels:
+        image = head[:, : theirs.channels * folds].unflatten(1, (theirs.channels, folds)).mean(1, keepdim=True)
+        image = image * theirs.channels / ours.channels
+        level = head[:, theirs.channels * folds :]
+        head = torch.cat([image.expand(-1, ours.channels, -1, -1, -1).flatten(1, 2), level], dim=1)
+        tail = tail.unflatten(0, (theirs.channels, folds)).mean(0).repeat(ours.channels, 1, 1, 1)
+        bias = bias.unflatten(0, (theirs.channels, folds)).mean(0).repeat(ours.channels)
+    if theirs.noise_map and not ours.noise_map:
+        head = head[:, :-1]
+    elif ours.noise_map and not theirs.noise_map:
+        head = F.pad(head, (0, 0, 0, 0, 0, 1))
+    network.load_state_dict(weights | {"head.weight": head, "tail.weight": tail, "tail.bias": bias})
+
+
+class DenoisingTask(LightningModule):
+    """Noise, loss and schedule. `network` is trained, `average` is its moving average.
+
+    Batches are (noisy, clean) integer patches [B, C, p, p]; validation images come one at a time, [1, C, H, W].
+    """
+
+    def __init__(self, config: TrainingConfig, start: Checkpoint | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.network = build_network(config.network)
+        if start is not None:
+            warm_start(self.network, start)
+        self.average = AveragedModel(self.network, multi_avg_fn=ema_with_warmup(config.ema), use_buffers=True)
+        self.average.requires_grad_(False)
+        self.noise = parse_noise_spec(config.noise) if config.noise else None
+        self.predict = torch.compile(self.network) if config.compile else self.network
+        self.val_psnr = PeakSignalNoiseRatio(data_range=1.0, reduction="none", dim=(1, 2, 3))
+        self.val_ssim = StructuralSimilarityIndexMeasure(data_range=1.0)
+        self.elapsed_before = 0.0
+        self.started = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training, those before a resume included."""
+        return self.elapsed_before + time.monotonic() - self.started
+
+    @property
+    def progress(self) -> float:
+        """The used share of the budget, 0 to 1."""
+        by_steps = self.global_step / self.config.steps if self.config.steps else 0.0
+        by_time = self.elapsed / (60 * self.config.minutes) if self.config.minutes else 0.0
+        return min(1.0, max(by_steps, by_time))
+
+    def generator(self, *key: int) -> torch.Generator:
+        """Seeded by the run's seed and `key`, on the module's device."""
+        seed = self.config.seed
+        for part in key:
+            seed = (seed * 1_000_003 + part + 1) % (1 << 62)
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def add_noise(self, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Noisy:
+        """Synthetic noise on `clean`; or the given `noisy`, whose level map is the root mean square difference."""
+        if self.noise is not None:
+            return self.noise(clean, generator)
+        level = (noisy - clean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        return Noisy(noisy, level.expand_as(clean[:, :1]))
+
+    def loss(self, output: Tensor, clean: Tensor) -> Tensor:
+        difference = output.float() - clean
+        if self.config.loss == "l1":
+            return difference.abs().mean()
+        return (difference.square() + 1e-6).sqrt().mean()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        generator = self.generator(0, self.global_step, self.global_rank)
+        noisy, clean = augment(to_unit(batch[0]), to_unit(batch[1]), generator)
+        noisy, level = self.add_noise(noisy, clean, generator)
+        loss = self.loss(self.predict(noisy, level), clean)
+        if (self.device.type == "cpu" or self.global_step % 50 == 0) and not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss.item()} at step {self.global_step}; best.safetensors and last.ckpt keep the state "
+                "before it. Try a lower learning rate, or --resume with another --seed"
+            )
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def on_train_batch_start(self, batch: object, batch_index: int) -> None:
+        warmup = min(1.0, (self.global_step + 1) / max(1, self.config.warmup_steps))
+        rate = self.config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * self.progress))
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+
+    def on_train_batch_end(self, outputs: object, batch: object, batch_index: int) -> None:
+        self.average.update_parameters(self.network)
+        if self.progress >= 1.0:
+            self.trainer.should_stop = True
+
+    def on_train_start(self) -> None:
+        self.started = time.monotonic()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        noisy, clean = to_unit(batch[0]), to_unit(batch[1])
+        noisy, level = self.add_noise(noisy, clean, self.generator(1, batch_index))
+        with torch.autocast(self.device.type, enabled=False):
+            restored = self.average.module(noisy, level).clamp(0, 1)
+        restored = (restored * 255).round() / 255
+        self.val_psnr.update(restored, clean)
+        self.val_ssim.update(restored, clean)
+
+    def on_validation_epoch_end(self) -> None:
+        values = self.val_psnr.compute()
+        finite = values[torch.isfinite(values)]
+        self.log("val_psnr", finite.mean() if finite.numel() else torch.tensor(100.0), prog_bar=True)
+        self.log("val_ssim", self.val_ssim.compute())
+        self.val_psnr.reset()
+        self.val_ssim.reset()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            self.network.parameters(),
+            lr=self.config.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=self.config.weight_decay,
+            foreach=True,
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["elapsed"] = self.elapsed
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.elapsed_before = float(checkpoint["elapsed"])
+
+
+def augment(noisy: Tensor, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One of the eight symmetries of the square for each pair of [B, C, p, p], exact: no interpolation."""
+    draws = torch.rand(3, noisy.shape[0], 1, 1, 1, generator=generator, device=noisy.device) < 0.5
+    both = torch.cat([noisy, clean], dim=1)
+    both = torch.where(draws[0], both.flip(-1), both)
+    both = torch.where(draws[1], both.flip(-2), both)
+    both = torch.where(draws[2], both.mT, both)
+    return both[:, : noisy.shape[1]], both[:, noisy.shape[1] :]
+
+
+def trainer_precision(precision: str) -> Literal["bf16-mixed", "32-true"]:
+    """Lightning's name of a precision; "auto" is bf16 where the processor multiplies it in hardware."""
+    if precision == "auto":
+        if torch.cuda.is_available():
+            precision = "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        else:
+            precision = "bf16" if torch.cpu.get_capabilities().get("avx512_bf16", False) else "fp32"
+    return "bf16-mixed" if precision == "bf16" else "32-true"
+
+
+def fit(
+    folder: Path,
+    config: TrainingConfig,
+    train: Sequence[Pair],
+    validation: Sequence[Pair],
+    *,
+    data: str,
+    start: Checkpoint | None = None,
+    resume: bool = False,
+    workers: int = 0,
+    quiet: bool = False,
+) -> RunFolder:
+    """Train in `folder`, which gets best.safetensors, last.ckpt, metrics.csv, curve.png, card.md and tensorboard/.
+
+    Args:
+        folder: the run; `resume` continues from its last.ckpt.
+        train, validation: decoded images, see `denoise_se.datasets.load_pairs`.
+        data: where they came from, for the card.
+        start: the weights to start from; they are validated first, and kept when training does not beat them.
+
+    Raises:
+        UsageError: nothing to resume, or a folder that holds a run already.
+        TrainingError: a loss that is not finite, or memory that ran out; the state before it is kept.
+        Interrupted: after Ctrl-C or SIGTERM, with the state saved.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    run = RunFolder(folder, config.to_dict(), data=data, start=start, images=(len(train), len(validation)))
+    run.open(resume)
+    task = DenoisingTask(config, start)
+    steps = config.steps or ENDLESS
+    module = TrainingData(
+        train, validation, patch=config.patch, batch=config.batch, seed=config.seed, workers=workers
+    )
+    every: int | timedelta = max(1, config.steps // config.validations)
+    if not config.steps:
+        every = timedelta(minutes=config.minutes / config.validations)
+    trainer = Trainer(
+        default_root_dir=folder,
+        max_epochs=-1,
+        check_val_every_n_epoch=None,
+        max_steps=steps,
+        val_check_interval=every,
+        limit_val_batches=len(validation),
+        num_sanity_val_steps=0,
+        precision=trainer_precision(config.precision),
+        gradient_clip_val=config.clip,
+        callbacks=[run, *([] if quiet else [RichProgressBar()])],
+        logger=TensorBoardLogger(folder, name="tensorboard", version=""),
+        log_every_n_steps=50,
+        enable_progress_bar=not quiet,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        inference_mode=False,  # its tensors cannot be updated by the metrics of the validations after the first
+    )
+    run.loader_rate = measure_loader(module)
+    try:
+        if not resume:
+            trainer.validate(task, datamodule=module, verbose=False)
+        trainer.fit(task, datamodule=module, ckpt_path=run.last if resume else None, weights_only=True)
+    except torch.OutOfMemoryError as error:
+        raise memory_error(config) from error
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        raise memory_error(config) from error
+    run.finish(trainer, task)
+    return run
+
+
+def memory_error(config: TrainingConfig) -> TrainingError:
+    return TrainingError(
+        f"out of memory with --batch {config.batch} --patch {config.patch}; try --batch {max(1, config.batch // 2)}"
+        f" or --patch {max(16, config.patch // 2)}"
+    )
+
+
+def measure_loader(module: TrainingData, batches: int = 20) -> float:
+    """Patches a second that the loader gives when nothing else waits for it."""
+    iterator = iter(module.patches(0))
+    next(iterator)
+    began, count = time.perf_counter(), 0
+    for count, _ in zip(range(1, batches + 1), iterator, strict=False):
+        pass
+    return count * module.batch / (time.perf_counter() - began)
