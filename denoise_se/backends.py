@@ -48,7 +48,7 @@ class TorchBackend:
         self.description = f"torch {self.device.type} {precision}"
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        return torch.from_numpy(np.require(array, requirements=("C", "W"))).to(self.device)
 
     @torch.inference_mode()
     def squeeze(self, windows: np.ndarray, level: np.ndarray) -> np.ndarray:

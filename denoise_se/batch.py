@@ -18,7 +18,7 @@ from denoise_se.denoiser import Denoiser, full_range
 from denoise_se.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_TERMINATED, DenoiseError, ImageError
 from denoise_se.image import Image
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, format_of_suffix, read, write
-from denoise_se.manifest import Manifest, file_digest
+from denoise_se.manifest import Manifest, Stamp
 from denoise_se.metrics import psnr, ssim
 from denoise_se.plan import Job, Plan, remove_leftovers
 from denoise_se.report import Row
@@ -100,15 +100,16 @@ def run_batch(
 
     Raises:
         ImageError: the output folder cannot be made.
+        UsageError: its manifest cannot be read.
     """
     watcher = watcher or Watcher()
     try:
         plan.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ImageError(plan.home, f"the output folder cannot be made ({error.strerror})") from error
+    manifest = Manifest(plan.home, fingerprint)
     if settings.resume:
         remove_leftovers(plan)
-    manifest = Manifest(plan.home, fingerprint)
     rows: list[Row] = []
 
     def finish(future: Future[Row]) -> None:
@@ -122,7 +123,7 @@ def run_batch(
         ThreadPoolExecutor(1) as writer,
     ):
         ahead = max(1, workers)
-        reads: list[Future[Image | Row]] = []
+        reads: list[Future[_Loaded | Row]] = []
         pending: Future[Row] | None = None
         try:
             for index, job in enumerate(plan.jobs):
@@ -130,7 +131,7 @@ def run_batch(
                     reads.append(readers.submit(_read, plan.jobs[len(reads)], settings, manifest))
                 loaded = reads[index].result()
                 reads[index] = Future()  # lets go of the image
-                if isinstance(loaded, Image):
+                if isinstance(loaded, _Loaded):
                     result = _denoise(job, loaded, denoiser_for, settings, watcher)
                 else:
                     result = loaded
@@ -153,76 +154,92 @@ def run_batch(
 
 
 @dataclass(frozen=True)
+class _Loaded:
+    """An image and what its file was."""
+
+    image: Image
+    stamp: Stamp
+
+
+@dataclass(frozen=True)
 class _Result:
     """An image before and after the network."""
 
-    noisy: Image
+    noisy: _Loaded
     clean: Image
     row: Row
 
 
-def _read(job: Job, settings: Settings, manifest: Manifest) -> Image | Row:
+def _read(job: Job, settings: Settings, manifest: Manifest) -> _Loaded | Row:
     row = Row(str(job.source), str(job.target), "skipped")
     try:
         if settings.resume and manifest.is_done(job.relative, job.source, job.target):
             return row
-        return read(job.source, max_pixels=settings.max_pixels)
+        stamp = Stamp.of(job.source)
+        return _Loaded(read(job.source, max_pixels=settings.max_pixels), stamp)
     except ImageError as error:
         return replace(row, status="failed", error=error.reason)
 
 
 def _denoise(
-    job: Job, image: Image, denoiser_for: Callable[[int], Denoiser], settings: Settings, watcher: Watcher
+    job: Job, loaded: _Loaded, denoiser_for: Callable[[int], Denoiser], settings: Settings, watcher: Watcher
 ) -> _Result | Row:
+    image = loaded.image
     row = Row(str(job.source), str(job.target), "done", "", image.width, image.height, image.channels, image.bit_depth)
     try:
         denoiser = denoiser_for(image.channels)
         done = denoiser.denoise(image.pixels, settings.sigma, settings.strength, progress=watcher.tiles)
-    except (DenoiseError, MemoryError, RuntimeError) as error:
-        reason = str(error) or "out of memory; try a smaller --tile"
-        return replace(row, status="failed", error=reason)
+    except DenoiseError as error:
+        return replace(row, status="failed", error=str(error))
+    except Exception as error:  # an engine raises what it likes, and the other images are worth more than its traceback
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            return replace(row, status="failed", error="needs more memory than there is; try a smaller --tile")
+        first = str(error).strip().partition("\n")[0]
+        return replace(row, status="failed", error=f"the network stopped with {type(error).__name__}: {first}")
     row = replace(row, model=denoiser.checkpoint.name, sigma=done.sigma, seconds=round(done.seconds, 4))
-    return _Result(image, image.with_pixels(done.image), row)
+    return _Result(loaded, image.with_pixels(done.image), row)
 
 
 def _finish(job: Job, result: _Result | Row, settings: Settings, manifest: Manifest, watcher: Watcher) -> Row:
     """Write and measure one result; a row that has failed or was skipped passes through."""
     if isinstance(result, Row):
         return _measure(job, result, settings, watcher) if result.status == "skipped" else result
+    noisy = result.noisy.image
     try:
-        for notice in result.noisy.notices:
+        for notice in noisy.notices:
             watcher.notice(f"{job.source}: {notice}")
         job.target.parent.mkdir(parents=True, exist_ok=True)
-        manifest.announce(job.relative, job.source, job.target, file_digest(job.source))
-        if settings.strength == 0 and format_of_suffix(job.target) == result.noisy.format:
+        manifest.announce(job.relative, job.target, result.noisy.stamp)
+        if settings.strength == 0 and format_of_suffix(job.target) == noisy.format:
             # encoding again would change a JPEG; nothing was asked to change
             with replacing(job.target) as file:
                 file.write(job.source.read_bytes())
         else:
             written = write(job.target, result.clean)
-            for notice in written.notices[len(result.noisy.notices) :]:
+            for notice in written.notices[len(noisy.notices) :]:
                 watcher.notice(f"{job.target}: {notice}")
     except ImageError as error:
         return replace(result.row, status="failed", error=error.reason)
     except OSError as error:
         return replace(result.row, status="failed", error=f"cannot be written ({error.strerror})")
-    return _measure(job, result.row, settings, watcher, result.noisy)
+    return _measure(job, result.row, settings, watcher, noisy)
 
 
 def _measure(job: Job, row: Row, settings: Settings, watcher: Watcher, noisy: Image | None = None) -> Row:
-    """Add PSNR and SSIM against the reference, of the input and of what was written, decoded again."""
+    """Add PSNR and SSIM against the reference, of the input and of what was written, decoded again.
+
+    All three are compared as they are shown: turned upright, and in the reference's number of channels.
+    """
     if job.reference is None:
         return row
     try:
-        reference = read(job.reference, max_pixels=settings.max_pixels)
-        before = noisy or read(job.source, max_pixels=settings.max_pixels)
-        after = read(job.target, max_pixels=settings.max_pixels)
+        noisy = noisy or read(job.source, max_pixels=settings.max_pixels)
+        reference = read(job.reference, max_pixels=settings.max_pixels).upright()
+        before, after = noisy.upright(), read(job.target, max_pixels=settings.max_pixels).upright()
     except ImageError as error:
         watcher.notice(f"{error}; no PSNR for {job.source}")
         return row
-    row = replace(
-        row, width=after.width, height=after.height, channels=after.channels, bit_depth=after.bit_depth
-    )
+    row = replace(row, width=noisy.width, height=noisy.height, channels=noisy.channels, bit_depth=noisy.bit_depth)
     if before.pixels.shape != reference.pixels.shape:
         sizes = [f"{i.width}x{i.height}, {i.channels} channel(s)" for i in (reference, before)]
         watcher.notice(f"{job.reference}: is {sizes[0]}, the input {job.source} is {sizes[1]}; no PSNR")
@@ -230,7 +247,9 @@ def _measure(job: Job, row: Row, settings: Settings, watcher: Watcher, noisy: Im
     scores: list[float | None] = []
     for measure in (psnr, ssim):
         for image in (before, after):
-            first, second = _comparable(reference.pixels, image.pixels)
+            # a format without grey holds it as three equal channels
+            pixels = image.pixels[..., : reference.channels]
+            first, second = _comparable(reference.pixels, pixels)
             scores.append(measure(first, second, data_range=full_range(first.dtype)))
     return replace(row, psnr_noisy=scores[0], psnr=scores[1], ssim_noisy=scores[2], ssim=scores[3])
 

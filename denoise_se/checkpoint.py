@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from denoise_se.atomic_file import replacing
 from denoise_se.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -72,17 +73,21 @@ def resolve(model: str | Path) -> tuple[str, Path]:
     if name in CHECKPOINTS:
         return name, Path(str(resources.files("denoise_se.checkpoints").joinpath(CHECKPOINTS[name].file)))
     path = Path(model)
+    try:
+        is_file = path.is_file()
+    except OSError:  # a name too long for the system, or a folder that may not be looked into
+        is_file = False
     if path.suffix.lower() in {".ckpt", ".pth", ".pt", ".pt2", ".pkl", ".bin"}:
         raise CheckpointError(
             f"{path}: a {path.suffix} file can run code when it is loaded, so only .safetensors checkpoints are read; "
             "a training run writes one as best.safetensors"
         )
-    if not path.is_file():
+    if not is_file:
         known = ", ".join([*CHECKPOINTS, *ALIASES])
         raise CheckpointError(f"{model}: no such checkpoint; give one of {known}, or the path of a .safetensors file")
     if path.suffix.lower() != ".safetensors":
         raise CheckpointError(f"{path}: not a .safetensors file, the only kind of checkpoint that is read")
-    return path.stem if path.stem != "best" else path.parent.name, path
+    return path.stem if path.stem != "best" else path.absolute().parent.name, path
 
 
 def load_checkpoint(model: str | Path) -> Checkpoint:
@@ -105,12 +110,15 @@ def load_checkpoint(model: str | Path) -> Checkpoint:
             weights = {key: file.get_tensor(key) for key in expected}
     except (SafetensorError, OSError, ValueError, RuntimeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}); copy or train it again") from error
+    floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     for key, tensor in weights.items():
-        if not (tensor.is_floating_point() or key.endswith("num_batches_tracked")):
-            raise CheckpointError(f"{path}: weight {key!r} is {tensor.dtype}, not a float type; the file is damaged")
-        if not torch.isfinite(tensor).all():
+        counter = key.endswith("num_batches_tracked")
+        if tensor.dtype not in ((torch.int64,) if counter else floats):
+            kind = "an int64 counter" if counter else "a float type"
+            raise CheckpointError(f"{path}: weight {key!r} is {tensor.dtype}, not {kind}; the file is damaged")
+        weights[key] = tensor if counter else tensor.float()
+        if not torch.isfinite(weights[key]).all():
             raise CheckpointError(f"{path}: weight {key!r} holds a value that is not finite; the file is damaged")
-    weights = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in weights.items()}
     return Checkpoint(name, config, weights, _json(path, metadata, "training"), _json(path, metadata, "psnr"))
 
 
@@ -128,8 +136,6 @@ def save_checkpoint(
     Raises:
         CheckpointError: a weight that is not finite (or not in fp16), or the file cannot be written.
     """
-    import os
-
     import torch
     from safetensors.torch import save
 
@@ -146,18 +152,13 @@ def save_checkpoint(
         "training": json.dumps(dict(training)),
         "psnr": json.dumps(dict(psnr)),
     }
-    temporary = path.with_name(f".{os.urandom(4).hex()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             file.write(save(stored, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written ({error.strerror}); free some space or choose another place") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        reason = error.strerror or error
+        raise CheckpointError(f"{path}: cannot be written ({reason}); free some space or choose another place") from error
 
 
 def _json(path: Path, metadata: Mapping[str, str], key: str) -> dict[str, Any]:
@@ -189,7 +190,7 @@ def _read_config(path: Path, metadata: Mapping[str, str]) -> NetworkConfig:
     try:
         return NetworkConfig.from_dict(_json(path, metadata, "config"))
     except ValueError as error:
-        raise CheckpointError(f"{path}: metadata key 'config': {error}") from error
+        raise CheckpointError(f"{path}: metadata key 'config': {str(error)[:300]}") from error
 
 
 def _expected_shapes(path: Path, config: NetworkConfig) -> dict[str, tuple[int, ...]]:

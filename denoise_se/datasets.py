@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from denoise_se.errors import DatasetError, ImageError
 from denoise_se.image_io import READABLE_SUFFIXES, read
 
+SMALLEST_SIDE = 11  # of a validation image: the window of SSIM (Wang et al. 2004)
 VALIDATION_SIDE = 384  # a validation image's centre is cut to this many pixels a side, so that validating stays cheap
 
 
@@ -48,10 +49,16 @@ def to_unit(image: Tensor) -> Tensor:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """All readable image files below `folder`, sorted; DatasetError when there are none."""
+    """All readable image files below `folder` that are not hidden, sorted; DatasetError when there are none."""
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in READABLE_SUFFIXES and p.is_file())
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in READABLE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
     if not files:
         raise DatasetError(f"{folder}: holds no image ({', '.join(sorted(READABLE_SUFFIXES))})")
     return files
@@ -77,7 +84,7 @@ def match_pairs(noisy: Path, clean: Path) -> tuple[list[tuple[Path, Path]], list
 
 
 def load_pixels(path: Path, channels: int) -> Tensor:
-    """[channels, H, W], uint8 or uint16; colour becomes grey (Rec. 601 luma) or grey is repeated, as `channels` asks."""
+    """[channels, H, W], uint8 or uint16; as `channels` asks, colour becomes grey (Rec. 601 luma), grey repeats."""
     pixels = read(path).pixels
     if pixels.dtype == np.float32:
         pixels = np.rint(pixels.clip(0, 1) * 65535).astype(np.uint16)
@@ -95,7 +102,8 @@ def load_pairs(files: PairedFiles, channels: int, minimum: int) -> list[Pair]:
     Args:
         files: the folders.
         channels: image channels of the network.
-        minimum: the smallest side that is of use (the patch size).
+        minimum: the smallest side that is of use (the patch size). Clean images below it are left out as long as
+            there are others; a pair below it is a problem.
 
     Raises:
         DatasetError: listing every file without a partner, unreadable, of another size than its partner, or too small.
@@ -121,15 +129,18 @@ def load_pairs(files: PairedFiles, channels: int, minimum: int) -> list[Pair]:
         if noisy is not None and noisy.shape != clean.shape:
             sizes = [f"{t.shape[2]}x{t.shape[1]}" for t in (noisy, clean)]
             return [f"{entry[0]}: is {sizes[0]}, its clean partner {entry[1]} is {sizes[1]}"]
-        if min(clean.shape[1:]) < minimum:
-            return [f"{entry[1]}: is {clean.shape[2]}x{clean.shape[1]}, smaller than the patch of {minimum} pixels"]
         return Pair(entry[1].stem, noisy, clean)
 
     with ThreadPoolExecutor(4) as pool:
         loaded = list(pool.map(load, names))
-    pairs = [item for item in loaded if isinstance(item, Pair)]
-    too_small = [line for item in loaded if isinstance(item, list) for line in item if "smaller than the patch" in line]
-    problems += [line for item in loaded if isinstance(item, list) for line in item if line not in too_small]
+    sound = [(path, item) for (_, path), item in zip(names, loaded, strict=True) if isinstance(item, Pair)]
+    pairs = [pair for _, pair in sound if min(pair.clean.shape[1:]) >= minimum]
+    too_small = [
+        f"{path}: is {pair.clean.shape[2]}x{pair.clean.shape[1]}, smaller than {minimum} pixels"
+        for path, pair in sound
+        if min(pair.clean.shape[1:]) < minimum
+    ]
+    problems += [line for item in loaded if isinstance(item, list) for line in item]
     if files.noisy is not None or not pairs:
         problems += too_small
     if problems:
@@ -141,7 +152,7 @@ def load_pairs(files: PairedFiles, channels: int, minimum: int) -> list[Pair]:
 def split_validation(pairs: Sequence[Pair], fraction: float = 0.1, most: int = 16) -> tuple[list[Pair], list[Pair]]:
     """(train, validation): a fixed choice of whole images, by a hash of their names."""
     if len(pairs) < 2:
-        raise DatasetError("one image alone cannot be split into training and validation; give --val-pairs or more images")
+        raise DatasetError("one image alone cannot serve training and validation; give --val-pairs or more images")
     ranked = sorted(pairs, key=lambda pair: hashlib.sha256(pair.name.encode()).digest())
     count = min(most, max(1, round(len(pairs) * fraction)))
     return ranked[count:], ranked[:count]
@@ -214,7 +225,6 @@ class TrainingData(LightningDataModule):
 
     def __init__(
         self, train: Sequence[Pair], validation: Sequence[Pair], *, patch: int, batch: int, seed: int, workers: int = 0
-   
     ) -> None:
         super().__init__()
         self.train, self.validation = train, validation

@@ -43,8 +43,10 @@ class Denoiser:
     """
 
     def __init__(self, checkpoint: Checkpoint, backend: Backend, tile: int | str = "auto") -> None:
-        if tile != "auto" and not (isinstance(tile, int) and (tile == 0 or tile >= MIN_TILE)):
+        if tile != "auto" and not (type(tile) is int and (tile == 0 or tile >= MIN_TILE)):
             raise UsageError(f"--tile {tile!r}: give auto, 0 for the whole image at once, or at least {MIN_TILE}")
+        if checkpoint.config.channels not in (1, 3):
+            raise UsageError(f"{checkpoint.name}: a network of {checkpoint.config.channels} channels; images have 1 or 3")
         self.checkpoint, self.backend = checkpoint, backend
         self.tile = AUTO_TILE if tile == "auto" else int(tile)
         self.network = checkpoint.config
@@ -119,7 +121,10 @@ class Denoiser:
         """`sigma` in units of [0, 1], checked, or estimated."""
         if sigma is None:
             return estimate_sigma(noisy) / 255
-        level = np.asarray(sigma, np.float32) / 255
+        try:
+            level = np.asarray(sigma, np.float32) / 255
+        except (TypeError, ValueError):
+            level = np.float32(np.nan)
         if not np.isfinite(level).all() or (level < 0).any():
             raise UsageError("sigma must be a finite number, 0 or above, in 8-bit units (25 means 25/255)")
         if level.ndim and level.shape != noisy.shape[:2]:
@@ -179,6 +184,6 @@ def check_image(noisy: np.ndarray) -> np.ndarray:
         raise UsageError(f"the image is {noisy.dtype}; give uint8, uint16 or a float type")
     if noisy.ndim not in (2, 3) or (noisy.ndim == 3 and noisy.shape[2] not in (1, 3)):
         raise UsageError(f"the image has shape {noisy.shape}; give [H, W] or [H, W, C] with 1 or 3 channels, alpha apart")
-    if noisy.dtype.kind == "f" and not np.isfinite(noisy).all():
-        raise UsageError("the image holds NaN or infinite values; replace them first")
+    if noisy.dtype.kind == "f" and not (np.abs(noisy) <= np.finfo(np.float32).max).all():
+        raise UsageError("the image holds NaN or values that are infinite as float32; replace them first")
     return noisy[..., None] if noisy.ndim == 2 else noisy

@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from denoise_se.errors import ImageError
+from denoise_se.errors import ImageError, UsageError
 
 NAME = ".denoise-se-manifest.jsonl"
 
@@ -36,6 +37,20 @@ def identity(path: Path) -> list[int] | None:
     return [status.st_ino, status.st_size, status.st_mtime_ns]
 
 
+@dataclass(frozen=True)
+class Stamp:
+    """What an input was when it was read: its sha256 and its `identity`."""
+
+    digest: str
+    identity: list[int] | None
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """Taken before the file is decoded, so that a change in between is seen by the next run. Raises ImageError."""
+        known = identity(path)
+        return cls(file_digest(path), known)
+
+
 class Manifest:
     """One JSON line per output, appended and synced just before the output takes its place.
 
@@ -48,13 +63,20 @@ class Manifest:
         self.path = home / NAME
         self.settings = settings_digest(settings)
         self.entries: dict[str, dict[str, Any]] = {}
-        if self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    entry = json.loads(line)
-                    self.entries[entry["output"]] = entry
-                except (ValueError, KeyError, TypeError):
-                    continue  # a line that a kill cut short: its output is done again
+        for line in self._lines():
+            try:
+                entry = json.loads(line)
+                self.entries[entry["output"]] = entry
+            except (ValueError, KeyError, TypeError):
+                continue  # a line that a kill cut short: its output is done again
+
+    def _lines(self) -> list[str]:
+        try:
+            return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise UsageError(f"{self.path}: cannot be read ({error.strerror}); remove it or mend it") from error
 
     def is_done(self, relative: Path, source: Path, target: Path) -> bool:
         """Whether `target` was made from this very `source` with these settings."""
@@ -64,12 +86,12 @@ class Manifest:
             return False
         return entry.get("input_identity") == identity(source) or entry.get("input") == file_digest(source)
 
-    def announce(self, relative: Path, source: Path, target: Path, digest: str) -> None:
-        """Record that `target` is about to be replaced by the result of `source`, whose sha256 is `digest`."""
+    def announce(self, relative: Path, target: Path, stamp: Stamp) -> None:
+        """Record that `target` is about to be replaced by the result of the input of `stamp`. Raises OSError."""
         entry = {
             "output": relative.as_posix(),
-            "input": digest,
-            "input_identity": identity(source),
+            "input": stamp.digest,
+            "input_identity": stamp.identity,
             "settings": self.settings,
             "replaces": identity(target),
         }

@@ -31,6 +31,7 @@ def render_card(
         parameters = count_parameters(build_network(config))
     condition = "a noise-level map" if config.noise_map else "nothing else (blind)"
     recipe = training.get("recipe", {})
+    noise = (recipe.get("noise") or "as in the noisy images of the pairs").replace("|", "\\|")  # | would end the cell
     lines = [
         f"# {name}",
         "",
@@ -42,7 +43,7 @@ def render_card(
         "| what | value |",
         "|---|---|",
         f"| data | {training.get('data', 'not recorded')} |",
-        f"| noise | {recipe.get('noise') or 'as in the noisy images of the pairs'} |",
+        f"| noise | {noise} |",
         f"| started from | {training.get('started_from', 'random weights')} |",
         f"| steps | {training.get('steps', 0):,} of {recipe.get('batch')} patches of {recipe.get('patch')} pixels |",
         f"| wall time | {training.get('seconds', 0) / 60:.1f} minutes on {training.get('hardware', 'not recorded')} |",

@@ -60,8 +60,9 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
         for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; one of {', '.join(map(repr, allowed))}")
+            value = getattr(self, name)
+            if value not in allowed or type(value) is not type(allowed[0]):  # 1.0 equals True, but is no bool
+                raise ValueError(f"{name} is {value!r}; one of {', '.join(map(repr, allowed))}")
         for name, low, high in (("channels", 1, 4), ("unshuffle", 1, 8), ("blocks", 1, 64)):
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
@@ -232,6 +233,7 @@ class FlatNetwork(Denoising):
 
     @property
     def halo(self) -> int:
+        """The pixels that a result depends on lie this far at most from its cell of the grid of `multiple_of`."""
         radius = sum(conv.kernel_size[0] // 2 for conv in spatial_convolutions(self))
         return radius * self.config.unshuffle
 
@@ -263,6 +265,7 @@ class UNetwork(Denoising):
 
     @property
     def halo(self) -> int:
+        """As for the flat network. The last + 1 is for the rounding to coarser cells on the way down."""
         scale, radius = self.config.unshuffle, 2 * self.config.unshuffle
         for encoder in self.encoders:
             radius += 2 * scale * len(list(spatial_convolutions(encoder)))

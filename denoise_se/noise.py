@@ -11,6 +11,7 @@ joined by ``+`` act in that order; chains joined by ``|`` are alternatives, of w
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -37,7 +38,9 @@ class Range(NamedTuple):
     high: float
 
     def draw(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        """[B, 1, 1, 1], uniform in [low, high], one value per image of `like`."""
+        """[B, 1, 1, 1], uniform in [low, high], one value per image of `like`; a single value draws nothing."""
+        if self.low == self.high:
+            return torch.full((like.shape[0], 1, 1, 1), self.low, device=like.device)
         unit = torch.rand(like.shape[0], 1, 1, 1, generator=generator, device=like.device)
         return self.low + (self.high - self.low) * unit
 
@@ -175,30 +178,47 @@ class Camera:
 
     The sRGB image is brought back to a linear sensor (inverse sRGB curve, inverse white balance with random gains),
     sampled by an RGGB mosaic, given shot and read noise ``N(0, gain * x + read^2)``, interpolated (bilinear), balanced
-    and put back through the sRGB curve (Brooks et al., "Unprocessing Images for Learned Raw Denoising", CVPR 2019). So
-    the noise depends on the signal, is correlated between neighbours and channels, and differs from channel to channel.
-    `gain` and `read` in units of the linear range; RGB only; the clean target stays the image before the noise, so only
-    the noise is to be removed and not the mosaic's blur.
+    and put back through the sRGB curve (Brooks et al., "Unprocessing Images for Learned Raw Denoising", CVPR 2019).
+    Then comes the camera's own noise reduction: a Gaussian of `luma` pixels on the noise's luma (Rec. 601), one of
+    `chroma` pixels on the rest. So the noise depends on the signal, and is correlated between neighbours and channels.
+
+    `gain` and `read` in units of the linear range, `luma` and `chroma` standard deviations in pixels; RGB only. The
+    image itself goes through none of the filters, so that only noise is learnt to be removed. The level map is flat:
+    the root mean square of what was added.
     """
 
     gain: Range
     read: Range
-    limits: ClassVar[Mapping[str, Range]] = {"gain": Range(0, 1), "read": Range(0, 1)}
+    luma: Range
+    chroma: Range
+    limits: ClassVar[Mapping[str, Range]] = {
+        "gain": Range(0, 1),
+        "read": Range(0, 1),
+        "luma": Range(0.1, 4),
+        "chroma": Range(0.1, 4),
+    }
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Noisy:
+        from kornia.filters import gaussian_blur2d
+
         if clean.shape[1] != 3:
             raise NoiseSpecError(f"camera: needs RGB images, not {clean.shape[1]} channel(s); use poisson-gaussian")
-        one = clean[:, :1]
-        red, blue = Range(1.3, 2.4).draw(one, generator), Range(1.3, 2.2).draw(one, generator)
+        reach = math.ceil(3 * max(self.luma.high, self.chroma.high))
+        if min(clean.shape[-2:]) <= reach:
+            raise NoiseSpecError(f"camera: needs more than {reach} pixels a side for this luma and chroma; crop larger")
+        red, blue = Range(1.3, 2.4).draw(clean, generator), Range(1.3, 2.2).draw(clean, generator)
         balance = torch.cat([red, torch.ones_like(red), blue], dim=1)
         linear = srgb_to_linear(clean.clamp(0, 1)) / balance
-        gain, read = self.gain.draw(one, generator), self.read.draw(one, generator)
-        noise = (gain * linear + read**2).sqrt() * standard_normal(clean, generator)
-        developed = linear_to_srgb((linear + demosaic(noise)) * balance)
-        # The level of bilinear interpolation's output differs from site to site; the mean square over the image's
-        # own difference is what a noise meter would read, so it serves as a flat map.
-        difference = (developed - clean).square().mean(dim=(1, 2, 3), keepdim=True)
-        return Noisy(developed, level_of(difference, clean))
+        gain, read = self.gain.draw(clean, generator), self.read.draw(clean, generator)
+        sensor = (gain * linear + read**2).sqrt() * standard_normal(clean, generator)
+        noise = linear_to_srgb((linear + demosaic(sensor)) * balance) - clean.clamp(0, 1)
+        luma = (noise * noise.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(dim=1, keepdim=True)
+        blurred = []
+        for part, radius in ((luma, self.luma), (noise - luma, self.chroma)):
+            size = 2 * math.ceil(3 * radius.high) + 1
+            blurred.append(gaussian_blur2d(part, size, radius.draw(clean, generator).view(-1, 1).expand(-1, 2)))
+        noise = blurred[0] + blurred[1]
+        return Noisy(clean + noise, level_of(noise.square().mean(dim=(1, 2, 3), keepdim=True), clean))
 
 
 def demosaic(planes: Tensor) -> Tensor:
@@ -291,21 +311,21 @@ def _fail(spec: str, position: int, reason: str) -> NoiseSpecError:
 
 
 def _parse_term(spec: str, term: str, start: int) -> NoiseModel:
-    name, _, arguments = term.partition(":")
+    name, colon, arguments = term.partition(":")
     if name not in NOISE_MODELS:
         known = ", ".join(NOISE_MODELS)
         raise _fail(spec, start, f"no noise model is called {name!r}; one of {known}")
     kind = NOISE_MODELS[name]
     parameters = list(kind.limits)
     usage = f"{name}:" + ",".join(f"{p}=VALUE" for p in parameters)
-    position = start + len(name) + 1
+    position = start + len(name + colon)
     given: dict[str, Range] = {}
     for argument in arguments.split(","):
         key, separator, value = argument.rpartition("=")
         if not separator and len(parameters) == 1:
             key = parameters[0]
         if key not in parameters or key in given:
-            raise _fail(spec, min(position, len(spec)), f"{name} is written {usage}")
+            raise _fail(spec, position, f"{name} is written {usage}")
         at = position + len(argument) - len(value)
         given[key] = _parse_range(spec, value, at, key, kind.limits[key])
         position += len(argument) + 1

@@ -55,10 +55,21 @@ def make_plan(
         reference: clean file or folder, matched by relative path and stem.
         replace: whether existing outputs are no hindrance (resuming or overwriting).
 
+    The same file given twice is denoised once.
+
     Raises:
-        UsageError: nothing to do, a missing input or reference, two inputs with one output, an output that is an input,
-            or existing outputs without `replace`; nothing was written.
+        UsageError: nothing to do, a missing or unreadable input or reference, two inputs with one output, an output
+            that is an input, or existing outputs without `replace`; nothing was written.
     """
+    try:
+        return _plan(inputs, out, format, recursive, reference, replace)
+    except OSError as error:
+        raise UsageError(f"{error.filename}: cannot be used ({error.strerror}); check its name and rights") from error
+
+
+def _plan(
+    inputs: Sequence[Path], out: Path, format: str, recursive: bool, reference: Path | None, replace: bool
+) -> Plan:
     if format != "same" and format not in FORMATS:
         raise UsageError(f"--format {format!r} is unknown; one of same, {', '.join(FORMATS)}")
     missing = [path for path in inputs if not path.exists()]
@@ -67,6 +78,8 @@ def make_plan(
     folders = [path for path in inputs if path.is_dir()]
     to_file = len(inputs) == 1 and not folders and format_of_suffix(out) is not None and not out.is_dir()
     notices: list[str] = []
+    if len(inputs) == 1 and out.suffix and not (folders or to_file or out.exists()):
+        notices.append(f"{out}: is made a folder, as {out.suffix} is no format that is written ({', '.join(FORMATS)})")
     found: list[tuple[Path, Path]] = []
     if to_file:
         if format not in ("same", format_of_suffix(out)):
@@ -87,20 +100,26 @@ def make_plan(
         where = _listed(inputs)
         hint = "" if recursive or not folders else " (--recursive looks into subfolders)"
         raise UsageError(f"{where}: no image of a known suffix ({', '.join(sorted(READABLE_SUFFIXES))}){hint}")
-    references = _references(reference, found, inputs, notices)
+    found = _once_each(found, notices)
+    references = _references(reference, found, notices)
     jobs = tuple(Job(source, home / name, name, references.get(source)) for source, name in found)
-    _check_outputs(jobs, replace)
+    _check_outputs(jobs, replace, "" if format == "same" else ", or keep --format same")
     return Plan(jobs, home, tuple(notices))
 
 
 def _scan(folder: Path, recursive: bool, out: Path, notices: list[str]) -> Iterator[Path]:
     """Images of a folder in sorted order, without the output folder, hidden files and linked folders."""
-    skipped = 0
-    own = out.resolve()
-    for base, subfolders, names in os.walk(folder):
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    skipped = linked = 0
+    own = _real(out)
+    for base, subfolders, names in os.walk(folder, onerror=refuse):
         subfolders[:] = sorted(
-            name for name in subfolders if recursive and not name.startswith(".") and (Path(base) / name).resolve() != own
+            name for name in subfolders if recursive and not name.startswith(".") and _real(Path(base, name)) != own
         )
+        linked += sum(Path(base, name).is_symlink() for name in subfolders)
         for name in sorted(names):
             path = Path(base) / name
             if name.startswith("."):
@@ -111,11 +130,26 @@ def _scan(folder: Path, recursive: bool, out: Path, notices: list[str]) -> Itera
                 skipped += 1
     if skipped:
         notices.append(f"{folder}: {skipped} file(s) without an image suffix were left out")
+    if linked:
+        notices.append(f"{folder}: {linked} linked folder(s) were left out; give them as inputs of their own")
 
 
-def _references(
-    reference: Path | None, found: Sequence[tuple[Path, Path]], inputs: Sequence[Path], notices: list[str]
-) -> dict[Path, Path]:
+def _once_each(found: Sequence[tuple[Path, Path]], notices: list[str]) -> list[tuple[Path, Path]]:
+    """Without the repetitions of a file that was given twice under one output name."""
+    once: dict[tuple[str, Path], tuple[Path, Path]] = {}
+    for source, name in found:
+        once.setdefault((_real(source), name), (source, name))
+    if len(once) < len(found):
+        notices.append(f"{len(found) - len(once)} file(s) given more than once are denoised once")
+    return list(once.values())
+
+
+def _real(path: Path) -> str:
+    """The path without links; unlike Path.resolve it takes a link to itself as it is."""
+    return os.path.realpath(path)
+
+
+def _references(reference: Path | None, found: Sequence[tuple[Path, Path]], notices: list[str]) -> dict[Path, Path]:
     if reference is None:
         return {}
     if not reference.exists():
@@ -130,7 +164,7 @@ def _references(
             by_stem.setdefault(path.relative_to(reference).with_suffix(""), []).append(path)
     matched: dict[Path, Path] = {}
     for source, name in found:
-        candidates = by_stem.get(name.with_suffix(""), [])
+        candidates = by_stem.get(name.with_name(source.stem), [])
         same_suffix = [path for path in candidates if path.suffix == source.suffix]
         if len(candidates) == 1 or same_suffix:
             matched[source] = (same_suffix or candidates)[0]
@@ -143,18 +177,18 @@ def _references(
     return matched
 
 
-def _check_outputs(jobs: Sequence[Job], replace: bool) -> None:
-    sources = {job.source.resolve() for job in jobs}
-    sources |= {job.reference.resolve() for job in jobs if job.reference}
+def _check_outputs(jobs: Sequence[Job], replace: bool, hint: str) -> None:
+    sources = {_real(job.source) for job in jobs} | {_real(job.reference) for job in jobs if job.reference}
     by_target: dict[str, Job] = {}
     for job in jobs:
         # names that differ in case alone are one file on some systems
         other = by_target.setdefault(str(job.target).casefold(), job)
         if other is not job:
             raise UsageError(
-                f"{other.source} and {job.source} would both be written to {job.target}; rename one, or keep --format same"
+                f"{other.source} and {job.source} would both be written to {job.target}; rename one{hint}, or denoise "
+                "them in two runs, each with an -o of its own"
             )
-    own = [job.target for job in jobs if job.target.resolve() in sources]
+    own = [job.target for job in jobs if _real(job.target) in sources]
     if own:
         raise UsageError(f"{_listed(own)}: the output would replace an input; choose another -o")
     existing = [job.target for job in jobs if job.target.exists()]

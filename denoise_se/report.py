@@ -57,6 +57,8 @@ def check_report(path: Path | None) -> None:
         raise UsageError(f"--report {path}: its suffix is none of {', '.join(REPORT_SUFFIXES)}")
     if path is not None and path.is_dir():
         raise UsageError(f"--report {path}: is a folder; give a file name")
+    if path is not None and any(parent.exists() and not parent.is_dir() for parent in path.parents):
+        raise UsageError(f"--report {path}: a file stands where its folder should be; choose another name")
 
 
 def means(rows: Sequence[Row]) -> dict[str, float | None]:
@@ -70,7 +72,8 @@ def write_report(path: Path, rows: Sequence[Row]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
-            file.write(text.encode())
+            # names of files are bytes, not always text
+            file.write(text.encode(errors="backslashreplace"))
     except OSError as error:
         raise ImageError(path, f"the report cannot be written ({error.strerror})") from error
 
@@ -149,7 +152,8 @@ PAGE = """<!doctype html>
 <title>denoise-se report</title>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color-scheme: light dark }}
-table {{ border-collapse: collapse }} td, th {{ padding: .3rem .7rem; border-bottom: 1px solid #8884; text-align: left }}
+table {{ border-collapse: collapse }}
+td, th {{ padding: .3rem .7rem; border-bottom: 1px solid #8884; text-align: left }}
 th button {{ all: unset; cursor: pointer; font-weight: 600 }} th button:focus-visible {{ outline: 2px solid }}
 .failed td {{ color: #c33 }} .skipped td {{ opacity: .6 }} tfoot td {{ font-weight: 600 }}
 </style>

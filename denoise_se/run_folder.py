@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 import signal
 import subprocess
 import time
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from denoise_se.atomic_file import replacing
 from denoise_se.checkpoint import Checkpoint, save_checkpoint
-from denoise_se.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, DenoiseError, UsageError
+from denoise_se.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, DenoiseError, TrainingError, UsageError
 from denoise_se.model_card import hardware, render_card
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ class RunFolder(Callback):
         """Make the folder; UsageError when it holds a run and `resume` is off, or holds none and it is on."""
         if resume and not self.last.is_file():
             raise UsageError(f"{self.folder}: no last.ckpt to resume from; leave --resume out to start a run")
-        if not resume and (self.last.exists() or self.best.exists()):
+        if not resume and self.best.exists() and not self.last.exists():
+            raise UsageError(f"{self.folder}: holds a best.safetensors but no run; move it, or choose another")
+        if not resume and self.last.exists():
             raise UsageError(f"{self.folder}: holds a training run already; add --resume, or choose another folder")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -85,10 +88,12 @@ class RunFolder(Callback):
                 self._handlers[number] = signal.signal(number, self._stop)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning puts its own SIGTERM handler in place after setup; a stop must end with a checkpoint and not an exception
+        # Lightning puts its own SIGTERM handler in place after setup; a stop must end with a checkpoint, not an error
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         self._mark = (trainer.global_step, time.monotonic())
+        if not self.last.exists():
+            self.save_last(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for number, handler in self._handlers.items():
@@ -136,13 +141,8 @@ class RunFolder(Callback):
         self._mark = (trainer.global_step, time.monotonic())
 
     def save_last(self, trainer: Trainer) -> None:
-        """last.ckpt, replaced whole."""
-        temporary = self.folder / f".{os.urandom(4).hex()}.tmp"
-        try:
-            trainer.save_checkpoint(temporary)
-            os.replace(temporary, self.last)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """last.ckpt, replaced whole (see `TrainingState`)."""
+        trainer.save_checkpoint(self.last)
         self._saved = time.monotonic()
 
     def finish(self, trainer: Trainer, task: DenoisingTask) -> None:
@@ -157,7 +157,7 @@ class RunFolder(Callback):
         self.draw_curve()
         record = self.record(task)
         card = render_card(self.folder.resolve().name, task.config.network, record, self.summary())
-        (self.folder / "card.md").write_text(card, encoding="utf-8")
+        self._write("card.md", card.encode())
         if self.signal is not None:
             raise Interrupted(self.folder, self.signal)
 
@@ -173,7 +173,7 @@ class RunFolder(Callback):
         return {
             f"PSNR on {where}, before training": f"{before['val_psnr']:.2f} dB",
             f"PSNR on {where}, best (step {best['step']})": f"{best['val_psnr']:.2f} dB, SSIM {best['val_ssim']:.4f}",
-            "patches a second": f"{self.rows[-1]['patches_per_second']} trained, {self.loader_rate:.0f} by loading alone",
+            "patches a second": f"{self.rows[-1]['patches_per_second']} trained, {self.loader_rate:.0f} loaded alone",
         } | ({} if self.improved else {"note": "training did not beat the weights it started from; those were kept"})
 
     def record(self, task: DenoisingTask) -> dict[str, Any]:
@@ -200,12 +200,20 @@ class RunFolder(Callback):
         save_checkpoint(self.best, weights, task.config.network, training=self.record(task), psnr=psnr)
 
     def _write_metrics(self) -> None:
-        temporary = self.folder / f".{os.urandom(4).hex()}.tmp"
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(self.rows)
-        os.replace(temporary, self.folder / "metrics.csv")
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, COLUMNS)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        self._write("metrics.csv", table.getvalue().encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        try:
+            with replacing(self.folder / name) as file:
+                file.write(content)
+        except OSError as error:
+            raise TrainingError(
+                f"{self.folder / name}: cannot be written ({error.strerror}); make room and go on with --resume"
+            ) from error
 
     def draw_curve(self) -> None:
         """curve.png: loss and validation PSNR over the steps."""
@@ -220,7 +228,9 @@ class RunFolder(Callback):
         right.plot(steps, [row["loss"] for row in self.rows], ".--", color="tab:orange", label="training loss")
         right.set_ylabel("training loss")
         figure.legend(loc="outside lower center", ncols=2)
-        figure.savefig(self.folder / "curve.png", dpi=120)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=120)
+        self._write("curve.png", picture.getvalue())
 
 
 def commit() -> str:
@@ -229,5 +239,7 @@ def commit() -> str:
     if not (where.parent / ".git").exists():
         return ""
     command = ["git", "-C", str(where), "rev-parse", "--short", "HEAD"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip()
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # no git here
+        return ""

@@ -11,7 +11,7 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -28,11 +28,13 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 from denoise_se.checkpoint import Checkpoint
 from denoise_se.datasets import Pair, TrainingData, to_unit
 from denoise_se.errors import CheckpointError, TrainingError, UsageError
-from denoise_se.network import NetworkConfig, build_network
-from denoise_se.noise import Noisy, parse_noise_spec
+from denoise_se.network import Network, NetworkConfig, build_network
+from denoise_se.noise import NoiseChain, NoiseMixture, Noisy, parse_noise_spec
 from denoise_se.run_folder import RunFolder
+from denoise_se.training_state import TrainingState
 
 ENDLESS = 1_000_000_000  # steps of a run that only its minutes limit
+KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,15 @@ class TrainingConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        for entry in fields(self):
+            value, kinds = getattr(self, entry.name), KINDS.get(str(entry.type))
+            if kinds and (not isinstance(value, kinds) or isinstance(value, bool) != (kinds == (bool,))):
+                raise UsageError(f"{entry.name} is {value!r}, not {entry.type}; YAML takes 1e-3 for text, write 0.001")
         for name in ("batch", "patch", "validations"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; at least 1")
+        if self.seed < 0 or self.warmup_steps < 0:
+            raise UsageError(f"seed is {self.seed}, warmup_steps {self.warmup_steps}; neither is below 0")
         if self.steps < 0 or self.minutes < 0 or not (self.steps or self.minutes):
             raise UsageError("a training run needs --steps or --minutes above 0")
         if self.loss not in ("l1", "charbonnier") or self.precision not in ("auto", "fp32", "bf16"):
@@ -92,11 +100,13 @@ class TrainingConfig:
             network = NetworkConfig.from_dict(values.pop("network", {}))
             return cls(network=network, **values)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"training config: {error}; the fields are those of TrainingConfig and NetworkConfig") from error
+            raise UsageError(
+                f"training config: {error}; see TrainingConfig and NetworkConfig for the fields"
+            ) from error
 
 
 def ema_with_warmup(decay: float) -> Any:
-    """Averaging for `AveragedModel`; early on the decay is (1 + n) / (10 + n), so the random start is soon forgotten."""
+    """Averaging for `AveragedModel`; early on the decay is (1 + n) / (10 + n), so that the start is soon forgotten."""
 
     @torch.no_grad()
     def update(averages: list[Tensor], currents: list[Tensor], count: Tensor | int) -> None:
@@ -106,7 +116,7 @@ def ema_with_warmup(decay: float) -> Any:
     return update
 
 
-def warm_start(network: torch.nn.Module, start: Checkpoint) -> None:
+def warm_start(network: Network, start: Checkpoint) -> None:
     """Copy `start`'s weights into `network`, in place.
 
     The shapes may differ in the image channels and the noise-level map: then the head's weights are shared out evenly
@@ -142,9 +152,12 @@ class DenoisingTask(LightningModule):
     """Noise, loss and schedule. `network` is trained, `average` is its moving average.
 
     Batches are (noisy, clean) integer patches [B, C, p, p]; validation images come one at a time, [1, C, H, W].
+    Validation images get the recipe's noise unless `noisy_validation` says that they bring their own.
     """
 
-    def __init__(self, config: TrainingConfig, start: Checkpoint | None = None) -> None:
+    def __init__(
+        self, config: TrainingConfig, start: Checkpoint | None = None, *, noisy_validation: bool = False
+    ) -> None:
         super().__init__()
         torch.manual_seed(config.seed)
         self.config = config
@@ -154,6 +167,7 @@ class DenoisingTask(LightningModule):
         self.average = AveragedModel(self.network, multi_avg_fn=ema_with_warmup(config.ema), use_buffers=True)
         self.average.requires_grad_(False)
         self.noise = parse_noise_spec(config.noise) if config.noise else None
+        self.validation_noise = None if noisy_validation else self.noise
         self.predict = torch.compile(self.network) if config.compile else self.network
         self.val_psnr = PeakSignalNoiseRatio(data_range=1.0, reduction="none", dim=(1, 2, 3))
         self.val_ssim = StructuralSimilarityIndexMeasure(data_range=1.0)
@@ -179,10 +193,13 @@ class DenoisingTask(LightningModule):
             seed = (seed * 1_000_003 + part + 1) % (1 << 62)
         return torch.Generator(self.device).manual_seed(seed)
 
-    def add_noise(self, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Noisy:
-        """Synthetic noise on `clean`; or the given `noisy`, whose level map is the root mean square difference."""
-        if self.noise is not None:
-            return self.noise(clean, generator)
+    @staticmethod
+    def add_noise(
+        noise: NoiseChain | NoiseMixture | None, noisy: Tensor, clean: Tensor, generator: torch.Generator
+    ) -> Noisy:
+        """`noise` on `clean`; without it the given `noisy`, whose level map is the root mean square difference."""
+        if noise is not None:
+            return noise(clean, generator)
         level = (noisy - clean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
         return Noisy(noisy, level.expand_as(clean[:, :1]))
 
@@ -195,15 +212,18 @@ class DenoisingTask(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         generator = self.generator(0, self.global_step, self.global_rank)
         noisy, clean = augment(to_unit(batch[0]), to_unit(batch[1]), generator)
-        noisy, level = self.add_noise(noisy, clean, generator)
+        noisy, level = self.add_noise(self.noise, noisy, clean, generator)
         loss = self.loss(self.predict(noisy, level), clean)
         if (self.device.type == "cpu" or self.global_step % 50 == 0) and not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss.item()} at step {self.global_step}; best.safetensors and last.ckpt keep the state "
-                "before it. Try a lower learning rate, or --resume with another --seed"
-            )
+            raise self.diverged(f"the loss is {loss.item()}")
         self.log("loss", loss, prog_bar=True)
         return loss
+
+    def diverged(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"{what} at step {self.global_step}; best.safetensors and last.ckpt keep the state before it. Try a lower "
+            "learning rate, or --resume with another --seed"
+        )
 
     def on_train_batch_start(self, batch: object, batch_index: int) -> None:
         warmup = min(1.0, (self.global_step + 1) / max(1, self.config.warmup_steps))
@@ -221,18 +241,20 @@ class DenoisingTask(LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         noisy, clean = to_unit(batch[0]), to_unit(batch[1])
-        noisy, level = self.add_noise(noisy, clean, self.generator(1, batch_index))
-        with torch.autocast(self.device.type, enabled=False):
-            restored = self.average.module(noisy, level).clamp(0, 1)
-        restored = (restored * 255).round() / 255
-        self.val_psnr.update(restored, clean)
-        self.val_ssim.update(restored, clean)
+        noisy, level = self.add_noise(self.validation_noise, noisy, clean, self.generator(1, batch_index))
+        with torch.autocast(self.device.type, enabled=False):  # the differences of squares in SSIM vanish in bf16
+            restored = (self.average.module(noisy, level).clamp(0, 1) * 255).round() / 255
+            self.val_psnr.update(restored, clean)
+            self.val_ssim.update(restored, clean)
 
     def on_validation_epoch_end(self) -> None:
         values = self.val_psnr.compute()
+        if values.isnan().any():
+            raise self.diverged("the network's output is not finite")
         finite = values[torch.isfinite(values)]
         self.log("val_psnr", finite.mean() if finite.numel() else torch.tensor(100.0), prog_bar=True)
-        self.log("val_ssim", self.val_ssim.compute())
+        ssim: Any = self.val_ssim.compute()  # a pair only when the full image is asked for
+        self.log("val_ssim", ssim)
         self.val_psnr.reset()
         self.val_ssim.reset()
 
@@ -293,7 +315,7 @@ def fit(
         start: the weights to start from; they are validated first, and kept when training does not beat them.
 
     Raises:
-        UsageError: nothing to resume, or a folder that holds a run already.
+        UsageError: nothing to resume, a state that is damaged or of another network, or a folder that holds a run.
         TrainingError: a loss that is not finite, or memory that ran out; the state before it is kept.
         Interrupted: after Ctrl-C or SIGTERM, with the state saved.
     """
@@ -301,11 +323,9 @@ def fit(
     warnings.filterwarnings("ignore", module="lightning")
     run = RunFolder(folder, config.to_dict(), data=data, start=start, images=(len(train), len(validation)))
     run.open(resume)
-    task = DenoisingTask(config, start)
+    task = DenoisingTask(config, start, noisy_validation=validation[0].noisy is not None)
     steps = config.steps or ENDLESS
-    module = TrainingData(
-        train, validation, patch=config.patch, batch=config.batch, seed=config.seed, workers=workers
-    )
+    module = TrainingData(train, validation, patch=config.patch, batch=config.batch, seed=config.seed, workers=workers)
     every: int | timedelta = max(1, config.steps // config.validations)
     if not config.steps:
         every = timedelta(minutes=config.minutes / config.validations)
@@ -320,6 +340,7 @@ def fit(
         precision=trainer_precision(config.precision),
         gradient_clip_val=config.clip,
         callbacks=[run, *([] if quiet else [RichProgressBar()])],
+        plugins=[TrainingState()],
         logger=TensorBoardLogger(folder, name="tensorboard", version=""),
         log_every_n_steps=50,
         enable_progress_bar=not quiet,
@@ -335,6 +356,10 @@ def fit(
     except torch.OutOfMemoryError as error:
         raise memory_error(config) from error
     except RuntimeError as error:
+        if "loading state_dict" in str(error):
+            raise UsageError(
+                f"{run.last}: its network is not the one of this recipe; resume with the options of its start"
+            ) from error
         if "memory" not in str(error):
             raise
         raise memory_error(config) from error
@@ -353,7 +378,7 @@ def measure_loader(module: TrainingData, batches: int = 20) -> float:
     """Patches a second that the loader gives when nothing else waits for it."""
     iterator = iter(module.patches(0))
     next(iterator)
-    began, count = time.perf_counter(), 0
-    for count, _ in zip(range(1, batches + 1), iterator, strict=False):
-        pass
-    return count * module.batch / (time.perf_counter() - began)
+    began = time.perf_counter()
+    for _ in range(batches):
+        next(iterator)
+    return batches * module.batch / (time.perf_counter() - began)

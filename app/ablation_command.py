@@ -1,0 +1,31 @@
+"""`denoise-se ablation`: the table of block variants, for those who work on the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from denoise_se.errors import UsageError
+
+
+def run_ablation(clean: Path, report: Path, *, steps: int, batch: int, only: list[str] | None) -> None:
+    """Train every variant (or those named) on the grey images below `clean`, and write the table to `report`."""
+    from denoise_se import ablation
+    from denoise_se.datasets import PairedFiles, load_pairs, split_validation
+    from denoise_se.training import TrainingConfig, trainer_precision
+
+    unknown = [name for name in only or [] if name not in ablation.VARIANTS]
+    if unknown:
+        raise UsageError(f"--only {unknown[0]!r} is no variant; one of {', '.join(ablation.VARIANTS)}")
+    precision = "bf16" if trainer_precision("auto") == "bf16-mixed" else "fp32"
+    config = TrainingConfig(steps=steps, batch=batch, learning_rate=2e-3, minutes=0, precision=precision)  # type: ignore[arg-type]
+    train, validation = split_validation(load_pairs(PairedFiles(None, clean), 1, config.patch))
+    console = Console()
+    trials = ablation.run_ablation(
+        only or list(ablation.VARIANTS), train, validation, config, lambda trial: console.print(trial, markup=False)
+    )
+    table = ablation.as_markdown(trials)
+    how = f"{steps} steps of {batch} patches of {config.patch} pixels, {config.noise}, {precision}, seed {config.seed}; "
+    report.write_text(f"{how}{len(validation)} validation images of {clean.name}.\n\n{table}", encoding="utf-8")
+    console.print(table, markup=False)

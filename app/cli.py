@@ -1,0 +1,238 @@
+"""The command line: `main` is the installed command, and the one place where errors become messages and exit codes.
+
+A command's module is imported when it runs, and torch, gradio and lightning by the library when they are needed, so
+that help and refusals come at once.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from denoise_se.errors import EXIT_INTERRUPTED, DenoiseError
+
+app = typer.Typer(
+    name="denoise-se",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Remove the noise from images, measure how well it went, and train on the noise of your own camera.\n\n"
+    "Example: [bold]denoise-se denoise photos -o clean[/]",
+)
+noise_app = typer.Typer(no_args_is_help=True, help="Measure the noise of images.")
+app.add_typer(noise_app, name="noise")
+
+NOISE_HELP = (
+    "Noise spec: gaussian:25, gaussian:5-50, poisson-gaussian:gain=0.01,read=0.002, speckle:0.1, salt-pepper:0.02, "
+    "correlated:sigma=10,radius=0.8, camera:gain=0.001,read=0.01, jpeg:40-95; joined by + in the order they happen, "
+    "alternatives by |."
+)
+DENOISE_PANEL, TRAIN_PANEL, RUN_PANEL = "What to do", "Training", "How to run"
+
+
+@app.command(
+    epilog="Examples:\n\n  denoise-se denoise photo.jpg -o clean.jpg\n\n"
+    "  denoise-se denoise scans -o clean --recursive --report report.csv\n\n"
+    "  denoise-se denoise noisy -o out --model color --sigma 25 --reference clean"
+)
+def denoise(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Image files and folders of images.")],
+    out: Annotated[Path, typer.Option("-o", "--output", help="Output folder, or file for a single input.")],
+    model: Annotated[
+        str, typer.Option(help="auto (photo for colour, gray for grey), a name of `models`, or a .safetensors path.")
+    ] = "auto",
+    sigma: Annotated[str, typer.Option(help="Noise level in 8-bit units, or auto to estimate it.")] = "auto",
+    strength: Annotated[float, typer.Option(help="0 gives the input back, 1 the full result.")] = 1.0,
+    reference: Annotated[
+        Path | None, typer.Option(help="Clean file or folder, matched by file stem: PSNR/SSIM before and after.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report: .csv, .json or .html.")] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Take subfolders too, and keep them.")] = False,
+    format: Annotated[str, typer.Option(help="same, png, tiff, jpg, webp, bmp or ppm.")] = "same",
+    resume: Annotated[bool, typer.Option("--resume", help="Skip what an earlier run finished.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
+    tile: Annotated[
+        str, typer.Option(help="auto, 0 (whole image) or pixels; the result is the same.", rich_help_panel=RUN_PANEL)
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=RUN_PANEL)] = "auto",
+    backend: Annotated[str, typer.Option(help="auto or torch.", rich_help_panel=RUN_PANEL)] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.", rich_help_panel=RUN_PANEL)] = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Images read ahead.", rich_help_panel=RUN_PANEL)] = 2,
+    engine: Annotated[str, typer.Option(help="local.", rich_help_panel=RUN_PANEL)] = "local",
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Refuse larger images.", rich_help_panel=RUN_PANEL)
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only problems.", rich_help_panel=RUN_PANEL)] = False,
+    json_lines: Annotated[
+        bool, typer.Option("--json", help="One JSON line per image on stdout.", rich_help_panel=RUN_PANEL)
+    ] = False,
+) -> None:
+    """Denoise image files and folders; bit depth, alpha, EXIF and ICC are kept."""
+    from denoise_se.app.denoise_command import run_denoise
+
+    sys.exit(
+        run_denoise(
+            inputs,
+            out,
+            model=model,
+            sigma=sigma,
+            strength=strength,
+            reference=reference,
+            report=report,
+            recursive=recursive,
+            format=format,
+            resume=resume,
+            overwrite=overwrite,
+            tile=tile,
+            device=device,
+            backend=backend,
+            precision=precision,
+            workers=workers,
+            engine=engine,
+            max_pixels=max_pixels,
+            quiet=quiet,
+            json_lines=json_lines,
+        )
+    )
+
+
+@app.command(
+    epilog="Examples:\n\n  denoise-se train -o run --pairs noisy clean --minutes 60\n\n"
+    "  denoise-se train -o run --clean photos --noise poisson-gaussian:gain=0.01,read=0.002 --init color"
+)
+def train(
+    run: Annotated[Path, typer.Option("-o", "--output", help="Run folder to write.")],
+    pairs: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="NOISY CLEAN", help="Two folders of the same file names."),
+    ] = None,
+    clean: Annotated[Path | None, typer.Option(help="Folder of clean images; needs --noise.")] = None,
+    noise: Annotated[str | None, typer.Option(help=NOISE_HELP)] = None,
+    noisy: Annotated[Path | None, typer.Option(help="Folder of noisy images without clean ones.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Start from a model: name, path or none. Default: photo for pairs, else color.")
+    ] = None,
+    val_pairs: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="NOISY CLEAN", help="Validation pairs.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML recipe; the options below override it.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Wall-clock budget.")] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Step budget.")] = None,
+    patch: Annotated[int | None, typer.Option(min=8, help="Side of the patches in pixels.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Patches per step.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, patches and noise.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that crop patches; 0 crops in this one.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from RUN/last.ckpt.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Train or fine-tune on your own noise; writes RUN/best.safetensors and a card with what was measured."""
+    from denoise_se.app.train_command import run_train
+
+    run_train(
+        run,
+        pairs=pairs,
+        clean=clean,
+        noise=noise,
+        noisy=noisy,
+        init=init,
+        val_pairs=val_pairs,
+        config=config,
+        overrides={"minutes": minutes, "steps": steps, "patch": patch, "batch": batch, "seed": seed},
+        workers=workers,
+        resume=resume,
+        quiet=quiet,
+    )
+
+
+@app.command(
+    epilog="Example:\n\n  denoise-se evaluate --clean Set12 --noise gaussian:25 --model gray --against bm3d,nlm"
+)
+def evaluate(
+    clean: Annotated[list[Path] | None, typer.Option(help="Folder of clean images; may be repeated.")] = None,
+    noise: Annotated[list[str] | None, typer.Option(help=NOISE_HELP + " May be repeated.")] = None,
+    pairs: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="NOISY CLEAN", help="Two folders of the same file names.")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Model name or path; may be repeated. Default auto.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="bm3d, nlm, wavelet, tv, dncnn=WEIGHTS, ffdnet=WEIGHTS; joined by commas.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write .csv, .json or .md.")] = None,
+    crops: Annotated[Path | None, typer.Option(help="Write a PNG of where the methods differ most.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Measure PSNR, SSIM and time on a test set, beside classical methods and published networks."""
+    from denoise_se.app.evaluate_command import run_evaluate
+
+    run_evaluate(
+        clean or [], noise or [], pairs, model or ["auto"], against=against, report=report, crops=crops, quiet=quiet
+    )
+
+
+@app.command()
+def models() -> None:
+    """List the shipped models with their size and cost."""
+    from denoise_se.app.models_command import run_models
+
+    run_models()
+
+
+@app.command(hidden=True)
+def ablation(
+    clean: Annotated[Path, typer.Option(help="Folder of clean images.")],
+    report: Annotated[Path, typer.Option(help="Table to write, .md.")],
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of each variant.")] = 500,
+    batch: Annotated[int, typer.Option(min=1, help="Patches per step.")] = 8,
+    only: Annotated[list[str] | None, typer.Option(help="Name of a variant; may be repeated.")] = None,
+) -> None:
+    """Train every block variant equally and print PSNR, parameters, MACs and time (developers)."""
+    from denoise_se.app.ablation_command import run_ablation
+
+    run_ablation(clean, report, steps=steps, batch=batch, only=only)
+
+
+@app.command(hidden=True)
+def ship(
+    name: Annotated[str, typer.Argument(help="Name of the catalogue.")],
+    weights: Annotated[Path, typer.Argument(help="best.safetensors of a run.")],
+    evaluations: Annotated[list[Path] | None, typer.Argument(help="JSON reports of `evaluate`.")] = None,
+) -> None:
+    """Make a run's best weights a shipped checkpoint with its card (developers)."""
+    from denoise_se.app.ship_command import run_ship
+
+    run_ship(name, weights, evaluations or [])
+
+
+@noise_app.command("estimate", epilog="Example:\n\n  denoise-se noise estimate photo.jpg")
+def noise_estimate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Image files.")],
+) -> None:
+    """Estimate the noise of images: sigma in 8-bit units, gain and read noise."""
+    from denoise_se.app.noise_command import run_estimate
+
+    sys.exit(run_estimate(files))
+
+
+def main() -> None:
+    """Run the command line; every DenoiseError ends as one message on stderr and its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
+    try:
+        app()
+    except DenoiseError as error:
+        print(f"denoise-se: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("denoise-se: interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""`denoise-se denoise`: from options to a plan, a batch and a report."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from contextlib import nullcontext
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from denoise_se.checkpoint import resolve
+from denoise_se.errors import UsageError
+from denoise_se.image_io import DEFAULT_MAX_PIXELS
+from denoise_se.manifest import file_digest
+from denoise_se.plan import make_plan
+from denoise_se.report import Row, as_table, check_report, write_report
+
+if TYPE_CHECKING:
+    from denoise_se.denoiser import Denoiser
+
+AUTO_MODELS = {1: "gray", 3: "photo"}
+
+
+def parse_sigma(text: str) -> float | None:
+    """A number from 0 to 255, None for "auto"; UsageError otherwise."""
+    if text == "auto":
+        return None
+    try:
+        sigma = float(text)
+    except ValueError:
+        sigma = math.nan
+    if not 0 <= sigma <= 255:
+        raise UsageError(f"--sigma {text}: give auto or a number from 0 to 255, the noise level in 8-bit units")
+    return sigma
+
+
+def parse_tile(text: str) -> int | str:
+    """ "auto" or a whole number; UsageError otherwise."""
+    if text == "auto":
+        return text
+    try:
+        side = int(text)
+    except ValueError:
+        side = -1
+    if side < 0:
+        raise UsageError(f"--tile {text}: give auto, 0 for the whole image at once, or a number of pixels")
+    return side
+
+
+def run_denoise(
+    inputs: list[Path],
+    out: Path,
+    *,
+    model: str,
+    sigma: str,
+    strength: float,
+    reference: Path | None,
+    report: Path | None,
+    recursive: bool,
+    format: str,
+    resume: bool,
+    overwrite: bool,
+    tile: str,
+    device: str,
+    backend: str,
+    precision: str,
+    workers: int,
+    engine: str,
+    max_pixels: int | None,
+    quiet: bool,
+    json_lines: bool,
+) -> int:
+    """Returns the exit code; raises DenoiseError before any work for a request that cannot be carried out."""
+    if not 0 <= strength <= 1:
+        raise UsageError(f"--strength {strength:g}: give a number from 0 (the input) to 1 (the full result)")
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other: skip what is done, or do it again")
+    if engine != "local":
+        raise UsageError(f"--engine {engine!r} is not available; use local")
+    level, side = parse_sigma(sigma), parse_tile(tile)
+    check_report(report)
+    names = sorted(AUTO_MODELS.values()) if model == "auto" else [model]
+    weights = {name: resolve(name)[1] for name in names}
+    plan = make_plan(inputs, out, format=format, recursive=recursive, reference=reference, replace=resume or overwrite)
+    taken = {os.path.realpath(p) for job in plan.jobs for p in (job.source, job.target, job.reference) if p is not None}
+    if report is not None and os.path.realpath(report) in taken:
+        raise UsageError(f"--report {report}: is also an input or an output; choose another name")
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    for notice in plan.notices:
+        errors.print(f"note: {notice}")
+
+    from denoise_se.batch import Settings, run_batch  # torch comes with it
+    from denoise_se.denoiser import Denoiser
+
+    @cache
+    def denoiser(name: str) -> Denoiser:
+        return Denoiser.load(name, device=device, backend=backend, precision=precision, tile=side)
+
+    if model != "auto":
+        denoiser(model)
+    else:
+        denoiser("photo")
+
+    def denoiser_for(channels: int) -> Denoiser:
+        return denoiser(AUTO_MODELS[channels] if model == "auto" else model)
+
+    settings = Settings(level, strength, max_pixels or DEFAULT_MAX_PIXELS, resume)
+    fingerprint = {
+        "weights": {name: file_digest(path) for name, path in weights.items()},
+        "sigma": level,
+        "strength": strength,
+        "format": format,
+        "precision": precision,
+        "backend": backend,
+        "version": version("denoise-se"),
+    }
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+        disable=quiet or json_lines,
+    )
+    with bar if errors.is_terminal else nullcontext():
+        watcher = make_watcher(errors, bar, len(plan.jobs), json_lines)
+        outcome = run_batch(plan, denoiser_for, settings, fingerprint=fingerprint, watcher=watcher, workers=workers)
+    if report is not None:
+        write_report(report, outcome.rows)
+    if not (quiet or json_lines):
+        Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False).print(as_table(outcome.rows))
+    left = len(plan.jobs) - len(outcome.rows)
+    if left:
+        errors.print(f"stopped with {left} image(s) to do; go on with --resume")
+    failed = sum(row.status == "failed" for row in outcome.rows)
+    if failed:
+        errors.print(f"{failed} of {len(plan.jobs)} image(s) failed, the others are done")
+    return outcome.exit_code
+
+
+def make_watcher(console: Console, bar: Progress, total: int, json_lines: bool) -> Any:
+    """A batch's watcher that prints problems to `console`, JSON lines to stdout, and moves `bar`."""
+    from denoise_se.batch import Watcher
+
+    task = bar.add_task("denoising", total=total)
+
+    class ConsoleWatcher(Watcher):
+        finished = 0
+
+        def row(self, row: Row) -> None:
+            self.finished += 1
+            bar.update(task, completed=self.finished, description=Path(row.input).name[-40:])
+            if row.status == "failed":
+                console.print(f"{row.input}: failed: {row.error}")
+            if json_lines:
+                plain = {k: str(v) if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(row).items()}
+                print(json.dumps(plain), flush=True)
+
+        def notice(self, text: str) -> None:
+            console.print(f"note: {text}")
+
+        def tiles(self, done: int, total: int) -> None:
+            if total > 1:
+                bar.update(task, completed=self.finished + done / total)
+
+    return ConsoleWatcher()

@@ -1,0 +1,51 @@
+"""`denoise-se evaluate`: from options to methods and a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from denoise_se.app.denoise_command import AUTO_MODELS
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+
+
+def run_evaluate(
+    clean: list[Path],
+    noises: list[str],
+    pairs: tuple[Path, Path] | None,
+    models: list[str],
+    *,
+    against: str | None,
+    report: Path | None,
+    crops: Path | None,
+    quiet: bool,
+) -> None:
+    """Raises DenoiseError; prints the table and writes the report and the picture of crops."""
+    from denoise_se.denoiser import Denoiser
+    from denoise_se.evaluation import Method, ModelMethod, evaluate, parse_against
+    from denoise_se.evaluation_report import check_outputs, render, save_crops, write_report
+
+    check_outputs(report, crops)
+    names = [n for m in models for n in (AUTO_MODELS.values() if m == "auto" else [m])]
+    methods: list[Method] = []
+    for name in dict.fromkeys(names):
+        denoiser = Denoiser.load(name)
+        methods.append(ModelMethod(denoiser.checkpoint.name, denoiser.network.channels, denoiser))
+    methods += parse_against(against) if against else []
+    with Progress(console=Console(stderr=True), disable=quiet) as progress:
+        task = progress.add_task("measuring", total=None)
+        result = evaluate(
+            methods,
+            clean=clean,
+            noises=noises,
+            pairs=[pairs] if pairs else [],
+            on_progress=lambda done, total, label: progress.update(
+                task, completed=done, total=total, description=escape(label[-50:])
+            ),
+        )
+    Console(markup=False, emoji=False).print(render(result))
+    if report is not None:
+        write_report(report, result)
+    if crops is not None:
+        save_crops(crops, result)

@@ -1,0 +1,26 @@
+"""`denoise-se models`: the catalogue."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from denoise_se.checkpoint import CHECKPOINTS, load_checkpoint
+from denoise_se.network import count_macs_per_pixel, count_parameters
+
+
+def run_models() -> None:
+    """Print every shipped model with what it is for, its parameters, cost and validation PSNR."""
+    table = Table("model", "for", "channels", "noise level", "parameters", "MMAC a pixel", "measured")
+    for name, entry in CHECKPOINTS.items():
+        checkpoint = load_checkpoint(name)
+        table.add_row(
+            name,
+            entry.purpose,
+            str(entry.channels),
+            "map" if checkpoint.config.noise_map else "blind",
+            f"{count_parameters(checkpoint.network()):,}",
+            f"{count_macs_per_pixel(checkpoint.config) / 1e6:.3f}",
+            "; ".join(f"{key}: {value}" for key, value in checkpoint.psnr.items()),
+        )
+    Console(markup=False, emoji=False).print(table)

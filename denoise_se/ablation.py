@@ -1,0 +1,134 @@
+"""What squeeze-and-excitation, its placement and BatchNorm bring: every variant trained equally and measured."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from denoise_se.datasets import Pair, Patches, to_unit
+from denoise_se.network import Denoising, NetworkConfig, build_network, count_macs_per_pixel, count_parameters
+from denoise_se.noise import parse_noise_spec
+from denoise_se.training import TrainingConfig, augment
+
+SIGMAS = (15, 25, 50)
+TIMED_SIDE = 512
+
+VARIANTS: dict[str, NetworkConfig] = {
+    "RB without SE": NetworkConfig(block="residual"),
+    "RB + SE": NetworkConfig(),
+    "RB + SE, gate starts at 0.5": NetworkConfig(se_gate_scale=1.0),
+    "RB + SE, RB keeps its own skip": NetworkConfig(inner_skip=True, se_gate_scale=1.0),
+    "RB + SE, one SE a stage": NetworkConfig(se_every="stage"),
+    "RB + SE, BatchNorm": NetworkConfig(norm="batch"),
+    "SE-ResNet bottleneck": NetworkConfig(block="se_bottleneck"),
+    "MobileNetV3 bottleneck": NetworkConfig(block="mobile_se", se_ratio=0.25),
+    "MobileNetV3 bottleneck, BatchNorm": NetworkConfig(block="mobile_se", se_ratio=0.25, norm="batch"),
+    "flat RB + SE, 10 blocks": NetworkConfig(layout="flat", widths=(64,), blocks=10),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One variant: mean PSNR in dB at each of SIGMAS, parameters, multiply-adds a pixel, and seconds."""
+
+    name: str
+    psnr: tuple[float, ...]
+    parameters: int
+    macs: float
+    milliseconds: float
+    training_seconds: float
+
+
+def run_trial(
+    name: str, train: Sequence[Pair], validation: Sequence[Pair], config: TrainingConfig
+) -> Trial:
+    """Train VARIANTS[name] for `config.steps` with that recipe's data, rate and seed, and measure it.
+
+    A plain loop and no Lightning run: no files, no validation on the way, so that nothing but the network differs.
+    """
+    torch.manual_seed(config.seed)
+    network = build_network(VARIANTS[name])
+    average = torch.optim.swa_utils.AveragedModel(
+        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
+    )
+    optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, (0.9, 0.99), weight_decay=1e-4)
+    generator = torch.Generator().manual_seed(config.seed)
+    patches, noise = Patches(train, config.patch, config.seed), parse_noise_spec(config.noise or "gaussian:0-55")
+    began = time.perf_counter()
+    for step in range(config.steps):
+        warmup = min(1.0, (step + 1) / config.warmup_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+        batch = torch.stack([patches[step * config.batch + i][1] for i in range(config.batch)])
+        clean, _ = augment(to_unit(batch), to_unit(batch), generator)
+        noisy, level = noise(clean, generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+            restored = network(noisy, level)
+        optimizer.zero_grad()
+        (restored.float() - clean).abs().mean().backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+        optimizer.step()
+        average.update_parameters(network)
+    seconds = time.perf_counter() - began
+    result: Denoising = average.module
+    result.eval()
+    psnr = tuple(measure(result, validation, sigma) for sigma in SIGMAS)
+    result.fold_batchnorm()
+    cost = count_macs_per_pixel(VARIANTS[name])
+    return Trial(name, psnr, count_parameters(network), cost, time_forward(result), seconds)
+
+
+@torch.inference_mode()
+def measure(network: Denoising, validation: Sequence[Pair], sigma: float) -> float:
+    """Mean PSNR by the protocol of `denoise_se.evaluation`: seeded unclipped noise, the result rounded to 8 bits."""
+    values = []
+    for index, pair in enumerate(validation):
+        clean = to_unit(pair.clean)[None]
+        noisy = clean + sigma / 255 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(index))
+        restored = network(noisy, torch.full_like(noisy[:, :1], sigma / 255)).clamp(0, 1)
+        values.append(-10 * torch.log10(((restored * 255).round() / 255 - clean).square().mean()).item())
+    return statistics.mean(values)
+
+
+@torch.inference_mode()
+def time_forward(network: Denoising, repeats: int = 5) -> float:
+    """Median milliseconds of a 512x512 image, BatchNorm folded."""
+    noisy = torch.rand(1, network.config.channels, TIMED_SIDE, TIMED_SIDE)
+    level = torch.full((1, 1, TIMED_SIDE, TIMED_SIDE), 0.1)
+    times = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        network(noisy, level)
+        times.append(time.perf_counter() - began)
+    return 1000 * statistics.median(times[1:])
+
+
+def run_ablation(
+    names: Sequence[str],
+    train: Sequence[Pair],
+    validation: Sequence[Pair],
+    config: TrainingConfig,
+    on_trial: Callable[[Trial], None],
+) -> list[Trial]:
+    """All trials, one after the other; `on_trial` hears of each as it ends."""
+    trials = []
+    for name in names:
+        trials.append(run_trial(name, train, validation, config))
+        on_trial(trials[-1])
+    return trials
+
+
+def as_markdown(trials: Sequence[Trial]) -> str:
+    """The table of the trials."""
+    head = [*(f"PSNR {sigma}" for sigma in SIGMAS), "parameters", "MMAC a pixel", "ms at 512x512", "training s"]
+    lines = [f"| variant | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
+    for trial in trials:
+        psnr = " | ".join(f"{value:.2f}" for value in trial.psnr)
+        cost = f"{trial.parameters:,} | {trial.macs / 1e6:.3f} | {trial.milliseconds:.0f}"
+        lines.append(f"| {trial.name} | {psnr} | {cost} | {trial.training_seconds:.0f} |")
+    return "\n".join(lines) + "\n"

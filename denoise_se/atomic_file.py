@@ -1,0 +1,47 @@
+"""Files that appear under their name whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+# short, so that it fits beside any name, and hidden; what a killed run leaves behind can be told by it
+TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{8}\.tmp")
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A new file, open for reading and writing, that takes the place of `path` when the block ends without an error.
+
+    It is written under a temporary name in the same folder and synced to the disk, then renamed and the folder synced,
+    so that a kill or a power cut at any moment leaves either the old file or the new one. After an error nothing is
+    left behind. Raises OSError.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("x+b") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    # some systems and network drives cannot sync a folder; the file itself is safe by then
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,40 @@
+"""CMYK to sRGB through the colour profile: without one, the colours of CMYK values are not known."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from denoise_se.image import FormatError
+
+if TYPE_CHECKING:
+    from PIL import Image as pillow
+
+# the date in a profile's header (ICC.1:2004, 7.2.8): the same input must give the same bytes on any day
+CREATED = slice(24, 36)
+UNDATED = bytes(12)
+
+
+def srgb(image: pillow.Image, icc: bytes | None) -> tuple[np.ndarray, bytes]:
+    """`[H, W, 3]` uint8 sRGB pixels of a Pillow CMYK image (0 = no ink), and the sRGB profile. FormatError."""
+    from PIL import ImageCms
+
+    if icc is None or image.mode != "CMYK":
+        raise FormatError(
+            "is CMYK without a colour profile, so its colours are not known: convert it to RGB in a program that can "
+            "be told the profile"
+        )
+    target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    try:
+        converted = ImageCms.profileToProfile(
+            image, BytesIO(icc), target, renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC, outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        raise FormatError(f"is CMYK with a colour profile that cannot be used ({error})") from error
+    if converted is None:
+        raise FormatError("is CMYK and cannot be converted to RGB")
+    profile = bytearray(target.tobytes())
+    profile[CREATED] = UNDATED
+    return np.array(converted), bytes(profile)

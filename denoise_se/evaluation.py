@@ -1,0 +1,310 @@
+"""Measuring denoisers side by side on test sets: our own, classical baselines and published peers, in one run.
+
+A result is clipped to [0, 1] and rounded to the depth of the clean file (8 bits for all published sets); PSNR is over
+all pixels and channels, SSIM the mean over channels, both averaged over the images. How a noisy image comes about is
+in `evaluation_set`.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denoise_se.classical import CLASSICAL
+from denoise_se.crops import Crop, best_crops, cut_crop
+from denoise_se.errors import DenoiseError, UsageError
+from denoise_se.evaluation_set import PAIRS, Case, clean_cases, inputs, pair_cases, unit_range
+from denoise_se.metrics import mean_finite, psnr, ssim
+from denoise_se.peers import PEERS
+
+Pixels = NDArray[np.float32]
+OnProgress = Callable[[int, int, str], None]
+
+NOISY = "noisy"
+_WARM_UP_SIDE = 64
+
+
+class Method(Protocol):
+    """Anything that denoises. `channels` is 1 or 3 when it takes only grey or only colour images, else None."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def channels(self) -> int | None: ...
+
+    def __call__(self, noisy: Pixels, sigma: float | None) -> Pixels:
+        """`noisy` `[H, W]` or `[H, W, 3]` float32, nominally in [0, 1], not clipped; sigma in 8-bit units, None when
+        it is not known; the same shape back."""
+
+
+@dataclass(frozen=True)
+class ModelMethod:
+    """One of our own models as a method: `denoiser` is a `Denoiser` or anything called as `denoiser(noisy, sigma=)`."""
+
+    name: str
+    channels: int | None
+    denoiser: Callable[..., NDArray[Any]]
+
+    def __call__(self, noisy: Pixels, sigma: float | None) -> Pixels:
+        return np.asarray(self.denoiser(noisy, sigma=sigma), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """One image under one noise by one method.
+
+    `noise` is the spec, or "real" for pairs; `sigma` what the methods were told of it, in 8-bit units; `seconds` is of
+    the method's call alone.
+    """
+
+    test_set: str
+    channels: int
+    noise: str
+    sigma: float | None
+    method: str
+    image: str
+    width: int
+    height: int
+    psnr: float
+    ssim: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class MeanScore:
+    """The mean over a test set; PSNR of identical images and SSIM of tiny ones are left out, None when none is left.
+
+    `sigma` is what the methods were told, None when nothing or not the same for all images.
+    """
+
+    test_set: str
+    channels: int
+    noise: str
+    method: str
+    sigma: float | None
+    images: int
+    psnr: float | None
+    ssim: float | None
+    seconds_per_megapixel: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` measured. `notes` says in words what was left out; `threads` and `machine` go with the times."""
+
+    scores: tuple[ImageScore, ...]
+    crops: tuple[Crop, ...]
+    notes: tuple[str, ...]
+    threads: int
+    machine: str
+
+    def means(self) -> list[MeanScore]:
+        """One row for each test set, channels, noise and method, in the order measured; the noisy images come first."""
+        groups: dict[tuple[str, int, str, str], list[ImageScore]] = {}
+        for score in self.scores:
+            groups.setdefault((score.test_set, score.channels, score.noise, score.method), []).append(score)
+        return [
+            MeanScore(
+                *key,
+                sigma=group[0].sigma if len({score.sigma for score in group}) == 1 else None,
+                images=len(group),
+                psnr=mean_finite(score.psnr for score in group),
+                ssim=mean_finite(score.ssim for score in group),
+                seconds_per_megapixel=1e6 * sum(s.seconds for s in group) / sum(s.width * s.height for s in group),
+            )
+            for key, group in groups.items()
+        ]
+
+
+def parse_against(text: str) -> list[Method]:
+    """The methods of `--against`: `bm3d,nlm,dncnn=dncnn_25.pth,ffdnet=FFDNet_gray.mat`.
+
+    Classical methods stand by name, published peers as `name=weights`. Raises `UsageError` for what is unknown, given
+    twice or not there.
+    """
+    methods: list[Method] = []
+    for item in (part.strip() for part in text.split(",")):
+        name, equals, weights = item.partition("=")
+        if name in CLASSICAL:
+            if equals:
+                raise UsageError(f"--against {item}: {name} takes no weights; mend: write {name}")
+            methods.append(CLASSICAL[name]())
+        elif name in PEERS:
+            if not weights:
+                raise UsageError(f"--against {item}: {name} needs its weights; mend: write {name}=FILE")
+            if not Path(weights).is_file():
+                raise UsageError(f"--against {item}: there is no file {weights}")
+            methods.append(PEERS[name](Path(weights)))
+        else:
+            known = ", ".join([*CLASSICAL, *(f"{peer}=FILE" for peer in PEERS)])
+            raise UsageError(f"--against: unknown method {name!r}; known are {known}")
+    _check_names(methods)
+    return methods
+
+
+def evaluate(
+    methods: Sequence[Method],
+    *,
+    clean: Sequence[Path] = (),
+    noises: Sequence[str] = (),
+    pairs: Sequence[tuple[Path, Path]] = (),
+    on_progress: OnProgress | None = None,
+) -> Evaluation:
+    """Measure all methods on all test sets; what `denoise-se evaluate` does.
+
+    `clean` are folders of clean images, each measured under each noise spec of `noises`; `pairs` are (noisy, clean)
+    folders, matched by relative path and stem. Colour files are measured in colour, and once more as grey (Rec. 601)
+    when a method takes grey only; a method that takes colour only is left out, with a note, where files are grey.
+    Sigma is told to the methods for Gaussian noise; for all other noise and for pairs they have to find it (None).
+    `on_progress(done, total, label)` is called after each image and noise. It can be interrupted at any point; nothing
+    is written.
+
+    Raises `UsageError` (or `NoiseSpecError`) before any work for a request that cannot be carried out, `ImageError` for
+    an unreadable image or a pair of different sizes, `DenoiseError` for a method that fails.
+
+        methods = [ModelMethod("gray", 1, Denoiser.load("gray")), *parse_against("nlm,dncnn=dncnn_25.pth")]
+        result = evaluate(methods, clean=[Path("Set12")], noises=["gaussian:25"])
+    """
+    import torch
+
+    from denoise_se.noise import parse_noise_spec
+
+    _check_names(methods)
+    if bool(clean) != bool(noises):
+        raise UsageError("--clean and --noise go together: a folder of clean images, and the noise to add to them")
+    if not clean and not pairs:
+        raise UsageError("nothing to measure; mend: give --clean DIR --noise SPEC, or --pairs NOISY CLEAN")
+    models = {spec: parse_noise_spec(spec) for spec in noises}
+    cases = [*clean_cases(clean), *pair_cases(pairs)]
+    steps = [(case, noise) for case in cases for noise in ([PAIRS] if case.noisy else models)]
+
+    bench = _Bench(methods)
+    for done, (case, noise) in enumerate(steps, start=1):
+        for target, noisy, sigma in inputs(case, models.get(noise), bench.modes):
+            bench.measure(case, noise, target, noisy, sigma)
+        if on_progress:
+            on_progress(done, len(steps), f"{case.test_set}/{case.image} {noise}")
+    threads = torch.get_num_threads()
+    return Evaluation(tuple(bench.scores), bench.crops, bench.notes(), threads, machine_name())
+
+
+class _Bench:
+    """Runs the methods on one input after the other and gathers their scores."""
+
+    def __init__(self, methods: Sequence[Method]) -> None:
+        import cv2
+        import torch
+
+        cv2.setNumThreads(torch.get_num_threads())
+        self.methods = methods
+        self.scores: list[ImageScore] = []
+        self.crops: tuple[Crop, ...] = ()
+        self._warm: set[tuple[str, int]] = set()
+
+    def modes(self, channels: int) -> list[int]:
+        """The channels in which a file of `channels` is to be measured: [1], [3], or [3, 1] when both are asked for."""
+        asked = {method.channels for method in self.methods}
+        if channels == 1:
+            return [1]
+        return [mode for mode in (3, 1) if mode in asked or (mode == 3 and 1 not in asked)]
+
+    def measure(self, case: Case, noise: str, target: NDArray[Any], noisy: Pixels, sigma: float | None) -> None:
+        channels = 1 if target.ndim == 2 else 3
+        score = partial(self._score, case, noise, sigma, target)
+        score(NOISY, noisy, 0.0)
+        results = {}
+        for method in self.methods:
+            if method.channels not in (None, channels):
+                continue
+            if (method.name, channels) not in self._warm:
+                self._run(method, noisy[:_WARM_UP_SIDE, :_WARM_UP_SIDE], sigma, case)
+                self._warm.add((method.name, channels))
+            start = time.perf_counter()
+            result = self._run(method, noisy, sigma, case)
+            seconds = time.perf_counter() - start
+            score(method.name, result, seconds)
+            results[method.name] = result
+        if results:
+            crop = cut_crop(f"{case.test_set} {noise}", case.image, unit_range(target), noisy, results)
+            self.crops = best_crops([*self.crops, crop])
+
+    def notes(self) -> tuple[str, ...]:
+        measured = {(score.test_set, score.method) for score in self.scores}
+        return tuple(
+            f"{method.name} takes {'grey' if method.channels == 1 else 'colour'} images only: not run on {test_set}"
+            for test_set in dict.fromkeys(score.test_set for score in self.scores)
+            for method in self.methods
+            if (test_set, method.name) not in measured
+        )
+
+    def _run(self, method: Method, noisy: Pixels, sigma: float | None, case: Case) -> Pixels:
+        result = method(noisy, sigma)
+        if result.shape != noisy.shape:
+            raise DenoiseError(f"{method.name}: gave {result.shape} for {noisy.shape} on {case.test_set}/{case.image}")
+        if not np.isfinite(result).all():
+            raise DenoiseError(f"{method.name}: gave values that are not finite on {case.test_set}/{case.image}")
+        return result
+
+    def _score(
+        self,
+        case: Case,
+        noise: str,
+        sigma: float | None,
+        target: NDArray[Any],
+        name: str,
+        result: Pixels,
+        seconds: float,
+    ) -> None:
+        image, data_range = _as_file(result, target.dtype)
+        height, width = target.shape[:2]
+        self.scores.append(
+            ImageScore(
+                case.test_set,
+                1 if target.ndim == 2 else 3,
+                noise,
+                sigma,
+                name,
+                case.image,
+                width,
+                height,
+                psnr(target, image, data_range=data_range),
+                ssim(target, image, data_range=data_range),
+                seconds,
+            )
+        )
+
+
+def machine_name() -> str:
+    """The processor as the operating system names it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _check_names(methods: Sequence[Method]) -> None:
+    names = [NOISY, *(method.name for method in methods)]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UsageError(f"methods to compare need different names; twice: {', '.join(repeated)}")
+
+
+def _as_file(result: Pixels, dtype: np.dtype[Any]) -> tuple[NDArray[Any], float]:
+    """The result as a file of `dtype` would hold it, and the data range of such a file."""
+    clipped = np.clip(result, 0.0, 1.0)
+    if dtype.kind == "f":
+        return clipped.astype(dtype), 1.0
+    top = float(np.iinfo(dtype).max)
+    return np.round(clipped * top).astype(dtype), top

@@ -1,0 +1,173 @@
+"""What an evaluation shows: the table on the terminal, the report file, and the picture of crops."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from denoise_se.atomic_file import replacing
+from denoise_se.crops import crops_png
+from denoise_se.errors import DenoiseError, UsageError
+from denoise_se.evaluation import NOISY, Evaluation, ImageScore, MeanScore
+from denoise_se.published import CITATIONS, published
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+REPORT_SUFFIXES = (".csv", ".json", ".md")
+_COLUMNS = ("test set", "noise", "method", "images", "PSNR dB", "SSIM", "s/MP")
+_PUBLISHED_TITLE = "Published, not re-measured (their own protocols)"
+
+
+def check_outputs(report: Path | None, crops: Path | None) -> None:
+    """Refuse, before any work, a report or picture of a kind that is not written or in a folder that is not there."""
+    for option, path, suffixes in (("--report", report, REPORT_SUFFIXES), ("--crops", crops, (".png",))):
+        if path is None:
+            continue
+        if path.suffix.lower() not in suffixes:
+            raise UsageError(f"{option} {path}: unknown kind of file; mend: use {', '.join(suffixes)}")
+        if path.is_dir() or not path.parent.is_dir():
+            raise UsageError(f"{option} {path}: cannot be written there; mend: name a file in a folder that exists")
+
+
+def render(evaluation: Evaluation) -> Group:
+    """The measured means as a table for a rich console, then published figures where the set is known, then notes."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    measured = Table(*_COLUMNS, title="Measured in this run", title_justify="left")
+    for column in measured.columns[3:]:
+        column.justify = "right"
+    previous = None
+    for mean in evaluation.means():
+        if previous is not None and previous != (mean.test_set, mean.channels, mean.noise):
+            measured.add_section()
+        previous = (mean.test_set, mean.channels, mean.noise)
+        measured.add_row(*(Text(cell) for cell in _cells(mean)))
+    parts: list[Any] = [measured, Text(_conditions(evaluation))]
+    rows = _published_rows(evaluation)
+    if rows:
+        table = Table(
+            "test set", "noise", "method", "PSNR dB", title=_PUBLISHED_TITLE, title_justify="left", style="dim"
+        )
+        for row in rows:
+            table.add_row(
+                *(Text(cell) for cell in (row["test_set"], row["noise"], row["method"], f"{row['psnr']:.2f}"))
+            )
+        parts.append(table)
+    parts += [Text(f"note: {note}") for note in evaluation.notes]
+    return Group(*parts)
+
+
+def write_report(path: Path, evaluation: Evaluation) -> None:
+    """Write `.csv` (a row for each image and method), `.json` (everything) or `.md` (the tables), whole or not at all.
+
+    Raises `UsageError` for another suffix, `DenoiseError` when the file cannot be written.
+    """
+    writers = {".csv": _csv, ".json": _json, ".md": _markdown}
+    check_outputs(path, None)
+    _write_whole(path, writers[path.suffix.lower()](evaluation).encode())
+
+
+def save_crops(path: Path, evaluation: Evaluation) -> None:
+    """Write the picture of the crops where the methods differ most as a PNG, whole or not at all."""
+    check_outputs(None, path)
+    _write_whole(path, crops_png(evaluation.crops))
+
+
+def _csv(evaluation: Evaluation) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(ImageScore)], lineterminator="\n")
+    writer.writeheader()
+    for score in evaluation.scores:
+        writer.writerow(asdict(score))
+    return text.getvalue()
+
+
+def _json(evaluation: Evaluation) -> str:
+    return json.dumps(
+        {
+            "machine": evaluation.machine,
+            "threads": evaluation.threads,
+            "means": [_finite(asdict(mean)) for mean in evaluation.means()],
+            "images": [_finite(asdict(score)) for score in evaluation.scores],
+            "notes": list(evaluation.notes),
+            "published_not_remeasured": _published_rows(evaluation),
+        },
+        indent=1,
+        ensure_ascii=False,
+        allow_nan=False,
+    )
+
+
+def _markdown(evaluation: Evaluation) -> str:
+    lines = _markdown_table(_COLUMNS, [_cells(mean) for mean in evaluation.means()])
+    lines += ["", _conditions(evaluation), *(f"Note: {note}" for note in evaluation.notes)]
+    rows = _published_rows(evaluation)
+    if rows:
+        cells = [[row["test_set"], row["noise"], row["method"], f"{row['psnr']:.2f}", row["source"]] for row in rows]
+        lines += ["", f"**{_PUBLISHED_TITLE}**", ""]
+        lines += _markdown_table(("test set", "noise", "method", "PSNR dB", "source"), cells)
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_table(header: tuple[str, ...], rows: list[list[str]]) -> list[str]:
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in ([*header], ["---"] * len(header), *escaped)]
+
+
+def _cells(mean: MeanScore) -> list[str]:
+    return [
+        _set_name(mean),
+        mean.noise,
+        mean.method,
+        str(mean.images),
+        "n/a" if mean.psnr is None else f"{mean.psnr:.2f}",
+        "n/a" if mean.ssim is None else f"{mean.ssim:.4f}",
+        "" if mean.method == NOISY else f"{mean.seconds_per_megapixel:.2f}",
+    ]
+
+
+def _set_name(mean: MeanScore) -> str:
+    return f"{mean.test_set} ({'grey' if mean.channels == 1 else 'colour'})"
+
+
+def _conditions(evaluation: Evaluation) -> str:
+    return f"Times on {evaluation.machine}, {evaluation.threads} thread(s)."
+
+
+def _published_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Published figures for the sets, channels and single sigmas that were measured."""
+    rows = []
+    for mean in evaluation.means():
+        if mean.method == NOISY and mean.sigma is not None:
+            for method, value in published(mean.test_set, mean.channels, mean.sigma).items():
+                rows.append(
+                    {
+                        "test_set": _set_name(mean),
+                        "noise": mean.noise,
+                        "method": method,
+                        "psnr": value,
+                        "source": CITATIONS[method],
+                    }
+                )
+    return rows
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity: PSNR of identical images becomes the string "inf"."""
+    return {key: "inf" if isinstance(value, float) and math.isinf(value) else value for key, value in row.items()}
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    try:
+        with replacing(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise DenoiseError(f"{path}: cannot be written ({error.strerror})") from error

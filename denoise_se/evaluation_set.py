@@ -1,0 +1,148 @@
+"""The images that denoisers are measured on: clean ones with noise added, and real noisy ones with a clean partner.
+
+The protocol for Gaussian noise: x in [0, 1] plus N(0, (sigma/255)^2), not clipped, the noise of each image drawn by
+`torch.Generator().manual_seed(index)`, where index is the image's place in the sorted order of its folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denoise_se.errors import ImageError, UsageError
+
+if TYPE_CHECKING:
+    from denoise_se.noise import NoiseChain, NoiseMixture
+
+Pixels = NDArray[np.float32]
+
+PAIRS = "real"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image to measure; `noisy` is its file for a real pair, None where noise is added."""
+
+    test_set: str
+    image: str
+    index: int
+    clean: Path
+    noisy: Path | None = None
+
+
+def clean_cases(folders: Sequence[Path]) -> list[Case]:
+    """All images of the folders and their subfolders. Raises `UsageError` for a folder that is not one or is empty."""
+    return [
+        Case(name, key, index, path)
+        for folder, name in zip(folders, _labels(folders), strict=True)
+        for index, (key, path) in enumerate(_images(folder).items())
+    ]
+
+
+def pair_cases(pairs: Sequence[tuple[Path, Path]]) -> list[Case]:
+    """All pairs of the (noisy, clean) folders, matched by relative path without suffix.
+
+    Raises `UsageError` with the list of all files that have no partner.
+    """
+    cases = []
+    named = [noisy.parent if noisy.resolve().parent == clean.resolve().parent else noisy for noisy, clean in pairs]
+    for (noisy_folder, clean_folder), name in zip(pairs, _labels(named), strict=True):
+        noisy, clean = _images(noisy_folder), _images(clean_folder)
+        alone = [f"{noisy[key]} has no partner in {clean_folder}" for key in noisy if key not in clean]
+        alone += [f"{clean[key]} has no partner in {noisy_folder}" for key in clean if key not in noisy]
+        if alone:
+            raise UsageError("\n  - ".join(["--pairs: files are matched by subfolder and name without suffix", *alone]))
+        cases += [Case(name, key, index, clean[key], noisy[key]) for index, key in enumerate(noisy)]
+    return cases
+
+
+def add_noise(clean: Pixels, model: NoiseChain | NoiseMixture, index: int) -> tuple[Pixels, float | None]:
+    """The noisy image, and its sigma in 8-bit units, None where the noise is not plain Gaussian.
+
+    `clean` is `[H, W]` or `[H, W, 3]` float32 in [0, 1]; `index` is the image's place in sorted order.
+    """
+    import torch
+
+    from denoise_se.noise import Gaussian, NoiseChain
+
+    planes = clean[None] if clean.ndim == 2 else np.moveaxis(clean, -1, 0)
+    batch = torch.from_numpy(np.ascontiguousarray(planes))[None]
+    generator = torch.Generator().manual_seed(index)
+    parts = model.models if isinstance(model, NoiseChain) else ()
+    noisy, level = model(batch, generator)
+    gaussian = bool(parts) and all(isinstance(part, Gaussian) for part in parts)
+    # float32 gives sigma with about six digits; rounded, the one that was asked for comes back exactly
+    sigma = round(255 * float(level[0, 0, 0, 0]), 4) if gaussian else None
+    result = noisy[0, 0] if clean.ndim == 2 else noisy[0].movedim(0, -1)
+    return np.ascontiguousarray(result.numpy()), sigma
+
+
+def inputs(
+    case: Case, model: NoiseChain | NoiseMixture | None, modes: Callable[[int], list[int]]
+) -> Iterator[tuple[NDArray[Any], Pixels, float | None]]:
+    """(clean `[H, W]` or `[H, W, 3]` as the file has it, noisy float32, sigma or None), once for each mode."""
+    clean = _read(case.clean)
+    shot = _read(case.noisy) if case.noisy else None
+    if case.noisy and shot is not None and shot.shape != clean.shape:
+        raise ImageError(case.noisy, f"is {_size(shot)}, but its clean partner {case.clean} is {_size(clean)}")
+    for channels in modes(clean.shape[2]):
+        target = _plane_or_color(clean, channels)
+        if shot is not None:
+            yield target, unit_range(_plane_or_color(shot, channels)), None
+        elif model is not None:
+            yield target, *add_noise(unit_range(target), model, case.index)
+
+
+def unit_range(pixels: NDArray[Any]) -> Pixels:
+    """As float32; integers divided by their full range."""
+    if pixels.dtype.kind == "f":
+        return pixels.astype(np.float32)
+    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+
+
+def _images(folder: Path) -> dict[str, Path]:
+    """The images under `folder` in sorted order, by their path in it without the suffix."""
+    from denoise_se.image_io import READABLE_SUFFIXES
+
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: not a folder")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
+        if path.suffix.lower() in READABLE_SUFFIXES and not path.name.startswith(".") and path.is_file():
+            key = path.relative_to(folder).with_suffix("").as_posix()
+            if key in found:
+                raise UsageError(f"{found[key]} and {path} have one name; mend: keep one of them")
+            found[key] = path
+    if not found:
+        raise UsageError(f"{folder}: holds no images ({', '.join(sorted(READABLE_SUFFIXES))})")
+    return found
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    names = [folder.resolve().name for folder in folders]
+    return [name if names.count(name) == 1 else str(folder) for folder, name in zip(folders, names, strict=True)]
+
+
+def _read(path: Path) -> NDArray[Any]:
+    from denoise_se.image_io import read
+
+    pixels: NDArray[Any] = read(path).upright().pixels
+    return pixels
+
+
+def _plane_or_color(pixels: NDArray[Any], channels: int) -> NDArray[Any]:
+    """`[H, W]` for one channel (colour by the weights of Rec. 601, as OpenCV does), else `[H, W, 3]`."""
+    import cv2
+
+    if channels == 3:
+        return pixels
+    return pixels[..., 0] if pixels.shape[2] == 1 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+
+
+def _size(pixels: NDArray[Any]) -> str:
+    return f"{pixels.shape[1]}x{pixels.shape[0]} with {pixels.shape[2]} channel(s)"

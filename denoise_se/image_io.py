@@ -1,0 +1,220 @@
+"""Image files in and out: `read`, `write`, `probe`, and the tables of what is read and written.
+
+The content decides what a file is, and every decoder is named outright; none starts another program. Pixel limits are
+checked from the header, before any decoding. Whatever is wrong with one file is an ImageError with its name.
+
+A new format is a module with `probe`, `read` and `write`, its signature in signatures.py, and an entry in the tables.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from denoise_se import bmp_file, jpeg_file, png_file, ppm_file, tiff_file, tiff_writing, webp_file
+from denoise_se.atomic_file import replacing
+from denoise_se.conversion import Limits, fitted
+from denoise_se.errors import ImageError
+from denoise_se.image import FormatError, Image, Metadata, Probe
+from denoise_se.nonfinite import replaced
+from denoise_se.signatures import HEAD_SIZE, format_of
+
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "FORMATS",
+    "READABLE_SUFFIXES",
+    "READERS",
+    "WRITERS",
+    "Image",
+    "Metadata",
+    "Probe",
+    "Reader",
+    "Writer",
+    "output_suffix",
+    "probe",
+    "read",
+    "write",
+]
+
+# above the largest camera (a 400-megapixel multi-shot), and as 8-bit RGB still 1.5 GB
+DEFAULT_MAX_PIXELS = 500_000_000
+# a file of more than its raw pixels twice over, with this much for metadata and appended video, is not an image
+MAX_EXTRA_BYTES = 256 << 20
+MAX_BYTES_PER_PIXEL = 32
+
+
+@dataclass(frozen=True)
+class Reader:
+    """probe: the header of an open file. read: all of it. Both raise FormatError."""
+
+    probe: Callable[[BinaryIO], Probe]
+    read: Callable[[BinaryIO], Image]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """write: puts an image that fits the limits into an open file and gives the notices."""
+
+    write: Callable[[Image, BinaryIO], tuple[str, ...]]
+    limits: Limits
+
+
+# the first suffix is the one that is given to files of this format
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    "png": (".png",),
+    "jpg": (".jpg", ".jpeg"),
+    "tiff": (".tiff", ".tif"),
+    "webp": (".webp",),
+    "bmp": (".bmp",),
+    "ppm": (".ppm", ".pgm", ".pnm"),
+}
+READABLE_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+
+READERS: Mapping[str, Reader] = {
+    "png": Reader(png_file.probe, png_file.read),
+    "jpg": Reader(jpeg_file.probe, jpeg_file.read),
+    "tiff": Reader(tiff_file.probe, tiff_file.read),
+    "webp": Reader(webp_file.probe, webp_file.read),
+    "bmp": Reader(bmp_file.probe, bmp_file.read),
+    "ppm": Reader(ppm_file.probe, ppm_file.read),
+}
+WRITERS: Mapping[str, Writer] = {
+    "png": Writer(png_file.write, Limits(depths=(8, 16), alpha=True, largest_side=1_000_000)),
+    "jpg": Writer(jpeg_file.write, Limits(depths=(8,), alpha=False, largest_side=65_500)),
+    "tiff": Writer(tiff_writing.write, Limits(depths=(8, 16, 32), alpha=True, largest_side=2**31 - 1)),
+    "webp": Writer(webp_file.write, Limits(depths=(8,), alpha=True, largest_side=16_383, resolution=False)),
+    "bmp": Writer(bmp_file.write, Limits(depths=(8,), alpha=True, largest_side=2**31 - 1, packets=False)),
+    "ppm": Writer(
+        ppm_file.write, Limits(depths=(8, 16), alpha=False, largest_side=2**31 - 1, packets=False, resolution=False)
+    ),
+}
+
+
+def probe(path: str | Path) -> Probe:
+    """Format, size, channels, depth and number of frames from the header alone. Raises ImageError."""
+    with _translated(path), _opened(path) as stream:
+        return _probed(stream)
+
+
+def read(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image:
+    """Reads one image; see `Image` for shapes and ranges.
+
+    Non-finite values of float images are replaced by a local one, with a notice. Raises ImageError, and nothing else,
+    for a file that is missing, damaged, truncated, of another kind, animated or of several pages, or over `max_pixels`.
+    """
+    path = Path(path)
+    with _translated(path), _opened(path) as stream:
+        probed = _probed(stream)
+        _check_size(probed, stream, max_pixels)
+        stream.seek(0)
+        image = _finite(READERS[probed.format].read(stream))
+    named = format_of_suffix(path)
+    if named not in (None, image.format):
+        notice = f"its content is {image.format.upper()}, not {str(named).upper()}: under this name it is written as"
+        image = replace(image, notices=(f"{notice} {str(named).upper()}", *image.notices))
+    return image
+
+
+def write(path: str | Path, image: Image, *, format: str | None = None) -> Image:
+    """Writes the image, whole or not at all, and gives it as written: converted where the format asks it, with notices.
+
+    format: a key of WRITERS; None takes it from the suffix. PNG, TIFF, BMP, PPM and lossless WebP keep every pixel;
+    JPEG and lossy WebP are encoded again, which is never exact: to give a file back unchanged, copy its bytes. An
+    existing file is replaced. Raises ImageError when the format cannot hold the image or the file cannot be written.
+    """
+    path = Path(path)
+    with _translated(path):
+        name = format if format is not None else format_of_suffix(path)
+        if name is None or name not in WRITERS:
+            raise FormatError(f"cannot be written: {name or path.suffix!r} is none of the formats {', '.join(WRITERS)}")
+        if path.is_dir():
+            raise FormatError("cannot be written: a folder of this name exists")
+        writer = WRITERS[name]
+        image = fitted(image, name, writer.limits)
+        with replacing(path) as stream:
+            notices = writer.write(image, stream)
+    return replace(image, format=name, notices=(*image.notices, *notices))
+
+
+def format_of_suffix(path: str | Path) -> str | None:
+    """The format that a file's suffix names, None for none of ours."""
+    suffix = Path(path).suffix.lower()
+    return next((name for name, suffixes in FORMATS.items() if suffix in suffixes), None)
+
+
+def output_suffix(path: str | Path, format: str) -> str:
+    """The suffix of the file written for `path`: its own, letter for letter, for "same", else that of the format."""
+    return Path(path).suffix if format == "same" else FORMATS[format][0]
+
+
+@contextmanager
+def _translated(path: str | Path) -> Iterator[None]:
+    """Makes an ImageError of everything that goes wrong with one file.
+
+    Decoders raise whatever they like on hostile bytes (struct.error, zlib.error, MemoryError, errors of their own), so
+    only the widest net is safe.
+    """
+    try:
+        yield
+    except FormatError as error:
+        raise ImageError(path, str(error)) from error
+    except MemoryError as error:
+        raise ImageError(path, "needs more memory than there is") from error
+    except OSError as error:
+        raise ImageError(path, f"cannot be read or written: {error.strerror or error}") from error
+    except Exception as error:
+        detail = str(error).strip().splitlines()
+        raise ImageError(path, f"is damaged: {detail[0][:200] if detail else type(error).__name__}") from error
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[BinaryIO]:
+    # opening a pipe would wait for a writer for ever
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise FormatError("is a folder" if stat.S_ISDIR(mode) else "is no regular file")
+    with Path(path).open("rb") as stream:
+        yield stream
+
+
+def _probed(stream: BinaryIO) -> Probe:
+    name = format_of(stream.read(HEAD_SIZE))
+    probed = READERS[name].probe(stream)
+    if probed.width < 1 or probed.height < 1:
+        raise FormatError(f"is damaged: it has {probed.width} x {probed.height} pixels")
+    return probed
+
+
+def _check_size(probed: Probe, stream: BinaryIO, max_pixels: int) -> None:
+    if probed.frames > 1:
+        what = "pages" if probed.format == "tiff" else "frames"
+        raise FormatError(f"has {probed.frames:,} {what}: split it into one file for each")
+    pixels = probed.width * probed.height
+    if pixels > max_pixels:
+        raise FormatError(
+            f"has {probed.width:,} x {probed.height:,} = {pixels:,} pixels and exceeds {max_pixels:,} pixels "
+            "(--max-pixels): give a larger --max-pixels if the file is meant to be this large"
+        )
+    size = stream.seek(0, 2)
+    if size > MAX_EXTRA_BYTES + MAX_BYTES_PER_PIXEL * pixels:
+        raise FormatError(f"has {size:,} bytes for {pixels:,} pixels, which no image needs")
+
+
+def _finite(image: Image) -> Image:
+    if image.bit_depth != 32:
+        return image
+    try:
+        pixels, count = replaced(image.pixels)
+        alpha, alpha_count = (None, 0) if image.alpha is None else replaced(image.alpha[..., None])
+    except ValueError as error:
+        raise FormatError("has no finite value (all NaN or infinite) in one of its channels") from error
+    if count + alpha_count == 0:
+        return image
+    notice = f"{count + alpha_count:,} non-finite pixels (NaN or infinite) replaced by the median of their neighbours"
+    return replace(
+        image, pixels=pixels, alpha=None if alpha is None else alpha[..., 0], notices=(*image.notices, notice)
+    )

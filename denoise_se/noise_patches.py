@@ -1,0 +1,157 @@
+"""Patches of an image as noise statistics need them: in the DCT domain, sampled, aware of clipping.
+
+Large images are read in a fixed grid of small regions that depends on the image's size alone, so time and memory stay
+bounded and the same image always gives the same patches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+PATCH = 8
+MIN_PIXELS = 32  # fewer hold too few high coefficients for an answer to mean anything
+MAX_PATCHES = 16_000  # bounds the time; 40,000 were not measurably more accurate
+SAMPLED_PIXELS = 1 << 20  # larger images are read in regions of about this many pixels in all
+REGION = 64
+GARBAGE = 1e6  # in 8-bit units; float pixels beyond it would overflow when squared
+
+
+@dataclass(frozen=True)
+class Patches:
+    """DCT patches of an image, in 8-bit units: N patches, C channels, K coefficients.
+
+    `dct` [C, N, K] leaves out the flat coefficient, `means` [C, N] holds the patches' means, `index` [2, K] the
+    coefficients' place (vertical, horizontal) and `order` [K] the sum of the two, scaled so that the checkerboard
+    has 14 whatever the patch's shape (height, width). `overlap` patches cover a pixel. Pixels were clipped to
+    [low, high]; an infinite end means not clipped there.
+    """
+
+    dct: Array
+    means: Array
+    index: NDArray[np.int64]
+    order: NDArray[np.float64]
+    shape: tuple[int, int]
+    overlap: float
+    low: float
+    high: float
+
+    def select(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Patches:
+        """The patches of a mask or of indices [N]."""
+        return replace(self, dct=self.dct[:, which], means=self.means[:, which])
+
+
+def cut(image: NDArray[np.generic], scale: float) -> Patches | None:
+    """Patches of image [H, W, C] times scale; None if it is too small or has no usable pixels.
+
+    Sides under 8 pixels get smaller patches. Patches with NaN, infinite or
+    absurd pixels are left out, and those that are saturated or masked throughout.
+    """
+    height, width, channels = image.shape
+    if height * width < MIN_PIXELS:
+        return None
+    ph, pw = min(PATCH, height), min(PATCH, width)
+    regions = _regions(height, width)
+    area = sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in regions)
+    stride = max(1, int(np.ceil((area / MAX_PATCHES) ** 0.5)))
+    if min(height, width) < PATCH:  # patches move along one side only
+        stride = max(1, area // (min(height, width) * MAX_PATCHES))
+    windows = []
+    for region in regions:
+        view = np.lib.stride_tricks.sliding_window_view(image[region], (ph, pw), axis=(0, 1))
+        with np.errstate(over="ignore"):
+            windows.append(view[::stride, ::stride].reshape(-1, channels, ph * pw).astype(np.float32))
+    with np.errstate(invalid="ignore", over="ignore"):
+        pixels = np.concatenate(windows) * np.float32(scale)
+        pixels = pixels[(np.abs(pixels) < GARBAGE).all(axis=(1, 2))]
+    if not len(pixels):
+        return None
+    low = 0.0 if pixels.min() == 0 else -np.inf
+    high = 255.0 if abs(float(pixels.max()) - 255) < 1e-4 else np.inf
+    pixels = _informative(pixels, low, high).transpose(1, 0, 2)
+    if not pixels.size:
+        return None
+    basis = np.kron(_dct_matrix(ph), _dct_matrix(pw))[1:].astype(np.float32)
+    index = np.stack(np.divmod(np.arange(1, ph * pw), pw))
+    means = pixels.mean(axis=2)
+    centred = (pixels - means[..., None]).reshape(-1, ph * pw)
+    return Patches(
+        dct=(centred @ basis.T).reshape(channels, -1, len(basis)),
+        means=means,
+        index=index,
+        order=index.sum(axis=0) * 14 / (ph + pw - 2),
+        shape=(ph, pw),
+        overlap=max(1.0, ph * pw / stride**2) if min(height, width) >= PATCH else max(1.0, max(ph, pw) / stride),
+        low=low,
+        high=high,
+    )
+
+
+def clip_factor(means: Array, sigma: float, low: float, high: float) -> Array:
+    """What clipping leaves of the variance of Gaussian noise, as a share: Var(clip(y + noise)) / sigma**2.
+
+    y is taken such that the clipped pixels have the given means; all in the same units. Foi 2009, "Clipped noisy
+    images", doi:10.1016/j.sigpro.2009.04.035.
+    """
+    if sigma <= 0 or (np.isinf(low) and np.isinf(high)):
+        return np.ones_like(means)
+    from scipy.special import ndtr
+
+    low, high = max(low, -1e6), min(high, 1e6)  # products with a vanishing probability must stay finite
+    spread = np.linspace(-5, 5, 81)
+    y = np.unique(np.concatenate([low + sigma * spread, high + sigma * spread]))
+    a, b = (low - y) / sigma, (high - y) / sigma
+    below, inside, above = ndtr(a), ndtr(b) - ndtr(a), ndtr(-b)
+    density_a, density_b = (np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi) for t in (a, b))
+    # Moments about y in units of sigma, so that nothing large cancels.
+    mean = a * below + density_a - density_b + b * above
+    square = a**2 * below + inside + a * density_a - b * density_b + b**2 * above
+    factor = np.interp(means, y + sigma * mean, np.clip(square - mean**2, 1e-6, 1))
+    return np.asarray(factor, dtype=np.float32)
+
+
+def lag_products(patches: Patches) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What a coefficient's unit of variance adds to the mean product of neighbours: horizontally, vertically, [K] each.
+
+    With the variances v of all coefficients, v @ weights is the autocovariance at one pixel's distance.
+    """
+    ph, pw = patches.shape
+    rows, columns = _dct_matrix(ph), _dct_matrix(pw)
+    i, j = patches.index
+    beside = (columns[:, 1:] * columns[:, :-1]).sum(axis=1) / max(1, pw - 1)
+    below = (rows[:, 1:] * rows[:, :-1]).sum(axis=1) / max(1, ph - 1)
+    return beside[j] / ph, below[i] / pw
+
+
+def _regions(height: int, width: int) -> list[tuple[slice, slice]]:
+    if height * width <= SAMPLED_PIXELS:
+        return [(slice(0, height), slice(0, width))]
+    h, w = min(REGION, height), min(REGION, width)
+    count = SAMPLED_PIXELS // (h * w)
+    rows = int(np.clip(round((count * height / width) ** 0.5), 1, height // h))
+    columns = int(np.clip(count // rows, 1, width // w))
+    tops = np.linspace(0, height - h, rows).astype(int)
+    lefts = np.linspace(0, width - w, columns).astype(int)
+    return [(slice(y, y + h), slice(x, x + w)) for y in tops for x in lefts]
+
+
+def _informative(pixels: Array, low: float, high: float) -> Array:
+    """Pixels [N, C, P] without the patches that are saturated throughout, and without constant borders and masks.
+
+    Where most patches are constant the image is a noise-free drawing, and they are what says so.
+    """
+    pixels = pixels[((pixels > low) & (pixels < high - 1e-4)).any(axis=(1, 2))]
+    constant = (pixels == pixels[..., :1]).all(axis=(1, 2))
+    return pixels[~constant] if 2 * np.count_nonzero(constant) < len(constant) else pixels
+
+
+def _dct_matrix(n: int) -> NDArray[np.float64]:
+    """Orthonormal DCT-II [n, n], one basis vector a row."""
+    k, x = np.arange(n)[:, None], np.arange(n)[None]
+    matrix: NDArray[np.float64] = np.sqrt(2 / n) * np.cos(np.pi * (2 * x + 1) * k / (2 * n))
+    matrix[0] /= np.sqrt(2)
+    return matrix

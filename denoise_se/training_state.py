@@ -1,0 +1,51 @@
+"""last.ckpt: everything a training run needs to go on, written whole or not at all and read without unpickling."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from denoise_se.atomic_file import replacing
+from denoise_se.errors import TrainingError, UsageError
+
+
+class TrainingState(CheckpointIO):
+    """How Lightning saves and loads a run's state. The one place where torch.load stands: it takes tensors and plain
+    containers only, so that a file from elsewhere cannot run code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Replace `path`; TrainingError when it cannot be written, and the old file stays."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        try:
+            with replacing(path) as file:
+                file.write(content.getbuffer())
+        except OSError as error:
+            raise TrainingError(
+                f"{path}: cannot be written ({error.strerror}); make room, then go on from the last one with --resume"
+            ) from error
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """The state in `path`; UsageError when it is damaged or holds anything but tensors and plain containers."""
+        try:
+            state = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except Exception as error:  # damaged files raise whatever their bytes lead to
+            first = str(error).strip().partition("\n")[0][:200]
+            raise UsageError(
+                f"{path}: is no state of a training run ({type(error).__name__}: {first}); start a run elsewhere, "
+                "from best.safetensors with --init if that is there"
+            ) from error
+        missing = {"state_dict", "loops", "optimizer_states", "callbacks", "global_step", "elapsed"}
+        missing -= set(state) if isinstance(state, dict) else set()
+        if missing:
+            raise UsageError(f"{path}: is no state of a training run ({', '.join(sorted(missing))} missing)")
+        return state
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        Path(path).unlink(missing_ok=True)

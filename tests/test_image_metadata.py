@@ -1,0 +1,288 @@
+"""What a file says beside its pixels comes back, and an image is shown the same way up."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import PIL.PngImagePlugin
+import pytest
+import tifffile
+from PIL import ImageCms
+from PIL.TiffImagePlugin import IFDRational
+
+from denoise_se import image_io
+from denoise_se.errors import ImageError
+from denoise_se.image import Image, Metadata
+
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" dc:title="t"/></x:xmpmeta>'
+MAKE, ORIENTATION, EXIF_IFD, GPS_IFD, EXPOSURE, LENS, LATITUDE = 271, 274, 34665, 34853, 33434, 42036, 2
+PATTERN = np.full((48, 80, 3), 40, np.uint8)
+PATTERN[:16, :24] = (220, 30, 30)
+PATTERN[40:, 70:] = (30, 220, 30)
+
+
+def exif(orientation: int = 6) -> PIL.Image.Exif:
+    block = PIL.Image.Exif()
+    block[ORIENTATION] = orientation
+    block[MAKE] = "Maker"
+    block.get_ifd(EXIF_IFD).update({EXPOSURE: IFDRational(1, 60), LENS: "50 mm", 40962: 80, 40963: 48})
+    block.get_ifd(GPS_IFD)[LATITUDE] = (IFDRational(59), IFDRational(20), IFDRational(1, 3))
+    return block
+
+
+def exif_with_thumbnail() -> bytes:
+    """Little-endian: orientation 6 in the first directory, a JPEG thumbnail in the second, behind both."""
+    thumbnail = b"\xff\xd8thumbnail\xff\xd9"
+    first = struct.pack("<HHHII", 1, 274, 3, 1, 6) + struct.pack("<I", 26)
+    second = struct.pack("<H", 2) + struct.pack("<HHII", 513, 4, 1, 56) + struct.pack("<HHII", 514, 4, 1, 13)
+    return b"II*\0\x08\0\0\0" + first + second + bytes(4) + thumbnail
+
+
+def shown(path: Path) -> np.ndarray:
+    return np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(path)).convert("RGB")).astype(int)
+
+
+def facts(path: Path) -> dict[str, object]:
+    with PIL.Image.open(path) as image:
+        block = image.getexif()
+        exposure = block.get_ifd(EXIF_IFD)
+        return {
+            "make": block.get(MAKE),
+            "orientation": block.get(ORIENTATION, 1),
+            "exposure": exposure.get(EXPOSURE),
+            "lens": exposure.get(LENS),
+            "latitude": block.get_ifd(GPS_IFD).get(LATITUDE),
+            "icc": image.info.get("icc_profile"),
+            "dpi": tuple(round(float(dpi)) for dpi in image.info.get("dpi", (0, 0))),
+        }
+
+
+def written_again(path: Path) -> Path:
+    """Read and written with new pixels, as a denoiser does."""
+    image = image_io.read(path)
+    target = path.with_name(f"again{path.suffix}")
+    image_io.write(target, image.with_pixels(image.pixels.copy()))
+    return target
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_gps_icc_dpi_and_orientation_come_back(tmp_path, suffix, orientation):
+    path = tmp_path / f"a{suffix}"
+    dpi = {} if suffix == ".webp" else {"dpi": (300, 150)}
+    PIL.Image.fromarray(PATTERN).save(path, exif=exif(orientation).tobytes(), icc_profile=ICC, **dpi)
+    again = written_again(path)
+    before = facts(path)
+    assert (
+        before["make"] == "Maker"
+        and before["lens"] == "50 mm"
+        and before["orientation"] == orientation
+        and before["icc"] == ICC
+    )
+    assert facts(again) == before
+    assert np.abs(shown(path) - shown(again)).mean() < 3
+
+
+@pytest.mark.parametrize("source", [".png", ".jpg", ".tif", ".webp"])
+@pytest.mark.parametrize("target", [".png", ".jpg", ".tif", ".webp"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_another_format_is_shown_the_same_and_keeps_what_it_can(tmp_path, source, target, orientation):
+    if source == target:
+        return
+    path = tmp_path / f"a{source}"
+    PIL.Image.fromarray(PATTERN).save(path, exif=exif(orientation).tobytes(), icc_profile=ICC)
+    written = image_io.write(tmp_path / f"b{target}", image_io.read(path))
+    after = facts(tmp_path / f"b{target}")
+    assert np.abs(shown(path) - shown(tmp_path / f"b{target}")).mean() < 3
+    assert after["orientation"] == 1 and after["make"] == "Maker" and after["icc"] == ICC
+    assert after["lens"] == "50 mm" and after["latitude"] == facts(path)["latitude"]
+    assert any("upright" in notice for notice in written.notices) == (orientation != 1)
+
+
+def test_upright_is_what_pillow_shows_and_states_its_own_size(tmp_path):
+    for orientation in range(1, 9):
+        path = tmp_path / "a.jpg"
+        PIL.Image.fromarray(PATTERN).save(path, exif=exif(orientation), quality=95)
+        image = image_io.read(path).upright()
+        assert np.array_equal(image.pixels, shown(path)) and image.metadata.orientation == 1
+        block = PIL.Image.Exif()
+        block.load(image.metadata.exif)
+        sizes = block.get_ifd(EXIF_IFD)
+        assert (sizes[40962], sizes[40963]) == (image.width, image.height)
+
+
+def test_xmp_comes_back_and_its_orientation_follows_the_pixels(tmp_path):
+    for suffix in (".png", ".jpg", ".tif", ".webp"):
+        image = Image(PATTERN, None, "png", Metadata(xmp=XMP, exif=exif(6).tobytes()[6:]))
+        kept = Image(PATTERN, None, image_io.format_of_suffix(f"a{suffix}"), image.metadata)
+        image_io.write(tmp_path / f"a{suffix}", kept)
+        assert image_io.read(tmp_path / f"a{suffix}").metadata.xmp == XMP
+        if suffix != ".png":
+            image_io.write(tmp_path / f"b{suffix}", image)
+            assert b'tiff:Orientation="1"' in image_io.read(tmp_path / f"b{suffix}").metadata.xmp
+
+
+def test_the_thumbnail_of_the_old_pixels_goes_and_only_with_new_pixels(tmp_path):
+    block = exif_with_thumbnail()
+    image = Image(PATTERN, None, "jpg", Metadata(exif=block))
+    image_io.write(tmp_path / "a.jpg", image)
+    read = image_io.read(tmp_path / "a.jpg")
+    assert read.metadata.exif == block, "unchanged pixels: EXIF byte for byte"
+    changed = read.with_pixels(read.pixels).metadata
+    assert b"thumbnail" not in changed.exif and changed.orientation == 6
+    assert changed.exif[:22] == block[:22] and changed.exif[22:26] == bytes(4)
+
+
+def test_png_text_colour_and_unknown_safe_chunks_come_back_and_unsafe_ones_go(tmp_path):
+    info = PIL.PngImagePlugin.PngInfo()
+    info.add_text("Author", "someone")
+    info.add_itxt("Title", "画像", lang="ja", zip=True)
+    info.add(b"gAMA", struct.pack(">I", 45455))
+    info.add(b"saFe", b"kept", after_idat=True)
+    info.add(b"unSA", b"gone")
+    PIL.Image.fromarray(PATTERN).save(tmp_path / "a.png", pnginfo=info)
+    again = written_again(tmp_path / "a.png")
+    data = again.read_bytes()
+    with PIL.Image.open(again) as image:
+        assert image.text == {"Author": "someone", "Title": "画像"} and image.info["gamma"] == pytest.approx(0.45455)
+    assert b"saFekept" in data and b"unSA" not in data
+    written = image_io.write(tmp_path / "a.jpg", image_io.read(tmp_path / "a.png"))
+    assert "PNG text" in written.notices[-1]
+
+
+def test_16_bit_png_keeps_its_metadata(tmp_path):
+    pixels = np.arange(48 * 80 * 3, dtype=np.uint16).reshape(48, 80, 3) * 5
+    image = Image(pixels, None, "png", Metadata(exif=exif().tobytes()[6:], icc=ICC, xmp=XMP, dpi=(300, 300)))
+    image_io.write(tmp_path / "a.png", image)
+    back = image_io.read(tmp_path / "a.png")
+    assert np.array_equal(back.pixels, pixels) and back.metadata.icc == ICC and back.metadata.xmp == XMP
+    assert back.metadata.exif == image.metadata.exif and back.metadata.dpi == pytest.approx((300, 300), abs=0.02)
+
+
+def test_jpeg_comments_and_other_segments_come_back(tmp_path):
+    PIL.Image.fromarray(PATTERN).save(tmp_path / "a.jpg", comment="a comment", quality=90)
+    data = (tmp_path / "a.jpg").read_bytes()
+    iptc = b"\xff\xed\x00\x12Photoshop 3.0\0IP"
+    (tmp_path / "a.jpg").write_bytes(data[:2] + iptc + data[2:])
+    again = written_again(tmp_path / "a.jpg")
+    with PIL.Image.open(again) as image:
+        assert image.info["comment"] == b"a comment"
+    assert iptc in again.read_bytes()
+    written = image_io.write(tmp_path / "a.png", image_io.read(again))
+    assert "APP13 data, JPEG comment" in written.notices[-1]
+
+
+def test_a_profile_of_many_segments_comes_back_whole(tmp_path):
+    profile = ICC + np.random.default_rng(0).bytes(200_000)
+    image_io.write(tmp_path / "a.jpg", Image(PATTERN, None, "jpg", Metadata(icc=profile)))
+    assert image_io.read(tmp_path / "a.jpg").metadata.icc == profile
+    with PIL.Image.open(tmp_path / "a.jpg") as image:
+        assert image.info["icc_profile"] == profile
+
+
+def test_packets_too_large_for_jpeg_are_told(tmp_path):
+    metadata = Metadata(xmp=b"x" * 70_000)
+    written = image_io.write(tmp_path / "a.jpg", Image(PATTERN, None, "jpg", metadata))
+    assert "XMP not kept" in written.notices[-1] and image_io.read(tmp_path / "a.jpg").metadata.xmp is None
+
+
+def test_tiff_descriptions_resolution_and_private_tags_come_back(tmp_path):
+    geo = (33550, 12, 3, (0.5, 0.5, 0.0), True)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        PATTERN,
+        photometric="rgb",
+        metadata=None,
+        description="a slice",
+        software="scanner 3",
+        datetime="2024:01:02 03:04:05",
+        resolution=((2953, 25), (118, 1)),
+        resolutionunit="CENTIMETER",
+        extratags=[geo, (272, 2, 0, "Model", True)],
+    )
+    again = written_again(tmp_path / "a.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif") as before, tifffile.TiffFile(again) as after:
+        for code in (270, 272, 282, 283, 296, 305, 306, 33550):
+            assert after.pages[0].tags[code].value == before.pages[0].tags[code].value, code
+    assert image_io.read(again).metadata.dpi == pytest.approx((2953 / 25 * 2.54, 118 * 2.54))
+
+
+def test_formats_without_metadata_tell_what_is_lost(tmp_path):
+    image = Image(PATTERN, None, "png", Metadata(exif=exif(1).tobytes()[6:], icc=ICC, dpi=(300, 300)))
+    assert "EXIF, ICC profile" in image_io.write(tmp_path / "a.bmp", image).notices[-1]
+    assert image_io.read(tmp_path / "a.bmp").metadata.dpi == pytest.approx((300, 300), abs=0.02)
+    assert "EXIF, ICC profile, resolution" in image_io.write(tmp_path / "a.ppm", image).notices[-1]
+
+
+def test_damaged_exif_neither_stops_an_image_nor_is_lost_where_it_can_be_copied(tmp_path):
+    rubbish = b"MM\0*\xff\xff\xff\xffrubbish"
+    image_io.write(tmp_path / "a.png", Image(PATTERN, None, "png", Metadata(exif=rubbish)))
+    back = image_io.read(tmp_path / "a.png")
+    assert back.metadata.exif == rubbish and back.metadata.orientation == 1 and back.upright() is back
+    assert "damaged EXIF" in image_io.write(tmp_path / "a.tif", back).notices[-1]
+
+
+def cmyk_profile() -> bytes:
+    """A printer profile by hand (ICC.1:2004, lut8Type): no ink is white, any full ink is black."""
+    table = bytes([255, 128, 128]) + bytes([0, 128, 128]) * 15
+    ramp = bytes(range(256))
+    identity = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    lut = b"mft1" + bytes(4) + bytes((4, 3, 2, 0)) + identity + ramp * 4 + table + ramp * 3
+    tags = [(b"A2B0", lut), (b"wtpt", b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061))]
+    directory, body = struct.pack(">I", len(tags)), b""
+    for name, content in tags:
+        content += bytes(-len(content) % 4)
+        directory += name + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(body), len(content))
+        body += content
+    header = struct.pack(">I4sI4s4s4s", 132 + 24 + len(body), b"lcms", 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    header += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+    return header.ljust(128, b"\0") + directory + body
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_cmyk_goes_through_its_profile_with_the_inks_the_right_way_round(tmp_path, suffix):
+    inks = np.zeros((32, 64, 4), np.uint8)
+    inks[:, 32:, 3] = 255
+    path = tmp_path / f"a{suffix}"
+    PIL.Image.fromarray(inks, "CMYK").save(path, icc_profile=cmyk_profile())
+    image = image_io.read(path)
+    assert image.pixels[:, :24].min() > 250 and image.pixels[:, 40:].max() < 5
+    assert "CMYK image written as sRGB" in image.notices[0]
+    again = image_io.read(written_again(path))
+    assert again.channels == 3 and again.metadata.icc == image.metadata.icc != cmyk_profile()
+    assert image.metadata.icc[24:36] == bytes(12), "no date: the same input gives the same bytes on any day"
+    PIL.Image.fromarray(inks, "CMYK").save(path, icc_profile=b"rubbish" * 30)
+    with pytest.raises(ImageError, match="profile"):
+        image_io.read(path)
+
+
+def test_a_mutated_exif_block_never_stops_what_is_done_with_it():
+    from denoise_se import exif as exif_block
+
+    rng = np.random.default_rng(3)
+    blocks = [exif().tobytes()[6:], exif_with_thumbnail()]
+    for _ in range(1500):
+        block = bytearray(blocks[rng.integers(2)])
+        for position in rng.integers(0, len(block), rng.integers(1, 6)):
+            block[position] = rng.integers(256)
+        block = bytes(block[: rng.integers(0, len(block) + 1)] if rng.random() < 0.3 else block)
+        assert 1 <= exif_block.orientation(block) <= 8
+        for changed in (exif_block.made_upright(block), exif_block.without_thumbnail(block)):
+            assert isinstance(changed, bytes)
+        exif_block.dpi(block)
+
+
+def test_png_crc_of_spliced_chunks_is_right(tmp_path):
+    image_io.write(tmp_path / "a.png", Image(PATTERN, None, "png", Metadata(icc=ICC, xmp=XMP, dpi=(72, 72))))
+    data, position = (tmp_path / "a.png").read_bytes(), 8
+    while position < len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        body = data[position + 4 : position + 8 + length]
+        assert int.from_bytes(data[position + 8 + length : position + 12 + length], "big") == zlib.crc32(body)
+        position += 12 + length

@@ -1,0 +1,212 @@
+"""What a batch decides before it writes: names, clashes, references, refusals."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from denoise_se.errors import UsageError
+from denoise_se.plan import make_plan, remove_leftovers
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def files(*names: str) -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(b"x")
+
+
+def targets(*inputs: str, out: str = "out", **options: object) -> list[str]:
+    plan = make_plan([Path(name) for name in inputs], Path(out), **options)  # type: ignore[arg-type]
+    return [job.target.as_posix() for job in plan.jobs]
+
+
+def refusal(*inputs: str, out: str = "out", **options: object) -> str:
+    with pytest.raises(UsageError) as caught:
+        targets(*inputs, out=out, **options)
+    return str(caught.value)
+
+
+def test_a_folder_gives_its_own_images_in_sorted_order_without_hidden_ones() -> None:
+    files("in/b.PNG", "in/a.jpg", "in/.hidden.png", "in/sub/c.png", "in/notes.txt")
+    plan = make_plan([Path("in")], Path("out"))
+    assert [job.target.as_posix() for job in plan.jobs] == ["out/a.jpg", "out/b.PNG"]
+    assert plan.notices == ("in: 1 file(s) without an image suffix were left out",)
+
+
+def test_recursive_keeps_subfolders_and_never_reads_the_output_folder_again() -> None:
+    files("in/a.png", "in/x/y/a.png", "in/.git/z.png", "in/out/old.png")
+    assert targets("in", out="in/out", recursive=True) == ["in/out/a.png", "in/out/x/y/a.png"]
+
+
+def test_several_folders_keep_their_names_and_single_files_go_to_the_top() -> None:
+    files("p/one/a.png", "p/two/a.png", "a.png")
+    assert targets("p/one", "p/two", "a.png") == ["out/one/a.png", "out/two/a.png", "out/a.png"]
+
+
+def test_two_folders_of_one_name_are_refused_with_both_files_and_a_mend() -> None:
+    files("p/scans/a.png", "q/scans/a.png")
+    message = refusal("p/scans", "q/scans")
+    assert "p/scans/a.png" in message and "q/scans/a.png" in message and "two runs" in message
+
+
+def test_one_file_goes_to_a_file_or_into_a_folder() -> None:
+    files("a.png", "folder.png/keep.txt")
+    assert targets("a.png", out="b/clean.TIF") == ["b/clean.TIF"]
+    assert targets("a.png", out="plain") == ["plain/a.png"]
+    assert targets("a.png", out="folder.png") == ["folder.png/a.png"]
+
+
+def test_an_output_suffix_that_is_not_written_becomes_a_folder_with_a_notice() -> None:
+    files("a.png")
+    plan = make_plan([Path("a.png")], Path("clean.gif"))
+    assert plan.jobs[0].target == Path("clean.gif/a.png")
+    assert len(plan.notices) == 1 and "clean.gif" in plan.notices[0] and ".gif" in plan.notices[0]
+
+
+def test_a_format_changes_the_suffix_and_same_keeps_its_letters() -> None:
+    files("in/a.JPEG", "in/b.png")
+    assert targets("in", format="tiff") == ["out/a.tiff", "out/b.tiff"]
+    assert targets("in") == ["out/a.JPEG", "out/b.png"]
+
+
+def test_formats_that_are_unknown_or_contradict_the_output_are_refused() -> None:
+    files("a.png")
+    assert "png, jpg, tiff" in refusal("a.png", format="gif")
+    assert "b.jpg" in refusal("a.png", out="b.jpg", format="png")
+
+
+@pytest.mark.parametrize("pair", [("a.png", "a.jpg"), ("A.png", "a.jpg")])
+def test_two_inputs_of_one_output_are_refused_even_when_only_case_differs(pair: tuple[str, str]) -> None:
+    files(*(f"in/{name}" for name in pair))
+    message = refusal("in", format="png")
+    assert all(name in message for name in pair) and "--format same" in message
+
+
+def test_names_that_differ_in_case_alone_are_refused() -> None:
+    files("in/A.png", "in/a.png")
+    assert "A.png" in refusal("in")
+
+
+def test_a_file_given_twice_is_denoised_once_and_said_so() -> None:
+    files("in/a.png", "in/b.png")
+    Path("link.png").symlink_to("in/a.png")
+    plan = make_plan([Path("in"), Path("in/a.png"), Path("./in/../in/a.png")], Path("out"))
+    assert [job.target.as_posix() for job in plan.jobs] == ["out/a.png", "out/b.png"]
+    assert plan.notices == ("2 file(s) given more than once are denoised once",)
+    assert targets("in/a.png", "link.png") == ["out/a.png", "out/link.png"]
+
+
+def test_an_output_that_is_an_input_is_refused_also_through_links() -> None:
+    files("in/a.png", "ref/a.png")
+    Path("alias").symlink_to("in")
+    Path("other").mkdir()
+    Path("other/a.png").symlink_to("../in/a.png")
+    for out in ("in", "alias", "other", "in/a.png"):
+        assert "would replace an input" in refusal("in/a.png", out=out, replace=True)
+    assert "would replace an input" in refusal("in/a.png", out="ref", reference=Path("ref"), replace=True)
+
+
+def test_a_format_change_may_write_beside_the_inputs() -> None:
+    files("in/a.png")
+    assert targets("in", out="in", format="tiff") == ["in/a.tiff"]
+
+
+def test_links_that_lead_round_in_a_circle_end() -> None:
+    files("in/a.png")
+    Path("in/self.png").symlink_to("self.png")
+    Path("in/up").symlink_to("..")
+    plan = make_plan([Path("in")], Path("out"), recursive=True)
+    assert [job.relative.as_posix() for job in plan.jobs] == ["a.png", "self.png"]
+    assert plan.notices == ("in: 1 linked folder(s) were left out; give them as inputs of their own",)
+    assert "no such file" in refusal("in/self.png")
+
+
+def test_existing_outputs_are_refused_unless_they_may_be_replaced() -> None:
+    files("in/a.png", "in/b.png", "out/b.png")
+    message = refusal("in")
+    assert "out/b.png" in message and "out/a.png" not in message
+    assert "--resume" in message and "--overwrite" in message
+    assert targets("in", replace=True) == ["out/a.png", "out/b.png"]
+
+
+def test_a_folder_or_a_file_in_the_way_of_the_outputs_is_refused() -> None:
+    files("a.png", "b.png", "out/a.png/keep", "taken")
+    assert "out/a.png" in refusal("a.png", "b.png", replace=True)
+    assert "taken: is a file" in refusal("a.png", "b.png", out="taken")
+
+
+def test_missing_inputs_are_all_named_up_to_a_limit() -> None:
+    files("a.png")
+    message = refusal("a.png", *(f"gone{i:02d}.png" for i in range(12)))
+    assert "gone00.png" in message and "gone09.png" in message and "gone10.png" not in message
+    assert "and 2 more" in message and "check the name" in message
+
+
+def test_a_folder_without_images_says_what_is_looked_for() -> None:
+    files("in/sub/a.png", "in/a.txt")
+    message = refusal("in")
+    assert ".png" in message and "--recursive" in message
+    assert "--recursive" not in refusal("in", recursive=True, out="in/sub")
+
+
+def test_a_name_too_long_for_the_system_is_a_usage_error() -> None:
+    assert "cannot be used" in refusal("x" * 300 + ".png")
+
+
+def test_a_subfolder_that_cannot_be_listed_is_refused_and_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    files("in/a.png", "in/locked/b.png")
+    scan = os.scandir
+
+    def guarded(path: str) -> object:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    message = refusal("in", recursive=True)
+    assert "locked" in message and "Permission denied" in message
+
+
+def test_references_are_matched_by_relative_path_and_stem() -> None:
+    files("in/a.png", "in/x/a.jpg", "in/x/b.png", "ref/a.tif", "ref/x/a.png", "ref/b.png")
+    plan = make_plan([Path("in")], Path("out"), recursive=True, format="tiff", reference=Path("ref"))
+    found = {job.source.as_posix(): job.reference and job.reference.as_posix() for job in plan.jobs}
+    assert found == {"in/a.png": "ref/a.tif", "in/x/a.jpg": "ref/x/a.png", "in/x/b.png": None}
+    assert plan.notices == ("--reference ref: 1 of 3 inputs have no reference",)
+
+
+def test_a_reference_folder_is_matched_by_the_stem_of_the_input_and_not_of_the_output() -> None:
+    files("a.png", "ref/a.png", "ref/b.png")
+    plan = make_plan([Path("a.png")], Path("b.png"), reference=Path("ref"))
+    assert plan.jobs[0].reference == Path("ref/a.png")
+
+
+def test_of_two_references_the_one_with_the_suffix_of_the_input_is_taken() -> None:
+    files("a.png", "ref/a.png", "ref/a.jpg", "b.bmp", "ref/b.png", "ref/b.jpg")
+    plan = make_plan([Path("a.png")], Path("out"), reference=Path("ref"))
+    assert plan.jobs[0].reference == Path("ref/a.png")
+    message = refusal("b.bmp", reference=Path("ref"))
+    assert "ref/b.png" in message and "ref/b.jpg" in message
+
+
+def test_references_that_cannot_serve_are_refused() -> None:
+    files("in/a.png", "in/b.png", "clean.png", "ref/other.png")
+    assert "no such file" in refusal("in", reference=Path("missing"))
+    assert "2 inputs" in refusal("in", reference=Path("clean.png"))
+    assert "stem" in refusal("in", reference=Path("ref"))
+    plan = make_plan([Path("in/a.png")], Path("out"), reference=Path("clean.png"))
+    assert plan.jobs[0].reference == Path("clean.png")
+
+
+def test_leftovers_are_the_temporary_files_beside_the_outputs_and_nothing_else() -> None:
+    files("in/x/a.png", "out/x/.0123abcd.tmp", "out/x/mine.tmp", "out/x/.0123abcd.tmp.txt", "elsewhere/.0123abcd.tmp")
+    remove_leftovers(make_plan([Path("in")], Path("out"), recursive=True))
+    left = sorted(path.as_posix() for path in Path().rglob("*tmp*"))
+    assert left == ["elsewhere/.0123abcd.tmp", "out/x/.0123abcd.tmp.txt", "out/x/mine.tmp"]

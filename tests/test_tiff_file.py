@@ -1,0 +1,219 @@
+"""TIFF of every kind that is read, compared with what Pillow, OpenCV and tifffile see in the same files."""
+
+from __future__ import annotations
+
+import resource
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+import tifffile
+
+from denoise_se import image_io
+from denoise_se.errors import ImageError
+
+RNG = np.random.default_rng(11)
+RGB = RNG.integers(0, 256, (24, 37, 3), dtype=np.uint8)
+RGBA = RNG.integers(0, 256, (24, 37, 4), dtype=np.uint8)
+RGB16 = RNG.integers(0, 65536, (24, 37, 3), dtype=np.uint16)
+SMOOTH = cv2.GaussianBlur(RNG.integers(0, 256, (64, 96, 3), dtype=np.uint8), (9, 9), 3)
+
+
+def save(path: Path, pixels: np.ndarray | PIL.Image.Image, **options: object) -> Path:
+    image = PIL.Image.fromarray(pixels) if isinstance(pixels, np.ndarray) else pixels
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"byteorder": ">"},
+        {"bigtiff": True},
+        {"compression": "deflate", "predictor": True},
+        {"compression": "lzw", "byteorder": ">"},
+        {"compression": "packbits"},
+        {"compression": "zstd"},
+        {"tile": (16, 32), "compression": "deflate"},
+        {"planarconfig": "separate", "rowsperstrip": 5},
+    ],
+)
+def test_tiff_is_exact_and_keeps_how_it_is_stored(tmp_path, dtype, options):
+    pixels = RGB16.astype(dtype) if dtype != np.float32 else (RGB16 / 50000).astype(dtype)
+    stored = pixels.transpose(2, 0, 1) if "planarconfig" in options else pixels
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", metadata=None, **options)
+    image = image_io.read(tmp_path / "a.tif")
+    assert np.array_equal(image.pixels, pixels) and image.notices == ()
+    image_io.write(tmp_path / "b.tif", image)
+    with tifffile.TiffFile(tmp_path / "a.tif") as before, tifffile.TiffFile(tmp_path / "b.tif") as after:
+        assert np.array_equal(after.pages[0].asarray(), pixels)
+        assert after.byteorder == before.byteorder and after.is_bigtiff == before.is_bigtiff
+        for name in ("compression", "predictor", "is_tiled", "bitspersample", "photometric"):
+            assert getattr(after.pages[0], name) == getattr(before.pages[0], name), name
+
+
+def test_16_bit_tiff_of_opencv_is_exact(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.tiff"), RGB16[..., ::-1])
+    image = image_io.read(tmp_path / "a.tiff")
+    assert np.array_equal(image.pixels, RGB16)
+    image_io.write(tmp_path / "b.tiff", image)
+    assert np.array_equal(cv2.imread(str(tmp_path / "b.tiff"), cv2.IMREAD_UNCHANGED)[..., ::-1], RGB16)
+
+
+@pytest.mark.parametrize("extra", ["assocalpha", "unassalpha", "unspecified"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_the_fourth_channel_of_a_tiff_is_exact_and_keeps_its_meaning(tmp_path, extra, planar):
+    stored = RGBA.transpose(2, 0, 1) if planar == "separate" else RGBA
+    tifffile.imwrite(
+        tmp_path / "a.tif", stored, photometric="rgb", extrasamples=[extra], planarconfig=planar, metadata=None
+    )
+    image = image_io.read(tmp_path / "a.tif")
+    assert np.array_equal(image.pixels, RGBA[..., :3]) and np.array_equal(image.alpha, RGBA[..., 3])
+    image_io.write(tmp_path / "b.tif", image)
+    with tifffile.TiffFile(tmp_path / "b.tif") as after:
+        assert np.array_equal(after.pages[0].asarray(), RGBA)
+        assert [int(kind) for kind in after.pages[0].extrasamples] == [int(tifffile.EXTRASAMPLE[extra.upper()])]
+
+
+def test_premultiplied_colours_are_divided_for_other_formats(tmp_path):
+    samples = np.zeros((1, 2, 4), np.uint8)
+    samples[0] = [(50, 100, 0, 128), (9, 9, 9, 0)]
+    tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb", extrasamples=["assocalpha"], metadata=None)
+    image_io.write(tmp_path / "a.png", image_io.read(tmp_path / "a.tif"))
+    # 50 * 255 / 128 = 99.6, 100 * 255 / 128 = 199.2
+    assert image_io.read(tmp_path / "a.png").pixels[0].tolist() == [[100, 199, 0], [9, 9, 9]]
+
+
+def test_white_is_zero_is_turned_round_and_back(tmp_path):
+    grey = RGB16[..., 0]
+    tifffile.imwrite(tmp_path / "a.tif", grey, photometric="miniswhite", metadata=None)
+    image = image_io.read(tmp_path / "a.tif")
+    assert np.array_equal(image.pixels[..., 0], 65535 - grey)
+    image_io.write(tmp_path / "b.tif", image)
+    with tifffile.TiffFile(tmp_path / "b.tif") as after:
+        assert np.array_equal(after.pages[0].asarray(), grey) and after.pages[0].photometric == 0
+
+
+@pytest.mark.parametrize("compression", [None, "group4", "group3", "tiff_lzw"])
+def test_1_bit_tiff_becomes_8_bit_grey_as_pillow_shows_it(tmp_path, compression):
+    save(tmp_path / "a.tif", PIL.Image.fromarray(RGB[..., 0] > 99), compression=compression)
+    image = image_io.read(tmp_path / "a.tif")
+    shown = np.asarray(PIL.Image.open(tmp_path / "a.tif").convert("L"))
+    assert np.array_equal(image.pixels[..., 0], shown) and "1-bit" in image.notices[0]
+
+
+def test_palette_tiff_becomes_rgb_as_pillow_shows_it(tmp_path):
+    save(tmp_path / "a.tif", PIL.Image.fromarray(RGB).quantize(32))
+    image = image_io.read(tmp_path / "a.tif")
+    assert np.array_equal(image.pixels, np.asarray(PIL.Image.open(tmp_path / "a.tif").convert("RGB")))
+    assert "palette" in image.notices[0]
+
+
+def test_jpeg_in_tiff_is_read_and_written_without_loss(tmp_path):
+    save(tmp_path / "a.tif", SMOOTH, compression="jpeg", quality=90)
+    image = image_io.read(tmp_path / "a.tif")
+    assert np.array_equal(image.pixels, np.asarray(PIL.Image.open(tmp_path / "a.tif")))
+    written = image_io.write(tmp_path / "b.tif", image)
+    assert "deflate" in written.notices[-1] and np.array_equal(image_io.read(tmp_path / "b.tif").pixels, image.pixels)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_floats_become_float32_with_a_notice(tmp_path, dtype):
+    values = RNG.normal(0, 1, (9, 7)).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    image = image_io.read(tmp_path / "a.tif")
+    assert np.array_equal(image.pixels[..., 0], values.astype(np.float32)) and "32-bit float" in image.notices[0]
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.int16, np.int8, np.complex64])
+def test_other_numbers_are_refused_with_the_reason(tmp_path, dtype):
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((9, 7), dtype))
+    with pytest.raises(ImageError, match="not supported here: convert it"):
+        image_io.read(tmp_path / "a.tif")
+
+
+def test_pages_stacks_volumes_and_many_channels_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "pages.tif", np.zeros((5, 8, 8), np.uint8), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((7, 8, 8), np.uint8), imagej=True)
+    tifffile.imwrite(tmp_path / "bands.tif", np.zeros((8, 8, 6), np.uint8), photometric="rgb", planarconfig="contig")
+    tifffile.imwrite(
+        tmp_path / "volume.tif",
+        np.zeros((4, 16, 16), np.uint8),
+        photometric="minisblack",
+        volumetric=True,
+        tile=(2, 16, 16),
+    )
+    reasons = {"pages": "5 pages", "stack": "7 pages", "bands": "6 channels", "volume": "volume"}
+    for name, reason in reasons.items():
+        with pytest.raises(ImageError, match=reason):
+            image_io.read(tmp_path / f"{name}.tif")
+
+
+def test_an_imagej_stack_of_one_directory_is_counted(tmp_path):
+    description = "ImageJ=1.54\nimages=9\nslices=9\n"
+    tifffile.imwrite(tmp_path / "a.tif", RGB[..., 0], description=description, metadata=None)
+    assert image_io.probe(tmp_path / "a.tif").frames == 9
+
+
+def test_directories_in_a_loop_are_refused(tmp_path):
+    save(tmp_path / "a.tif", RGB)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    first = struct.unpack_from("<I", data, 4)[0]
+    count = struct.unpack_from("<H", data, first)[0]
+    struct.pack_into("<I", data, first + 2 + 12 * count, first)
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(ImageError, match="loop"):
+        image_io.read(tmp_path / "a.tif")
+
+
+def test_nan_and_infinity_become_the_median_of_their_neighbours(tmp_path):
+    values = np.arange(30, dtype=np.float32).reshape(5, 6) / 100
+    values[2, 2], values[0, 5], values[4, 0] = np.nan, np.inf, -np.inf
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    image = image_io.read(tmp_path / "a.tif")
+    assert "3 non-finite pixels" in image.notices[0]
+    mended = image.pixels[..., 0]
+    # neighbours of (2, 2): 7 8 9 13 15 19 20 21; of (0, 5): 4 10 11; of (4, 0): 18 19 25
+    assert mended[2, 2] == pytest.approx(0.14) and mended[0, 5] == pytest.approx(0.10)
+    assert mended[4, 0] == pytest.approx(0.19)
+    assert np.array_equal(mended[np.isfinite(values)], values[np.isfinite(values)])
+
+
+def test_a_large_hole_is_filled_from_its_edge_and_nothing_finite_is_refused(tmp_path):
+    values = np.full((40, 40), 0.25, np.float32)
+    values[5:35, 5:35] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    assert (image_io.read(tmp_path / "a.tif").pixels == 0.25).all()
+    tifffile.imwrite(tmp_path / "b.tif", np.full((4, 4), np.nan, np.float32))
+    with pytest.raises(ImageError, match="no finite value"):
+        image_io.read(tmp_path / "b.tif")
+
+
+def one_strip(compression: int, body: bytes) -> bytes:
+    """A 16 x 16 grey TIFF whose one strip is `body`."""
+    values = {256: 16, 257: 16, 258: 8, 259: compression, 262: 1, 273: 8 + 2 + 9 * 12 + 4, 277: 1, 278: 16}
+    values[279] = len(body)
+    entries = b"".join(struct.pack("<HHII", code, 4, 1, value) for code, value in sorted(values.items()))
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", 9) + entries + bytes(4) + body
+
+
+@pytest.mark.parametrize("kind", ["deflate", "jpeg"])
+def test_a_strip_that_inflates_far_beyond_its_size_takes_no_memory(tmp_path, kind):
+    if kind == "deflate":
+        bomb = one_strip(8, zlib.compress(bytes(1 << 26)))
+    else:
+        save(tmp_path / "a.jpg", RGB[:16, :16, 0])
+        data = (tmp_path / "a.jpg").read_bytes()
+        frame = data.index(b"\xff\xc0")
+        bomb = one_strip(7, data[: frame + 5] + struct.pack(">HH", 65500, 65500) + data[frame + 9 :])
+    (tmp_path / "a.tif").write_bytes(bomb)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ImageError):
+        image_io.read(tmp_path / "a.tif")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
