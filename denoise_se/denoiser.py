@@ -15,7 +15,7 @@ from denoise_se.errors import UsageError
 from denoise_se.noise_estimation import estimate_sigma
 from denoise_se.tiling import WHOLE_PIXELS, Span, squeeze_windows, tile_grid
 
-AUTO_TILE = 1024
+AUTO_TILE = 768  # about 400 MB of activations; larger tiles re-read less of their margins
 MIN_TILE = 32
 Progress = Callable[[int, int], None]
 

@@ -92,7 +92,7 @@ def test_a_line_cut_short_anywhere_costs_its_own_output_alone(tmp_path: Path, so
     first = finish(tmp_path, source)
     whole = (tmp_path / NAME).read_bytes()
     for length in range(0, len(whole), 7):
-        (tmp_path / NAME).write_bytes(whole + whole.strip()[:length].replace(b"x/a.png", b"x/b.png"))
+        (tmp_path / NAME).write_bytes(whole + b"\n" + whole.strip()[:length].replace(b"x/a.png", b"x/b.png"))
         assert is_done(tmp_path, source)
         Manifest(tmp_path, SETTINGS).announce(Path("x/c.png"), first, Stamp.of(source))
         assert "x/c.png" in Manifest(tmp_path, SETTINGS).entries
