@@ -196,7 +196,8 @@ def _denoise(
             return replace(row, status="failed", error="needs more memory than there is; try a smaller --tile")
         first = str(error).strip().partition("\n")[0]
         return replace(row, status="failed", error=f"the network stopped with {type(error).__name__}: {first}")
-    row = replace(row, model=denoiser.checkpoint.name, sigma=done.sigma, seconds=round(done.seconds, 4))
+    sigma = None if done.sigma is None else round(done.sigma, 4)
+    row = replace(row, model=denoiser.checkpoint.name, sigma=sigma, seconds=round(done.seconds, 4))
     return _Result(loaded, image.with_pixels(done.image), row)
 
 

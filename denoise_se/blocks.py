@@ -47,7 +47,7 @@ class SqueezeExcitation(nn.Module):
     """Squeeze-and-excitation: one gate per channel, from the mean of that channel over the whole image.
 
     ``z = mean_{H,W}(x)``, ``s = gate_scale * sigmoid(W2 relu(W1 z))``, ``y = s * x`` (Hu et al. 2018, eq. 2-4).
-    W1 and W2 have no bias, so the module holds ``2 * C * C * ratio`` weights and spends as many multiply-adds per image.
+    W1 and W2 have no bias: the module holds ``2 * C * C * ratio`` weights and spends as many multiply-adds per image.
 
     Args:
         channels: C.
@@ -64,7 +64,7 @@ class SqueezeExcitation(nn.Module):
         self.excite = nn.Sequential(
             nn.Linear(channels, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, channels, bias=False), nn.Sigmoid()
         )
-        nn.init.zeros_(self.excite[2].weight)
+        nn.init.zeros_(self.excite[2].weight)  # type: ignore[arg-type]  # a Linear's
 
     def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
         """Scale `x` [B, C, H, W] by its own gates, or by `gate` [B or 1, C] when it is given."""

@@ -37,8 +37,8 @@ class CatalogueEntry:
 
 
 CHECKPOINTS: dict[str, CatalogueEntry] = {
-    "gray": CatalogueEntry("gray-fast.safetensors", "grey images with Gaussian noise of a known or estimated sigma", 1),
-    "color": CatalogueEntry("color-fast.safetensors", "RGB images with Gaussian noise of a known or estimated sigma", 3),
+    "gray": CatalogueEntry("gray-fast.safetensors", "grey images with Gaussian noise of known or estimated sigma", 1),
+    "color": CatalogueEntry("color-fast.safetensors", "RGB images with Gaussian noise of known or estimated sigma", 3),
     "photo": CatalogueEntry("photo-fast.safetensors", "photos as cameras write them; blind, needs no sigma", 3),
 }
 ALIASES = {"gray-fast": "gray", "color-fast": "color", "photo-fast": "photo"}
@@ -106,7 +106,8 @@ def load_checkpoint(model: str | Path) -> Checkpoint:
             metadata = file.metadata() or {}
             config = _read_config(path, metadata)
             expected = _expected_shapes(path, config)
-            _check_shapes(path, expected, {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()})
+            names = file.keys()
+            _check_shapes(path, expected, {key: tuple(file.get_slice(key).get_shape()) for key in names})
             weights = {key: file.get_tensor(key) for key in expected}
     except (SafetensorError, OSError, ValueError, RuntimeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}); copy or train it again") from error
@@ -158,7 +159,7 @@ def save_checkpoint(
             file.write(save(stored, metadata))
     except OSError as error:
         reason = error.strerror or error
-        raise CheckpointError(f"{path}: cannot be written ({reason}); free some space or choose another place") from error
+        raise CheckpointError(f"{path}: cannot be written ({reason}); free space or choose another place") from error
 
 
 def _json(path: Path, metadata: Mapping[str, str], key: str) -> dict[str, Any]:
@@ -180,7 +181,8 @@ def _read_config(path: Path, metadata: Mapping[str, str]) -> NetworkConfig:
     if schema is None:
         raise CheckpointError(f"{path}: no 'schema_version' in its metadata; not a denoise-se checkpoint")
     if not schema.isascii() or not schema.isdecimal() or len(schema) > 9 or int(schema) < 1:
-        raise CheckpointError(f"{path}: 'schema_version' is {schema[:20]!r}, not a positive integer; the file is damaged")
+        shown = repr(schema[:20])
+        raise CheckpointError(f"{path}: 'schema_version' is {shown}, not a positive integer; the file is damaged")
     if int(schema) > SCHEMA_VERSION:
         raise CheckpointError(
             f"{path}: 'schema_version' {schema} is newer than this program's {SCHEMA_VERSION}; update denoise-se"

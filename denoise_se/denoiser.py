@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Denoised:
-    """A result: `image` like the input, the `sigma` that was used (8-bit units; None for a blind network), `seconds`."""
+    """A result: `image` like the input, the `sigma` used (8-bit units; None for a blind network), `seconds` taken."""
 
     image: np.ndarray
     sigma: float | None
@@ -45,8 +45,9 @@ class Denoiser:
     def __init__(self, checkpoint: Checkpoint, backend: Backend, tile: int | str = "auto") -> None:
         if tile != "auto" and not (type(tile) is int and (tile == 0 or tile >= MIN_TILE)):
             raise UsageError(f"--tile {tile!r}: give auto, 0 for the whole image at once, or at least {MIN_TILE}")
-        if checkpoint.config.channels not in (1, 3):
-            raise UsageError(f"{checkpoint.name}: a network of {checkpoint.config.channels} channels; images have 1 or 3")
+        channels = checkpoint.config.channels
+        if channels not in (1, 3):
+            raise UsageError(f"{checkpoint.name}: a network of {channels} channels; images have 1 or 3")
         self.checkpoint, self.backend = checkpoint, backend
         self.tile = AUTO_TILE if tile == "auto" else int(tile)
         self.network = checkpoint.config
@@ -124,7 +125,7 @@ class Denoiser:
         try:
             level = np.asarray(sigma, np.float32) / 255
         except (TypeError, ValueError):
-            level = np.float32(np.nan)
+            level = np.full((), np.nan, np.float32)
         if not np.isfinite(level).all() or (level < 0).any():
             raise UsageError("sigma must be a finite number, 0 or above, in 8-bit units (25 means 25/255)")
         if level.ndim and level.shape != noisy.shape[:2]:
@@ -132,7 +133,12 @@ class Denoiser:
         return level if level.ndim else float(level)
 
     def _denoise_tiles(
-        self, image: np.ndarray, output: np.ndarray, level: float | np.ndarray, strength: float, progress: Progress | None
+        self,
+        image: np.ndarray,
+        output: np.ndarray,
+        level: float | np.ndarray,
+        strength: float,
+        progress: Progress | None,
     ) -> None:
         height, width, channels = image.shape
         scale = full_range(image.dtype)
@@ -183,7 +189,7 @@ def check_image(noisy: np.ndarray) -> np.ndarray:
     if noisy.dtype not in (np.uint8, np.uint16) and noisy.dtype.kind != "f":
         raise UsageError(f"the image is {noisy.dtype}; give uint8, uint16 or a float type")
     if noisy.ndim not in (2, 3) or (noisy.ndim == 3 and noisy.shape[2] not in (1, 3)):
-        raise UsageError(f"the image has shape {noisy.shape}; give [H, W] or [H, W, C] with 1 or 3 channels, alpha apart")
+        raise UsageError(f"the image has shape {noisy.shape}; give [H, W] or [H, W, C], C = 1 or 3, alpha apart")
     if noisy.dtype.kind == "f" and not (np.abs(noisy) <= np.finfo(np.float32).max).all():
         raise UsageError("the image holds NaN or values that are infinite as float32; replace them first")
     return noisy[..., None] if noisy.ndim == 2 else noisy

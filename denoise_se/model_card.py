@@ -35,7 +35,8 @@ def render_card(
     lines = [
         f"# {name}",
         "",
-        f"A {config.layout} network of `{config.block}` blocks, {config.channels} channel(s), conditioned on {condition}. "
+        f"A {config.layout} network of `{config.block}` blocks, {config.channels} channel(s), "
+        f"conditioned on {condition}. "
         f"{parameters:,} parameters, {count_macs_per_pixel(config) / 1e6:.3f} million multiply-adds a pixel.",
         "",
         "## Training",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -17,8 +18,15 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from denoise_se.blocks import ConvNorm, MobileSEBottleneck, Norm, ResidualBlock, SEBottleneck, SEResidualBlock
-from denoise_se.blocks import SqueezeExcitation
+from denoise_se.blocks import (
+    ConvNorm,
+    MobileSEBottleneck,
+    Norm,
+    ResidualBlock,
+    SEBottleneck,
+    SEResidualBlock,
+    SqueezeExcitation,
+)
 
 Layout = Literal["flat", "unet"]
 Block = Literal["residual", "se_residual", "se_bottleneck", "mobile_se"]
@@ -71,9 +79,9 @@ class NetworkConfig:
             raise ValueError(f"widths is {self.widths!r}; one to six integers from 1 to 2048")
         if self.layout == "flat" and len(self.widths) != 1:
             raise ValueError(f"widths is {self.widths!r}; a flat network has one width")
-        for name, high in (("se_ratio", 1.0), ("se_gate_scale", 4.0)):
-            if not 0 < getattr(self, name) <= high:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; above 0, at most {high:g}")
+        for name, limit in (("se_ratio", 1.0), ("se_gate_scale", 4.0)):
+            if not 0 < getattr(self, name) <= limit:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; above 0, at most {limit:g}")
 
     @property
     def multiple_of(self) -> int:
@@ -110,7 +118,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
 
 def make_block(config: NetworkConfig, width: int, last: bool) -> nn.Module:
     """One block of `width` channels; `last` says whether it ends its run of blocks."""
-    se = {"ratio": config.se_ratio, "gate_scale": config.se_gate_scale, "norm": config.norm}
+    se: dict[str, Any] = {"ratio": config.se_ratio, "gate_scale": config.se_gate_scale, "norm": config.norm}
     if config.block == "residual" or (config.se_every == "stage" and not last):
         return ResidualBlock(width, width, norm=config.norm, final_relu=config.final_relu)
     if config.block == "se_residual":
@@ -144,10 +152,10 @@ class Denoising(nn.Module):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # all have one
         for module in self.modules():
             if isinstance(module, (ResidualBlock, SEBottleneck)):
-                nn.init.zeros_(module.body[-1].conv.weight)
+                nn.init.zeros_(module.body[-1].conv.weight)  # type: ignore[union-attr,arg-type]  # a ConvNorm
             elif isinstance(module, MobileSEBottleneck):
                 nn.init.zeros_(module.project.conv.weight)
         nn.init.zeros_(self.tail.weight)
@@ -183,7 +191,7 @@ class Denoising(nn.Module):
 
     @torch.no_grad()
     def squeeze(self, noisy: Tensor, level: Tensor) -> Tensor:
-        """The gates [1, sum(gate_channels)] of a batch of windows [N, C, h, w] of one image, pooled over all of them."""
+        """The gates [1, sum(gate_channels)] of the windows [N, C, h, w] of one image, pooled over all of them."""
         gates: list[Tensor] = []
         with self._pooled_jointly(gates):
             self(noisy, level)
@@ -214,8 +222,8 @@ class Denoising(nn.Module):
                 module.fold()
 
 
-def run_blocks(blocks: nn.ModuleList, x: Tensor, gates: Iterator[Tensor]) -> Tensor:
-    for block in blocks:
+def run_blocks(blocks: nn.Module, x: Tensor, gates: Iterator[Tensor]) -> Tensor:
+    for block in blocks.children():
         x = block(x, next(gates, None)) if any(isinstance(m, SqueezeExcitation) for m in block.children()) else block(x)
     return x
 
@@ -244,7 +252,7 @@ class UNetwork(Denoising):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         widths = config.widths
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.encoders = nn.ModuleList(self.stage(width) for width in widths[:-1])
         self.downs = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.bottom = self.stage(widths[-1])

@@ -36,6 +36,7 @@ SPECTRUM_SHARE = 0.05  # the flattest patches of a bin of brightness, for the sp
 # has three components to compare and can be stricter. Camera JPEGs: grey 2.2-3.2, colour 1.7-2.6; white noise: 1, and
 # up to 2.1 and 1.3 where it is weak and the picture shows through.
 CORRELATED_GREY, CORRELATED_COLOR = (2.1, 2.5), (1.45, 1.75)
+CORRELATED_ERROR = 0.4  # of sigma, against camera JPEGs whose noise is known; it reads low rather than high
 # Grey noise in a colour image: how far, as standard deviations, the first component must stand above the other two.
 GREY_NOISE = (1.5, 2.5)
 NORMAL_95 = 1.96
@@ -50,10 +51,11 @@ class NoiseEstimate:
 
     `sigma` (over all channels) and `sigma_channels` are standard deviations in 8-bit units: 25 means 25/255 of the
     range. `gain` and `read_noise` are for a range of [0, 1]: var(x) = gain * x + read_noise**2 at brightness x. The
-    intervals hold the true value in 95 % of images whose noise is of that kind. `correlation` is the autocorrelation
-    at a distance of one pixel, (horizontal, vertical): about 0 for white noise, 0.4 and more after demosaicing or
-    JPEG; `white_sigma` is what the highest frequencies alone say, equal to sigma for white noise and far lower for
-    correlated noise. `patches` counts those that were measured; 0 means that nothing could be said.
+    95 % intervals are statistical for white noise (texture taken for noise is not in them) and rough for correlated
+    noise. `correlation` is the autocorrelation at a distance of one pixel, (horizontal, vertical): about 0 for white
+    noise, 0.4 and more after demosaicing or JPEG; where noise is weak the picture's texture raises it too.
+    `white_sigma` is what the highest frequencies alone say: equal to sigma for white noise, far lower for correlated
+    noise. `patches` counts those that were measured; 0 means that nothing could be said.
     """
 
     sigma: float
@@ -283,13 +285,13 @@ def _correlated(patches: Patches, mix: Float) -> tuple[float, float, float, tupl
     completed = [[_completed(row, order) for row in s] for s in spectra]
     # Standard deviations, not variances: a bin full of texture then weighs less.
     levels = [np.mean([(row.sum() + flat) / (len(row) + 1) for row, flat in s]) ** 0.5 for s in completed]
-    level, error = float(np.mean(levels)), float(np.std(levels) / len(levels) ** 0.5)
+    level = float(np.mean(levels))
     row, flat = _completed(grey, order)
     size = len(row) + 1
     beside, below = lag_products(patches)
     total = (row.sum() + flat) / size
     across, down = ((row @ w + flat / size) / total if total > 0 else 0.0 for w in (beside, below))
-    return level**2, 2 * level * error, weight, (float(across), float(down))
+    return level**2, 2 * CORRELATED_ERROR * level**2, weight, (float(across), float(down))
 
 
 def _completed(spectrum: Float, order: Float) -> tuple[Float, float]:

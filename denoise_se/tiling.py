@@ -1,13 +1,14 @@
 """Cutting an image into tiles whose results equal the whole image's.
 
-With its gates held fixed the network is a plain convolution: a pixel's result depends on the pixels within `halo` of it.
-So a tile is a `core` that is kept and a `window` around it that is read; windows start at multiples of the network's
-`multiple_of` (its down-sampling grid), and end there too unless they end with the image, where the network's own padding
-is the same as the whole image's.
+With its gates held fixed the network is a plain convolution: a pixel's result depends on the pixels within `halo` of
+its cell of the network's down-sampling grid, whose step is `multiple_of`. So a tile is a `core` that is kept and a
+`window` around it that is read; both start at multiples of `multiple_of`, and end there too unless they end with the
+image, where the network's own padding is the same as the whole image's.
 """
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ class Span:
     def slice(self) -> slice:
         return slice(self.start, self.stop)
 
-    def within(self, outer: Span) -> slice:
+    def within(self, outer: Span) -> builtins.slice:
         """This span's slice in an array that holds `outer` only."""
         return slice(self.start - outer.start, self.stop - outer.start)
 

@@ -211,6 +211,7 @@ def check_relu_acts_on_the_sum(block, body):
 def check_gate_pools_the_whole_image(block):
     """`block` is RB + SE whose RB is the identity, so that (y - x) / x is the gate."""
     x = 1 + features(1, 32, 5, 7).abs()
+    x[:, :16, :, 3:] *= 5  # so that a part of the image has another mean
     gate = (block(x) - x) / x
     mean = x.mean(dim=(2, 3), keepdim=True)
     torch.testing.assert_close(gate, ((block(mean) - mean) / mean).expand_as(gate))
@@ -228,7 +229,7 @@ def test_relu_is_applied_where_the_listing_constructs_one():
 
 
 def test_pooling_is_global_where_the_listing_pools_nothing():
-    block, listed = randomised(SEResidualBlock(32, 32)), randomised(ListedSE(32, 32))
+    block, listed = randomised(SEResidualBlock(32, 32, ratio=0.5)), randomised(ListedSE(32, 32))
     block.rb = listed.rb1 = nn.Identity()
     check_gate_pools_the_whole_image(block)
     with pytest.raises(RuntimeError, match="shape"):

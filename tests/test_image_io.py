@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import stat
 import struct
 import subprocess
 import sys
@@ -24,6 +25,11 @@ from denoise_se.errors import ImageError
 from denoise_se.image import Image
 
 LOSSLESS = [name for name in image_io.WRITERS if name != "jpg"]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def random_image(format: str, shape: tuple[int, int], channels: int, depth: int, alpha: bool, seed: int = 0) -> Image:
@@ -312,3 +318,12 @@ def test_what_a_format_cannot_hold_is_converted_with_a_notice_or_refused(tmp_pat
     floats.pixels[0, 3:, 0] = 0.25
     image_io.write(tmp_path / "b.png", floats)
     assert image_io.read(tmp_path / "b.png").pixels[0, :4, 0].tolist() == [0, 32768, 65535, 16384]
+
+
+def test_the_file_is_on_the_disk_before_it_gets_its_name_and_the_folder_after(tmp_path, monkeypatch):
+    order = []
+    replace = Path.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: order.append(stat.S_ISDIR(os.fstat(descriptor).st_mode)))
+    monkeypatch.setattr(Path, "replace", lambda self, target: order.append("named") or replace(self, target))
+    image_io.write(tmp_path / "a.png", random_image("png", (5, 6), 3, 8, False))
+    assert order == [False, "named", True]

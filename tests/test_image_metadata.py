@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -25,6 +26,11 @@ MAKE, ORIENTATION, EXIF_IFD, GPS_IFD, EXPOSURE, LENS, LATITUDE = 271, 274, 34665
 PATTERN = np.full((48, 80, 3), 40, np.uint8)
 PATTERN[:16, :24] = (220, 30, 30)
 PATTERN[40:, 70:] = (30, 220, 30)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def exif(orientation: int = 6) -> PIL.Image.Exif:

@@ -145,9 +145,9 @@ def test_squeezing_leaves_no_hook_behind_even_after_an_error():
     network = make()
     with pytest.raises(RuntimeError):
         network.squeeze(features(1, 3, 8, 8), features(1, 1, 8, 8))
-    noisy = features(2, 1, 8, 8)
+    noisy = torch.cat([features(1, 1, 8, 8), 3 + features(1, 1, 8, 8, seed=5)])
     alone = torch.cat([network(noisy[i : i + 1], flat_level(noisy[:1])) for i in range(2)])
-    torch.testing.assert_close(network(noisy, flat_level(noisy)), alone)
+    torch.testing.assert_close(network(noisy, flat_level(noisy)), alone, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

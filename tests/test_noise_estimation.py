@@ -75,8 +75,21 @@ def test_saturated_areas_and_black_borders_are_left_out():
     image = to_uint8(noisy(gradient(), 10))
     image[:80] = 255
     image[200:] = 0
-    image[:, :20] = 37
+    image[:, :80] = 37
+    assert estimate_sigma(image) == pytest.approx(10, rel=0.05)
+
+
+def test_a_crushed_shadow_with_a_few_live_pixels_is_left_out():
+    image = to_uint8(noisy(gradient(), 10))
+    shadow = np.random.default_rng(1).random((180, 256)) < 0.05
+    image[:180] = 3 * shadow
     assert estimate_sigma(image) == pytest.approx(10, rel=0.04)
+
+
+def test_texture_that_looks_like_noise_is_not_taken_for_it_where_flatter_parts_exist():
+    # Rougher and rougher from left to right: no single step looks like a jump.
+    texture = np.random.default_rng(7).normal(0, 1, (256, 256)) * np.linspace(0, 30, 256)
+    assert estimate_sigma(noisy(gradient() + texture, 10)) == pytest.approx(10, rel=0.12)
 
 
 def test_channels_with_different_noise_are_told_apart():
@@ -199,6 +212,14 @@ def test_gain_and_read_noise_are_recovered_and_their_intervals_hold(gain, read_n
             estimate.read_noise_interval[0] <= read_noise <= estimate.read_noise_interval[1],
         ]
     assert (hits >= 16).all(), hits  # 19 of 20 expected
+
+
+def test_noise_that_falls_with_brightness_gives_no_negative_gain():
+    x = 0.15 + 0.7 * (gradient() - 60) / 130
+    image = x + np.random.default_rng(0).normal(0, 1, x.shape) * 0.08 * (1 - x)
+    estimate = estimate_noise(image.astype(np.float32))
+    assert estimate.gain == 0 and estimate.gain_interval[0] == 0
+    assert 0.08 * 0.15 < estimate.read_noise < 0.08 * 0.85
 
 
 def test_the_interval_of_sigma_holds_the_truth_in_most_trials():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import struct
 import zlib
@@ -21,6 +22,11 @@ RGB = RNG.integers(0, 256, (24, 37, 3), dtype=np.uint8)
 RGBA = RNG.integers(0, 256, (24, 37, 4), dtype=np.uint8)
 RGB16 = RNG.integers(0, 65536, (24, 37, 3), dtype=np.uint16)
 SMOOTH = cv2.GaussianBlur(RNG.integers(0, 256, (64, 96, 3), dtype=np.uint8), (9, 9), 3)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def save(path: Path, pixels: np.ndarray | PIL.Image.Image, **options: object) -> Path:

@@ -1,0 +1,431 @@
+"""Running a plan: what is written, what is reported, and what survives failures, signals and kills."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from tiny_model import save_tiny
+
+from denoise_se import atomic_file, manifest
+from denoise_se.batch import Outcome, Settings, Watcher, run_batch
+from denoise_se.denoiser import Denoised, Denoiser
+from denoise_se.errors import ImageError
+from denoise_se.plan import make_plan
+from denoise_se.report import Row
+
+FINGERPRINT = {"weights": "tiny"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def denoiser(model: Path) -> Denoiser:
+    return Denoiser.load(model, device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def picture(seed: int = 0, shape: tuple[int, ...] = (24, 32, 3), dtype: type = np.uint8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape, dtype=dtype)
+
+
+def save(name: str, pixels: np.ndarray, **options: object) -> None:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(pixels).save(name, **options)
+
+
+def load(name: str) -> np.ndarray:
+    return np.asarray(PIL.Image.open(name))
+
+
+def digest(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+class Recorder(Watcher):
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.notices: list[str] = []
+
+    def row(self, row: Row) -> None:
+        self.rows.append(row)
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+
+def run(
+    denoiser: Denoiser | Callable[[int], Denoiser],
+    settings: Settings | None = None,
+    *,
+    watcher: Watcher | None = None,
+    fingerprint: dict[str, object] | None = None,
+    out: str = "out",
+    **plan: object,
+) -> Outcome:
+    settings = settings or Settings(sigma=25.0)
+    jobs = make_plan([Path("in")], Path(out), replace=settings.resume, **plan)  # type: ignore[arg-type]
+    find = (lambda channels: denoiser) if isinstance(denoiser, Denoiser) else denoiser
+    return run_batch(jobs, find, settings, fingerprint=fingerprint or FINGERPRINT, watcher=watcher, workers=2)
+
+
+def outputs() -> list[str]:
+    return sorted(path.name for path in Path("out").iterdir() if path.name != manifest.NAME)
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+
+def test_every_output_is_what_the_denoiser_makes_of_its_input(denoiser: Denoiser) -> None:
+    for i in range(3):
+        save(f"in/{i}.png", picture(i))
+    outcome = run(denoiser)
+    assert outcome.exit_code == 0 and outputs() == ["0.png", "1.png", "2.png"]
+    for i, row in enumerate(outcome.rows):
+        expected = denoiser(picture(i), sigma=25.0)
+        assert np.array_equal(load(f"out/{i}.png"), expected) and not np.array_equal(expected, picture(i))
+        assert (row.input, row.output, row.status) == (f"in/{i}.png", f"out/{i}.png", "done")
+        assert (row.width, row.height, row.channels, row.bit_depth) == (32, 24, 3, 8)
+        assert row.model == "tiny" and row.sigma == 25.0 and row.seconds is not None and row.psnr is None
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+def test_strength_zero_gives_the_same_bytes_in_the_same_format(denoiser: Denoiser, name: str) -> None:
+    save(f"in/{name}", picture(), quality=80)
+    assert run(denoiser, Settings(25.0, strength=0)).exit_code == 0
+    assert digest(f"in/{name}") == digest(f"out/{name}")
+
+
+def test_strength_zero_into_another_format_keeps_the_pixels(denoiser: Denoiser) -> None:
+    save("in/a.png", picture())
+    assert run(denoiser, Settings(25.0, strength=0), format="tiff").exit_code == 0
+    assert np.array_equal(load("out/a.tiff"), picture())
+
+
+def test_each_image_gets_the_denoiser_of_its_channels(denoiser: Denoiser) -> None:
+    asked = []
+    save("in/a.png", picture())
+    save("in/b.png", picture(shape=(24, 32)))
+
+    def find(channels: int) -> Denoiser:
+        asked.append(channels)
+        return denoiser
+
+    assert run(find).exit_code == 0 and asked == [3, 1]
+    assert PIL.Image.open("out/b.png").mode == "L"
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("a.png", np.uint8), ("a.jpg", np.uint8), ("deep.png", np.uint16)])
+def test_metrics_are_those_of_the_written_file(denoiser: Denoiser, name: str, dtype: type) -> None:
+    clean = np.linspace(0.2, 0.8, 24 * 32 * 3).reshape(24, 32, 3) * np.iinfo(dtype).max
+    noisy = clean + np.random.default_rng(1).normal(0, 0.05 * np.iinfo(dtype).max, clean.shape)
+    for folder, values in (("in", noisy), ("ref", clean)):
+        Path(folder).mkdir()
+        cv2.imwrite(f"{folder}/{name}", np.clip(values, 0, np.iinfo(dtype).max).round().astype(dtype))
+    (row,) = run(denoiser, reference=Path("ref")).rows
+    reference, before, after = (cv2.imread(f"{folder}/{name}", cv2.IMREAD_UNCHANGED) for folder in ("ref", "in", "out"))
+    assert after.dtype == dtype
+    for image, psnr, ssim in ((before, row.psnr_noisy, row.ssim_noisy), (after, row.psnr, row.ssim)):
+        top = np.iinfo(dtype).max
+        assert psnr == pytest.approx(peak_signal_noise_ratio(reference, image, data_range=top), abs=0.02)
+        assert ssim == pytest.approx(
+            structural_similarity(
+                reference, image, data_range=top, channel_axis=2, gaussian_weights=True, use_sample_covariance=False
+            ),
+            abs=2e-3,
+        )
+
+
+def test_an_exact_result_has_infinite_psnr_and_a_tiny_one_no_ssim(denoiser: Denoiser) -> None:
+    for folder in ("in", "ref"):
+        save(f"{folder}/tiny.png", picture(shape=(3, 5, 3)))
+    (row,) = run(denoiser, Settings(25.0, strength=0), reference=Path("ref")).rows
+    assert row.psnr == row.psnr_noisy == np.inf and row.ssim is None
+
+
+def test_a_16_bit_image_is_compared_with_an_8_bit_reference_on_one_scale(denoiser: Denoiser) -> None:
+    save("ref/a.png", picture())
+    Path("in").mkdir()
+    cv2.imwrite("in/a.png", picture()[..., ::-1].astype(np.uint16) * 257)
+    (row,) = run(denoiser, reference=Path("ref")).rows
+    assert row.psnr_noisy is not None and row.psnr_noisy > 100, "257 * v is v on the other scale"
+    assert row.bit_depth == 16
+
+
+def test_grey_written_in_a_format_without_grey_is_still_measured(denoiser: Denoiser) -> None:
+    save("in/a.png", picture(shape=(24, 32)))
+    save("ref/a.png", picture(shape=(24, 32)))
+    (row,) = run(denoiser, format="webp", reference=Path("ref")).rows
+    assert row.status == "done" and row.psnr_noisy == np.inf and row.psnr is not None and 0 < row.psnr < 99
+
+
+@pytest.mark.parametrize("format", ["same", "png", "bmp"])
+def test_a_turned_photo_is_compared_as_it_is_shown(denoiser: Denoiser, format: str) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    smooth = np.repeat(np.linspace(40, 200, 32 * 3).reshape(1, 32, 3), 24, axis=0).astype(np.uint8)
+    save("in/a.jpg", smooth, quality=98, exif=exif)
+    save("ref/a.png", np.rot90(smooth, -1))
+    (row,) = run(denoiser, Settings(25.0, strength=0), format=format, reference=Path("ref")).rows
+    assert row.status == "done"
+    assert row.psnr_noisy is not None and row.psnr_noisy > 30 and row.psnr == pytest.approx(row.psnr_noisy, abs=1)
+
+
+def test_a_reference_that_cannot_be_compared_is_said_and_costs_nothing_else(denoiser: Denoiser) -> None:
+    save("in/a.png", picture())
+    save("in/b.png", picture())
+    save("ref/a.png", picture(shape=(20, 32, 3)))
+    Path("ref/b.png").write_bytes(b"no image")
+    watcher = Recorder()
+    outcome = run(denoiser, reference=Path("ref"), watcher=watcher)
+    assert outcome.exit_code == 0 and [row.psnr for row in outcome.rows] == [None, None]
+    assert any("ref/a.png" in text and "32x20" in text and "32x24" in text for text in watcher.notices)
+    assert any("ref/b.png" in text and "in/b.png" in text for text in watcher.notices)
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+
+def test_bad_files_fail_alone_by_name_and_in_order(denoiser: Denoiser) -> None:
+    for i in (0, 3):
+        save(f"in/{i}.png", picture(i))
+    Path("in/1.png").write_bytes(Path("in/0.png").read_bytes()[:200])
+    Path("in/2.png").write_bytes(b"")
+    Path("in/4.png").symlink_to("nowhere.png")
+    watcher = Recorder()
+    outcome = run(denoiser, watcher=watcher)
+    assert outcome.exit_code == 1 and outputs() == ["0.png", "3.png"]
+    assert [row.status for row in outcome.rows] == ["done", "failed", "failed", "done", "failed"]
+    assert all(row.error and "in/" not in row.error for row in outcome.rows if row.status == "failed")
+    assert tuple(watcher.rows) == outcome.rows
+
+
+@pytest.mark.parametrize(
+    ("error", "part"),
+    [
+        (RuntimeError("first line\nsecond"), "RuntimeError: first line"),
+        (ValueError("odd"), "ValueError: odd"),
+        (MemoryError(), "--tile"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "--tile"),
+        (ImageError("x", "reason"), "reason"),
+        (KeyError("gone"), "gone"),
+    ],
+)
+def test_whatever_a_denoiser_raises_costs_one_image(denoiser: Denoiser, error: Exception, part: str) -> None:
+    for i in range(3):
+        save(f"in/{i}.png", picture(i))
+
+    class Failing(Denoiser):
+        def denoise(self, noisy: np.ndarray, *args: object, **options: object) -> Denoised:  # type: ignore[override]
+            if np.array_equal(noisy, picture(1)):
+                raise error
+            return denoiser.denoise(noisy, 25.0)
+
+    outcome = run(Failing(denoiser.checkpoint, denoiser.backend))
+    assert [row.status for row in outcome.rows] == ["done", "failed", "done"] and outcome.exit_code == 1
+    assert part in outcome.rows[1].error and "\n" not in outcome.rows[1].error
+    assert outputs() == ["0.png", "2.png"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_takes_no_more_fails_each_image_by_name_and_leaves_nothing(
+    denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    save("in/a.png", picture())
+    save("in/b.png", picture(1))
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(atomic_file.os, "fsync", refuse)
+    outcome = run(denoiser)
+    assert [row.status for row in outcome.rows] == ["failed", "failed"] and outcome.exit_code == 1
+    assert all(os.strerror(number) in row.error for row in outcome.rows)
+    assert outputs() == []
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(denoiser: Denoiser) -> None:
+    save("in/a.png", picture())
+    Path("file").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"file/out: the output folder cannot be made"):
+        run(denoiser, out="file/out")
+
+
+def test_a_subfolder_that_is_a_file_fails_its_images_alone(denoiser: Denoiser) -> None:
+    save("in/a.png", picture())
+    save("in/x/b.png", picture())
+    Path("out").mkdir()
+    Path("out/x").write_bytes(b"")
+    outcome = run(denoiser, recursive=True)
+    assert [row.status for row in outcome.rows] == ["done", "failed"]
+
+
+def test_too_many_pixels_are_refused_by_the_option_s_name(denoiser: Denoiser) -> None:
+    save("in/a.png", picture())
+    (row,) = run(denoiser, Settings(25.0, max_pixels=100)).rows
+    assert row.status == "failed" and "--max-pixels" in row.error
+
+
+def test_notices_of_reading_and_writing_name_their_file(denoiser: Denoiser) -> None:
+    palette = PIL.Image.fromarray(picture()).quantize(8)
+    Path("in").mkdir()
+    palette.save("in/palette.png")
+    Path("in/deep.png").touch()
+    cv2.imwrite("in/deep.png", picture(dtype=np.uint16))
+    watcher = Recorder()
+    assert run(denoiser, format="jpg", watcher=watcher).exit_code == 0
+    assert any(text.startswith("in/palette.png: ") for text in watcher.notices), watcher.notices
+    assert any(text.startswith("out/deep.jpg: ") for text in watcher.notices), watcher.notices
+    assert len(watcher.notices) == len(set(watcher.notices))
+
+
+# --- resuming --------------------------------------------------------------------------------------------------------
+
+
+def resumed(denoiser: Denoiser, **options: object) -> dict[str, str]:
+    outcome = run(denoiser, Settings(25.0, resume=True), **options)  # type: ignore[arg-type]
+    return {Path(row.input).name: row.status for row in outcome.rows}
+
+
+def test_resuming_skips_what_is_done_and_redoes_what_changed(denoiser: Denoiser) -> None:
+    for i in range(4):
+        save(f"in/{i}.png", picture(i))
+    Path("in/4.png").write_bytes(b"bad")
+    run(denoiser)
+    times = {name: Path("out", name).stat().st_mtime_ns for name in outputs()}
+    assert set(resumed(denoiser).values()) == {"skipped", "failed"}
+    assert {name: Path("out", name).stat().st_mtime_ns for name in outputs()} == times
+    save("in/1.png", picture(9))
+    Path("out/2.png").unlink()
+    save("in/4.png", picture(4))
+    assert resumed(denoiser) == {
+        "0.png": "skipped", "1.png": "done", "2.png": "done", "3.png": "skipped", "4.png": "done",
+    }  # fmt: skip
+    assert np.array_equal(load("out/1.png"), denoiser(picture(9), sigma=25.0))
+    assert set(resumed(denoiser, fingerprint={"weights": "other"}).values()) == {"done"}
+
+
+def test_skipped_images_are_measured_too(denoiser: Denoiser) -> None:
+    save("in/a.png", picture())
+    save("ref/a.png", picture(1))
+    (first,) = run(denoiser, reference=Path("ref")).rows
+    (again,) = run(denoiser, Settings(25.0, resume=True), reference=Path("ref")).rows
+    assert again.status == "skipped" and (again.psnr, again.ssim_noisy) == (first.psnr, first.ssim_noisy)
+    assert (again.width, again.height, again.bit_depth) == (32, 24, 8)
+
+
+def test_files_that_were_there_without_a_record_are_not_taken_for_done(denoiser: Denoiser) -> None:
+    save("in/a.png", picture())
+    save("out/a.png", picture(5))
+    assert resumed(denoiser) == {"a.png": "done"}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_current_image_and_can_be_resumed(
+    denoiser: Denoiser, number: signal.Signals, code: int
+) -> None:
+    for i in range(8):
+        save(f"in/{i}.png", picture(i))
+
+    class Signalling(Recorder):
+        def row(self, row: Row) -> None:
+            super().row(row)
+            if len(self.rows) == 2:
+                os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    outcome = run(denoiser, watcher=Signalling())
+    assert signal.getsignal(number) == before
+    assert outcome.exit_code == code and 2 <= len(outcome.rows) < 8
+    assert outputs() == [Path(row.output).name for row in outcome.rows]
+    statuses = resumed(denoiser)
+    assert list(statuses.values()).count("skipped") == len(outcome.rows) and len(outputs()) == 8
+
+
+def test_a_signal_during_the_last_image_changes_nothing(denoiser: Denoiser) -> None:
+    save("in/a.png", picture())
+
+    class Signalling(Watcher):
+        def tiles(self, done: int, total: int) -> None:
+            if done == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    assert run(denoiser, watcher=Signalling()).exit_code == 0
+
+
+class Inverting(Denoiser):
+    """Computes without threads, so that it can run in a forked process."""
+
+    def denoise(self, noisy: np.ndarray, *args: object, **options: object) -> Denoised:  # type: ignore[override]
+        return Denoised(255 - noisy, 25.0, 0.0)
+
+
+def fork_and_run(denoiser: Denoiser, wait: int, seconds: float) -> None:
+    """Resume the batch in another process and kill it `seconds` after `wait` newly finished images."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+
+        class Telling(Watcher):
+            def row(self, row: Row) -> None:
+                if row.status == "done":
+                    os.write(writing, b".")
+
+        run(denoiser, Settings(25.0, resume=True), watcher=Telling())
+        os._exit(0)
+    os.close(writing)
+    for _ in range(wait):
+        os.read(reading, 1)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(reading)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_runs_leave_whole_files_only_and_resume_to_the_clean_result(denoiser: Denoiser) -> None:
+    inverting = Inverting(denoiser.checkpoint, denoiser.backend)
+    for i in range(40):
+        save(f"in/{i:02d}.png", picture(i, (64, 64, 3)))
+    run(inverting, out="whole")
+    clean = {path.name: digest(path) for path in Path("whole").glob("*.png")}
+    chance = random.Random(3)
+    for kill in range(8):
+        fork_and_run(inverting, wait=1 + chance.randrange(3), seconds=chance.random() * 0.01)
+        for path in Path("out").glob("*.png"):
+            assert digest(path) == clean[path.name], f"kill {kill}: {path} is not whole"
+    Path("out/.0123abcd.tmp").touch()
+    times = {path.name: path.stat().st_mtime_ns for path in Path("out").glob("*.png")}
+    assert 8 <= len(times) < 40, "the kills came too early or too late to show anything"
+    statuses = resumed(inverting)
+    assert {path.name: digest(path) for path in Path("out").glob("*.png")} == clean
+    assert list(statuses.values()).count("skipped") == len(times)
+    assert all(Path("out", name).stat().st_mtime_ns == at for name, at in times.items())
+    assert not list(Path("out").glob(".*.tmp"))
+
+
+def test_rows_are_frozen_so_that_a_watcher_cannot_change_the_report() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Row("a", "b", "done").status = "failed"  # type: ignore[misc]

@@ -1,0 +1,354 @@
+"""The command line from outside: help, refusals, exit codes, and what is printed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+import pytest
+from tiny_model import save_tiny
+
+from denoise_se.app import cli
+from denoise_se.checkpoint import CHECKPOINTS
+from denoise_se.image_io import FORMATS
+
+SHIPPED = all(
+    Path(str(resources.files("denoise_se.checkpoints").joinpath(entry.file))).is_file() for entry in CHECKPOINTS.values()
+)
+needs_weights = pytest.mark.skipif(not SHIPPED, reason="the shipped weights are not there")
+COMMANDS = (["denoise"], ["train"], ["evaluate"], ["models"], ["noise"], ["noise", "estimate"])
+HEAVY = ("torch", "lightning", "gradio", "matplotlib", "scipy", "skimage", "pandas", "PIL", "tifffile", "cv2", "kornia")
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`denoise-se ARGUMENTS` in an empty folder and in this process: a traceback would be an exception here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["denoise-se", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+            raise SystemExit(0)
+        printed = capsys.readouterr()
+        code = caught.value.code
+        return Result(0 if code is None else int(code), printed.out, printed.err)
+
+    return call
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def save(name: str, seed: int = 0, shape: tuple[int, ...] = (20, 28, 3)) -> None:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8)).save(name)
+
+
+def loaded_after(code: str, cwd: Path) -> list[str]:
+    """Which of HEAVY a fresh interpreter holds after `code`."""
+    script = f"{code}\nimport sys\nprint('LOADED', *[m for m in {HEAVY!r} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=cwd, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()[-1].split()[1:]
+
+
+# --- help ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
+def test_help_is_there_for_every_command(run: Run, command: list[str]) -> None:
+    result = run(*command, "--help")
+    assert result.code == 0 and "Usage" in result.out
+    if command not in ([], ["models"], ["noise"]):
+        assert f"denoise-se {' '.join(command)} " in plain(result.out), "an example"
+
+
+def test_help_names_the_noise_models_and_formats_that_there_are(run: Run) -> None:
+    from denoise_se.noise import NOISE_MODELS, parse_noise_spec
+
+    specs = re.findall(r"[a-z-]+:[^ ,;|]*\d[^ ;|]*", cli.NOISE_HELP)
+    assert {spec.partition(":")[0] for spec in specs} == set(NOISE_MODELS)
+    for spec in specs:
+        parse_noise_spec(spec.rstrip(","))
+    text = " ".join(plain(run("denoise", "--help").out).replace("│", " ").split())
+    assert set(re.findall(r"\w+", text.partition("--format")[2].partition(".")[0])) >= {"same", *FORMATS}
+
+
+def test_options_are_those_of_the_contract(run: Run) -> None:
+    denoise = plain(run("denoise", "--help").out)
+    for option in (
+        "--output -o --model --sigma --strength --reference --report --recursive --format --resume --overwrite --tile "
+        "--device --backend --precision --workers --engine --max-pixels --quiet --json"
+    ).split():
+        assert option in denoise, option
+    train = plain(run("train", "--help").out)
+    for option in (
+        "--output -o --pairs --clean --noise --noisy --init --val-pairs --config --minutes --steps --patch --batch "
+        "--seed --resume"
+    ).split():
+        assert option in train, option
+
+
+def test_help_and_refusals_load_no_heavy_module(tmp_path: Path) -> None:
+    calls = [["--help"], *([*command, "--help"] for command in COMMANDS), ["denoise", "x", "-o", "y", "--sigma", "abc"]]
+    code = (
+        "import sys, io, contextlib\n"
+        "from denoise_se.app import cli\n"
+        f"for arguments in {calls!r}:\n"
+        "    sys.argv = ['denoise-se', *arguments]\n"
+        "    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
+        "        cli.main()\n"
+    )
+    assert loaded_after(code, tmp_path) == []
+
+
+def test_denoising_loads_neither_the_web_app_nor_the_trainer(tmp_path: Path, tiny: Path) -> None:
+    PIL.Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "a.png")
+    code = (
+        "import sys, contextlib\n"
+        "from denoise_se.app import cli\n"
+        f"sys.argv = ['denoise-se', 'denoise', 'a.png', '-o', 'out', '--model', {str(tiny)!r}]\n"
+        "with contextlib.suppress(SystemExit):\n"
+        "    cli.main()\n"
+    )
+    assert not {"lightning", "gradio", "matplotlib", "pandas", "kornia"} & set(loaded_after(code, tmp_path))
+    assert (tmp_path / "out" / "a.png").is_file()
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "mend"),
+    [
+        (["--sigma", "-3"], "from 0 to 255"),
+        (["--sigma", "abc"], "give auto or a number"),
+        (["--sigma", "300"], "from 0 to 255"),
+        (["--sigma", "nan"], "from 0 to 255"),
+        (["--strength", "7"], "from 0"),
+        (["--strength", "nan"], "from 0"),
+        (["--strength", "much"], "--strength"),
+        (["--tile", "5"], "at least 32"),
+        (["--tile", "abc"], "give auto, 0"),
+        (["--tile", "-64"], "give auto, 0"),
+        (["--tile", "9" * 5000], "give auto, 0"),
+        (["--model", "no-such-model"], "color, photo"),
+        (["--model", "weights.pth"], "best.safetensors"),
+        (["--reference", "missing"], "missing: no such file"),
+        (["--report", "r.exe"], ".csv, .json, .html"),
+        (["--report", "a.png"], ".csv, .json, .html"),
+        (["--engine", "ray"], "use local"),
+        (["--backend", "openvino"], "torch"),
+        (["--precision", "int8"], "fp32"),
+        (["--precision", "fp12"], "fp32"),
+        (["--device", "toaster"], "auto, cpu, cuda"),
+        (["--format", "gif"], "png, jpg"),
+        (["--workers", "0"], "--workers"),
+        (["--max-pixels", "0"], "--max-pixels"),
+        (["--resume", "--overwrite"], "exclude each other"),
+        (["--no-such-option"], "No such option"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_a_mistake_exits_2_names_the_mend_and_writes_nothing(
+    run: Run, tiny: Path, options: list[str], mend: str
+) -> None:
+    save("a.png")
+    model = [] if "--model" in options else ["--model", tiny]
+    result = run("denoise", "a.png", "-o", "out", *model, *options)
+    assert result.code == 2, result
+    assert mend in " ".join(plain(result.err).replace("│", " ").split()), result.err
+    assert "Traceback" not in result.err and result.out == "" and not Path("out").exists()
+
+
+def test_an_input_or_output_that_is_not_given_or_not_there_is_refused(run: Run, tiny: Path) -> None:
+    save("a.png")
+    for arguments, part in (
+        (["a.png"], "-o"),
+        (["-o", "out"], "INPUT"),
+        (["gone.png", "-o", "out", "--model", tiny], "gone.png: no such file"),
+        (["a.png", "-o", "a.png", "--model", tiny, "--overwrite"], "another -o"),
+    ):
+        result = run("denoise", *arguments)
+        assert result.code == 2 and part in plain(result.err), result
+
+
+def test_a_gpu_that_is_not_there_is_refused(run: Run, tiny: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    save("a.png")
+    result = run("denoise", "a.png", "-o", "out", "--model", tiny, "--device", "cuda")
+    assert result.code == 2 and "--device cpu" in result.err and not Path("out").exists()
+
+
+def test_a_report_never_replaces_an_input_or_an_output(run: Run, tiny: Path) -> None:
+    Path("table.csv").write_bytes(b"1,2\n")
+    for arguments in (["table.csv", "-o", "out", "--report", "./table.csv"], ["table.csv", "-o", "o", "--report", "o/table.csv"]):
+        result = run("denoise", *arguments, "--model", tiny)
+        assert result.code == 2 and "another name" in result.err
+    assert Path("table.csv").read_bytes() == b"1,2\n"
+
+
+# --- what is printed -------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_denoised_reported_and_refused_the_second_time(run: Run, tiny: Path) -> None:
+    save("in/a.png")
+    save("in/b.png", 1)
+    save("ref/a.png", 2)
+    first = run("denoise", "in", "-o", "out", "--model", tiny, "--reference", "ref", "--report", "deep/r.csv")
+    assert first.code == 0 and "a.png" in first.out and "1 of 2 inputs have no reference" in first.err
+    with Path("deep/r.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["done", "done"] and rows[0]["psnr"] and not rows[1]["psnr"]
+    again = run("denoise", "in", "-o", "out", "--model", tiny)
+    assert again.code == 2 and "--resume" in again.err and "--overwrite" in again.err
+    assert "skipped" in run("denoise", "in", "-o", "out", "--model", tiny, "--resume").out.replace("done", "")
+    assert "skipped" not in run("denoise", "in", "-o", "out", "--model", tiny, "--overwrite").out
+
+
+def test_one_bad_file_gives_exit_code_1_and_its_name_on_stderr(run: Run, tiny: Path) -> None:
+    save("in/a.png")
+    Path("in/bad.png").write_bytes(b"text")
+    result = run("denoise", "in", "-o", "out", "--model", tiny, "--quiet")
+    assert result.code == 1 and result.out == ""
+    assert "in/bad.png: failed: " in result.err and "1 of 2" in result.err and Path("out/a.png").exists()
+
+
+def test_quiet_prints_nothing_when_all_is_well(run: Run, tiny: Path) -> None:
+    save("a.png")
+    assert run("denoise", "a.png", "-o", "out", "--model", tiny, "--quiet") == Result(0, "", "")
+
+
+def test_json_gives_one_strict_line_per_image(run: Run, tiny: Path) -> None:
+    save("in/é 画像.png")
+    Path("ref").mkdir()
+    Path("ref/é 画像.png").write_bytes(Path("in/é 画像.png").read_bytes())
+    Path("in/bad.png").write_bytes(b"text")
+    result = run("denoise", "in", "-o", "out", "--model", tiny, "--json", "--strength", "0", "--reference", "ref")
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in result.out.splitlines()]
+    assert result.code == 1 and [row["status"] for row in rows] == ["failed", "done"]
+    assert rows[1]["input"] == "in/é 画像.png" and rows[1]["psnr"] == "inf"
+
+
+@pytest.mark.parametrize("name", ["[red]x.png", "[", "a]b[bold].png", ":smile:.png", "é 画像.png"])
+def test_names_are_printed_letter_for_letter(run: Run, tiny: Path, name: str) -> None:
+    name = name if name.endswith(".png") else f"{name}/[x].png"
+    save(f"in/{name}")
+    Path(f"in/{name}.bad.png").write_bytes(b"text")
+    result = run("denoise", "in", "-o", "out", "--model", tiny, "--recursive")
+    assert result.code == 1
+    assert f"in/{name}.bad.png: failed: " in result.err and Path(name).name in result.out
+
+
+def test_a_name_that_is_no_text_is_printed_as_far_as_it_goes(tmp_path: Path, tiny: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    try:
+        (folder / "caf\udce9.png").write_bytes(b"text")
+    except OSError:
+        pytest.skip("this file system takes text only")
+    command = [sys.executable, "-m", "denoise_se.app", "denoise", "in", "-o", "out", "--model", tiny, "--report", "r.json"]
+    result = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, check=False)
+    assert result.returncode == 1 and b"Traceback" not in result.stderr and b"caf\\udce9.png" in result.stderr
+    assert json.loads(result.stdout)["input"] == "in/caf\udce9.png"
+    assert json.loads((tmp_path / "r.json").read_text())["rows"][0]["status"] == "failed"
+
+
+def test_noise_of_files_is_estimated_and_bad_ones_are_named(run: Run) -> None:
+    rng = np.random.default_rng(0)
+    flat = np.clip(rng.normal(128, 10, (128, 128)), 0, 255).astype(np.uint8)
+    PIL.Image.fromarray(flat).save("[b]flat.png")
+    Path("bad.png").write_bytes(b"text")
+    result = run("noise", "estimate", "[b]flat.png", "bad.png")
+    assert result.code == 1 and "bad.png" in result.err
+    row = next(line for line in result.out.splitlines() if "[b]flat.png" in line)
+    assert float(row.split("│")[2]) == pytest.approx(10, abs=1)
+
+
+# --- training's refusals ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mend"),
+    [
+        ([], "either --pairs"),
+        (["--pairs", "n", "c", "--clean", "c"], "either --pairs"),
+        (["--clean", "c"], "--noise gaussian"),
+        (["--noisy", "n"], "use --pairs or --clean"),
+        (["--pairs", "n", "c", "--noise", "gaussian:5"], "--noise goes with --clean"),
+        (["--clean", "c", "--noise", "gauss:5"], "one of gaussian"),
+        (["--clean", "c", "--noise", "gaussian:5", "--init", "nothing"], "no such checkpoint"),
+        (["--clean", "c", "--noise", "gaussian:5", "--init", "x.ckpt"], "best.safetensors"),
+        (["--clean", "c", "--noise", "gaussian:5", "--init", "none", "--config", "gone.yaml"], "gone.yaml"),
+        (["--clean", "c", "--noise", "gaussian:5", "--init", "none", "--config", "list.yaml"], "no mapping"),
+        (["--clean", "c", "--noise", "gaussian:5", "--init", "none", "--config", "broken.yaml"], "YAML"),
+        (["--clean", "c", "--noise", "gaussian:5", "--init", "none", "--config", "rate.yaml"], "0.001"),
+        (["--clean", "c", "--noise", "gaussian:5", "--init", "none", "--config", "field.yaml"], "wdths"),
+        (["--clean", "c", "--init", "none", "--config", "noise.yaml"], "no noise model"),
+        (["--clean", "gone", "--noise", "gaussian:5", "--init", "none"], "gone: no such folder"),
+        (["--clean", "c", "--noise", "gaussian:5", "--init", "none"], "holds no image"),
+        (["--clean", "c", "--noise", "gaussian:5", "--init", "none", "--minutes", "0"], "--steps or --minutes"),
+        (["--clean", "c", "--noise", "gaussian:5", "--init", "none", "--patch", "2"], "--patch"),
+        (["--clean", "c", "--noise", "gaussian:5", "--steps", "many"], "--steps"),
+    ],
+)
+def test_training_that_cannot_start_exits_2_and_makes_no_folder(run: Run, arguments: list[str], mend: str) -> None:
+    Path("c").mkdir()
+    for name, text in (
+        ("list", "[1, 2]"),
+        ("broken", "a: [1"),
+        ("rate", "learning_rate: 1e-3"),
+        ("field", "network: {wdths: [4]}"),
+        ("noise", "noise: [5]"),
+    ):
+        Path(f"{name}.yaml").write_text(text)
+    result = run("train", "-o", "run", *arguments)
+    assert result.code == 2 and mend in " ".join(plain(result.err).replace("│", " ").split()), result
+    assert not Path("run").exists()
+
+
+# --- the shipped weights ---------------------------------------------------------------------------------------------
+
+
+@needs_weights
+def test_auto_takes_photo_for_colour_and_gray_for_grey(run: Run) -> None:
+    save("in/colour.png")
+    save("in/grey.png", shape=(20, 28))
+    assert run("denoise", "in", "-o", "out", "--report", "r.csv").code == 0
+    with Path("r.csv").open(newline="") as file:
+        assert [row["model"] for row in csv.DictReader(file)] == ["photo", "gray"]
+
+
+@needs_weights
+def test_the_catalogue_lists_every_model(run: Run) -> None:
+    result = run("models")
+    assert result.code == 0 and all(name in result.out for name in CHECKPOINTS)

@@ -1,0 +1,186 @@
+"""Training data: matching, refusing, splitting and cropping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from denoise_se.datasets import (
+    VALIDATION_SIDE,
+    Consecutive,
+    Pair,
+    PairedFiles,
+    Patches,
+    TrainingData,
+    WholeImages,
+    image_files,
+    load_pairs,
+    load_pixels,
+    match_pairs,
+    refuse_shared_images,
+    split_validation,
+    to_unit,
+)
+from denoise_se.errors import DatasetError
+
+
+def save(path: Path, shape: tuple[int, ...] = (32, 40, 3), dtype: type = np.uint8, seed: int = 0) -> np.ndarray:
+    pixels = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape, dtype=dtype)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), pixels)
+    return pixels
+
+
+def pair(name: str, seed: int, shape: tuple[int, int, int] = (3, 32, 40), noisy: bool = True) -> Pair:
+    random = torch.Generator().manual_seed(seed)
+    clean, other = (torch.randint(0, 256, shape, generator=random, dtype=torch.uint8) for _ in range(2))
+    return Pair(name, other if noisy else None, clean)
+
+
+def test_images_are_found_below_a_folder_without_hidden_ones(tmp_path: Path) -> None:
+    for name in ("b.png", "x/a.PNG", "x/._a.png", ".cache/c.png", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert [path.relative_to(tmp_path).as_posix() for path in image_files(tmp_path)] == ["b.png", "x/a.PNG"]
+    with pytest.raises(DatasetError, match="no such folder"):
+        image_files(tmp_path / "gone")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"empty: holds no image \(.*\.png"):
+        image_files(tmp_path / "empty")
+
+
+def test_pairs_share_relative_path_and_stem(tmp_path: Path) -> None:
+    for name in ("n/a.jpg", "n/x/a.png", "n/alone.png", "n/two.png", "n/two.jpg"):
+        save(tmp_path / name)
+    for name in ("c/a.png", "c/x/a.png", "c/two.png", "c/lonely.png"):
+        save(tmp_path / name)
+    matched, problems = match_pairs(tmp_path / "n", tmp_path / "c")
+    assert [(noisy.name, clean.relative_to(tmp_path).as_posix()) for noisy, clean in matched] == [
+        ("a.jpg", "c/a.png"),
+        ("two.jpg", "c/two.png"),
+        ("a.png", "c/x/a.png"),
+    ]
+    assert len(problems) == 3
+    assert any("alone.png" in line and "no partner" in line for line in problems)
+    assert any("lonely.png" in line and "no partner" in line for line in problems)
+    assert any("two.png" in line and "same stem" in line for line in problems)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_pixels_become_the_channels_of_the_network(tmp_path: Path, dtype: type) -> None:
+    bgr = save(tmp_path / "rgb.png", dtype=dtype)
+    rgb = bgr[..., ::-1].transpose(2, 0, 1)
+    loaded = load_pixels(tmp_path / "rgb.png", 3)
+    assert loaded.dtype == (torch.uint8 if dtype is np.uint8 else torch.uint16)
+    assert np.array_equal(loaded.numpy(), rgb)
+    luma = 0.299 * rgb[0].astype(float) + 0.587 * rgb[1] + 0.114 * rgb[2]
+    assert np.abs(load_pixels(tmp_path / "rgb.png", 1).numpy().astype(float) - luma).max() <= 0.51
+    grey = save(tmp_path / "grey.png", (32, 40), dtype)
+    assert np.array_equal(load_pixels(tmp_path / "grey.png", 3).numpy(), np.stack([grey] * 3))
+
+
+def test_integers_are_scaled_by_their_full_range() -> None:
+    assert to_unit(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])
+    assert to_unit(torch.tensor([0, 13107, 65535], dtype=torch.uint16)).tolist() == pytest.approx([0, 0.2, 1])
+
+
+def test_every_problem_of_a_paired_set_is_listed_at_once(tmp_path: Path) -> None:
+    for name in ("ok", "alone", "size", "small"):
+        save(tmp_path / "n" / f"{name}.png", (10, 40, 3) if name == "small" else (32, 40, 3))
+    save(tmp_path / "c" / "ok.png")
+    save(tmp_path / "c" / "size.png", (16, 40, 3))
+    save(tmp_path / "c" / "small.png", (10, 40, 3))
+    save(tmp_path / "c" / "broken.png")
+    (tmp_path / "n" / "broken.png").write_bytes(b"x")
+    with pytest.raises(DatasetError) as caught:
+        load_pairs(PairedFiles(tmp_path / "n", tmp_path / "c"), 3, 16)
+    assert len(caught.value.problems) == 4
+    for part in ("alone.png: no partner", "size.png: is 40x32", "40x16", "broken.png: ", "small.png: is 40x10"):
+        assert part in str(caught.value), part
+    assert "ok.png" not in str(caught.value)
+
+
+def test_clean_images_that_are_too_small_are_left_out_while_others_remain(tmp_path: Path) -> None:
+    save(tmp_path / "small.png", (10, 40, 3))
+    with pytest.raises(DatasetError, match=r"small\.png: is 40x10, smaller than 16"):
+        load_pairs(PairedFiles(None, tmp_path), 3, 16)
+    save(tmp_path / "smaller than 16 pixels.png", (16, 16, 3))
+    (loaded,) = load_pairs(PairedFiles(None, tmp_path), 3, 16)
+    assert loaded.name == "smaller than 16 pixels" and loaded.noisy is None and loaded.clean.shape == (3, 16, 16)
+
+
+def test_the_split_is_by_name_whole_and_of_a_tenth() -> None:
+    pairs = [pair(f"{i}", i) for i in range(40)]
+    train, validation = split_validation(pairs)
+    assert len(validation) == 4 and len(train) == 36
+    assert {p.name for p in train} | {p.name for p in validation} == {p.name for p in pairs}
+    again = split_validation(pairs[::-1])
+    assert [p.name for p in again[1]] == [p.name for p in validation]
+    assert [len(part) for part in split_validation(pairs[:2])] == [1, 1]
+    assert len(split_validation([pair(f"{i}", 0) for i in range(400)])[1]) == 16
+    with pytest.raises(DatasetError, match="--val-pairs"):
+        split_validation(pairs[:1])
+
+
+def test_a_picture_on_both_sides_is_refused_by_name() -> None:
+    train = [pair("a", 1), pair("b", 2)]
+    refuse_shared_images(train, [pair("a", 3)])
+    with pytest.raises(DatasetError, match="copy of b: the same picture as b"):
+        refuse_shared_images(train, [pair("fine", 4), Pair("copy of b", None, train[1].clean.clone())])
+    refuse_shared_images(train, [Pair("reshaped", None, train[1].clean.reshape(3, 40, 32))])
+
+
+def test_a_patch_is_a_function_of_seed_and_index_alone() -> None:
+    pairs = [pair("a", 1), pair("b", 2, (3, 64, 48))]
+    patches = Patches(pairs, 16, seed=7)
+    first = [patches[i] for i in (0, 5, 1000)]
+    other = Patches(pairs, 16, seed=7)
+    for index, (noisy, clean) in zip((1000, 5, 0), first[::-1], strict=True):
+        assert torch.equal(other[index][0], noisy) and torch.equal(other[index][1], clean)
+    assert not all(torch.equal(Patches(pairs, 16, seed=8)[i][1], patches[i][1]) for i in range(4))
+    assert len({patches[i][1].numpy().tobytes() for i in range(50)}) > 45
+
+
+def test_patches_come_from_the_same_place_of_both_images_and_reach_every_corner() -> None:
+    height, width, patch = 5, 6, 4
+    where = torch.arange(height * width, dtype=torch.uint8).reshape(1, height, width)
+    patches = Patches([Pair("a", where + 100, where)], patch, seed=0)
+    corners = set()
+    for index in range(200):
+        noisy, clean = patches[index]
+        assert torch.equal(noisy, clean + 100) and clean.shape == (1, patch, patch)
+        corners.add(int(clean[0, 0, 0]))
+    assert corners == {row * width + column for row in range(2) for column in range(3)}
+    noisy, clean = Patches([Pair("a", None, where)], patch, seed=0)[3]
+    assert torch.equal(noisy, clean)
+
+
+def test_images_are_drawn_in_proportion_to_their_area() -> None:
+    small, large = torch.zeros(1, 16, 16, dtype=torch.uint8), torch.ones(1, 32, 24, dtype=torch.uint8)
+    patches = Patches([Pair("s", None, small), Pair("l", None, large)], 8, seed=0)
+    share = np.mean([float(patches[i][1].max()) for i in range(1000)])
+    assert share == pytest.approx(0.75, abs=0.05)
+
+
+@pytest.mark.parametrize("first_step", [0, 3])
+def test_the_loader_goes_on_from_a_step(first_step: int) -> None:
+    data = TrainingData([pair("a", 1)], [], patch=16, batch=4, seed=7)
+    noisy, clean = next(iter(data.patches(first_step)))
+    patches = Patches([pair("a", 1)], 16, seed=7)
+    for slot in range(4):
+        assert torch.equal(noisy[slot], patches[4 * first_step + slot][0])
+        assert torch.equal(clean[slot], patches[4 * first_step + slot][1])
+    indices = iter(Consecutive(5))
+    assert [next(indices) for _ in range(3)] == [5, 6, 7]
+
+
+def test_validation_images_are_cut_to_their_centre() -> None:
+    size = VALIDATION_SIDE + 10
+    large = torch.randint(0, 256, (1, size, 30), dtype=torch.uint8)
+    (noisy, clean), (small, _) = (WholeImages([Pair("l", None, large), pair("s", 1)])[i] for i in range(2))
+    assert torch.equal(clean, large[:, 5 : 5 + VALIDATION_SIDE]) and torch.equal(noisy, clean)
+    assert torch.equal(small, pair("s", 1).noisy)  # type: ignore[arg-type]

@@ -1,0 +1,154 @@
+"""The table, CSV, JSON and HTML of a batch."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from denoise_se.errors import ImageError, UsageError
+from denoise_se.report import COLUMNS, Row, as_csv, as_html, as_json, as_table, check_report, means, write_report
+
+DONE = Row("in/a.png", "out/a.png", "done", "", 8, 6, 3, 8, "color", 25.0, 0.5, 20.0, 30.0, 0.5, 0.9)
+SAME = replace(DONE, input="in/same.png", psnr_noisy=math.inf, psnr=math.inf, ssim_noisy=1.0, ssim=1.0)
+SMALL = replace(DONE, input="in/small.png", psnr=34.0, psnr_noisy=24.0, ssim=None, ssim_noisy=None)
+FAILED = Row("in/bad, \"one\".png", "out/bad.png", "failed", "is cut short\nafter 3 rows")
+ROWS = (DONE, SAME, SMALL, FAILED)
+MARKUP = Row("in/[red]x[bold].png", "out/[/nothing] :smile: <b>&.png", "failed", "<script>alert(1)</script> 画像")
+
+
+def printed(rows: tuple[Row, ...]) -> str:
+    text = io.StringIO()
+    Console(file=text, width=160, markup=False, emoji=False).print(as_table(rows))
+    return text.getvalue()
+
+
+def test_the_csv_has_the_columns_of_the_contract_in_order() -> None:
+    contract = (
+        "input,output,status,error,width,height,channels,bit_depth,model,sigma,seconds,psnr_noisy,psnr,ssim_noisy,ssim"
+    )
+    assert as_csv(ROWS).splitlines()[0] == contract
+    assert ",".join(COLUMNS) == contract
+
+
+def test_the_csv_reads_back_with_commas_quotes_and_line_breaks() -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv(ROWS), newline="")))
+    assert [row["input"] for row in rows] == [row.input for row in ROWS]
+    assert rows[3]["error"] == FAILED.error and rows[3]["width"] == "" and rows[3]["psnr"] == ""
+    assert float(rows[0]["psnr"]) == 30.0 and rows[1]["psnr"] == "inf" and rows[2]["ssim"] == ""
+
+
+def test_means_leave_out_what_is_infinite_or_missing() -> None:
+    assert means(ROWS) == {"psnr_noisy": 22.0, "psnr": 32.0, "ssim_noisy": 0.75, "ssim": 0.95}
+    assert means((FAILED,)) == dict.fromkeys(("psnr_noisy", "psnr", "ssim_noisy", "ssim"))
+
+
+def test_the_json_is_strict_and_spells_infinity() -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    read = json.loads(as_json(ROWS), parse_constant=refuse)
+    assert [row["psnr"] for row in read["rows"]] == [30.0, "inf", 34.0, None]
+    assert list(read["rows"][0]) == list(COLUMNS)
+    assert read["means"]["psnr"] == 32.0
+
+
+class Cells(html.parser.HTMLParser):
+    """Collects the text of all table cells and the names of all tags."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells: list[str] = []
+        self.tags: list[str] = []
+        self.inside = False
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+            self.inside = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.cells[-1] += data
+
+
+def test_the_html_shows_every_row_escaped_and_loads_nothing() -> None:
+    page = as_html((*ROWS, MARKUP))
+    cells = Cells()
+    cells.feed(page)
+    for text in (MARKUP.input, MARKUP.output, MARKUP.error, FAILED.error, "inf", "32.00", "0.9500"):
+        assert text in cells.cells, text
+    assert cells.tags.count("script") == 1 and "http" not in page and " src=" not in page
+    assert "3 done, 0 skipped, 2 failed" in page
+
+
+def test_the_terminal_table_shows_names_letter_for_letter() -> None:
+    text = printed((MARKUP, replace(DONE, input="in/画像 1.png")))
+    assert "[red]x[bold].png" in text and "画像 1.png" in text
+
+
+def test_the_terminal_table_puts_failures_first_and_stops_after_twenty() -> None:
+    lines = printed((*(replace(DONE, input=f"{i:02d}.png") for i in range(24)), FAILED)).splitlines()
+    first = next(line for line in lines if ".png" in line)
+    assert "bad" in first
+    text = "\n".join(lines)
+    assert "18.png" in text and "19.png" not in text and "and 5 more" in text
+    assert "30.00" in next(line for line in lines if "mean" in line)
+
+
+def test_the_terminal_table_says_where_a_metric_does_not_apply() -> None:
+    line = next(line for line in printed(ROWS).splitlines() if "small.png" in line)
+    assert line.count("n/a") == 2
+    assert "psnr" not in printed((FAILED,))
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.JSON", "deep/er/r.html"])
+def test_a_report_is_written_whole_and_replaces_the_old_one(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    check_report(path)
+    for rows in (ROWS, (DONE,)):
+        write_report(path, rows)
+    assert "bad" not in path.read_text() and "a.png" in path.read_text()
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.json", "r.html"])
+def test_names_that_are_no_text_do_not_cost_the_report(tmp_path: Path, name: str) -> None:
+    write_report(tmp_path / name, [replace(DONE, input="caf\udce9.png")])
+    text = (tmp_path / name).read_text(encoding="utf-8")
+    assert "caf\\udce9.png" in text
+    if name == "r.json":
+        assert json.loads(text)["rows"][0]["input"] == "caf\udce9.png"
+
+
+def test_report_names_that_cannot_be_written_are_refused_before_work(tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    check_report(None)
+    for name, part in (("r.exe", ".csv, .json, .html"), ("folder.csv", "folder"), ("file/r.csv", "file stands")):
+        with pytest.raises(UsageError, match=part) as caught:
+            check_report(tmp_path / name)
+        assert name in str(caught.value)
+
+
+def test_a_report_that_cannot_be_written_names_the_file_and_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ImageError, match=r"r\.csv: .*No space left"):
+        write_report(tmp_path / "r.csv", ROWS)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,73 @@
+"""Tiles cover the image once and lie on the network's grid; gates are pooled over windows that the size alone fixes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from denoise_se.tiling import SAMPLE_COUNT, SAMPLE_SIDE, WHOLE_PIXELS, Span, squeeze_windows, tile_grid
+
+sides = st.integers(1, 90)
+
+
+@settings(max_examples=80, deadline=None)
+@given(sides, sides, st.integers(0, 60), st.integers(0, 40), st.sampled_from([1, 2, 4, 6, 8]))
+def test_cores_cover_the_image_once_and_windows_hold_the_halo(height, width, tile, halo, multiple):
+    covered = np.zeros((height, width), int)
+    for piece in tile_grid(height, width, tile, halo, multiple):
+        covered[tuple(span.slice for span in piece.core)] += 1
+        for core, window, size in zip(piece.core, piece.window, (height, width), strict=True):
+            assert 0 <= window.start <= core.start < core.stop <= window.stop <= size
+            assert window.start == 0 or window.start <= core.start - halo
+            assert window.stop == size or window.stop >= core.stop + halo
+            assert window.start % multiple == core.start % multiple == 0
+            assert window.stop == size or window.stop % multiple == 0
+            inner = core.within(window)
+            assert (inner.start, inner.stop) == (core.start - window.start, core.stop - window.start)
+            if tile:
+                assert core.stop - core.start <= tile + multiple - 1
+    assert (covered == 1).all()
+
+
+def test_tiles_follow_each_other_row_by_row():
+    grid = tile_grid(20, 40, 16, 3, 4)
+    assert [(t.core[0].start, t.core[1].start) for t in grid] == [(0, 0), (0, 16), (0, 32), (16, 0), (16, 16), (16, 32)]
+    assert grid[1].window == (Span(0, 20), Span(12, 36))
+
+
+def test_a_tile_of_zero_is_the_whole_image():
+    (tile,) = tile_grid(33, 70, 0, 24, 8)
+    assert tile.core == tile.window == (Span(0, 33), Span(0, 70))
+
+
+@given(st.integers(1, 1024), st.integers(1, 1024), st.sampled_from([1, 2, 8]))
+def test_gates_of_a_small_image_are_pooled_over_all_of_it(height, width, multiple):
+    assert squeeze_windows(height, width, multiple) == [(Span(0, height), Span(0, width))]
+
+
+@given(
+    st.tuples(st.integers(1, 20_000), st.integers(1, 20_000)).filter(lambda s: s[0] * s[1] > WHOLE_PIXELS)
+    | st.tuples(st.integers(1, 9), st.integers(WHOLE_PIXELS + 1, 4 * WHOLE_PIXELS)),
+    st.sampled_from([1, 4, 8]),
+    st.booleans(),
+)
+def test_gates_of_a_large_image_are_pooled_over_equal_windows_within_it(size, multiple, transposed):
+    height, width = size[::-1] if transposed else size
+    windows = squeeze_windows(height, width, multiple)
+    assert 1 <= len(windows) <= SAMPLE_COUNT and len(set(windows)) == len(windows)
+    for row, column in windows:
+        assert (row.stop - row.start, column.stop - column.start) == (min(height, SAMPLE_SIDE), min(width, SAMPLE_SIDE))
+        assert row.start >= 0 and row.stop <= height and column.start >= 0 and column.stop <= width
+        assert row.start % multiple == column.start % multiple == 0
+
+
+@pytest.mark.parametrize(("size", "grid"), [((4000, 4000), (4, 4)), ((200, 30_000), (1, 16)), ((30_000, 200), (16, 1))])
+def test_the_samples_are_spread_over_the_image(size, grid):
+    windows = squeeze_windows(*size, 8)
+    for axis in (0, 1):
+        starts = sorted({window[axis].start for window in windows})
+        assert len(starts) == grid[axis]
+        assert len(set(np.diff(starts))) <= 2  # rounding to the grid apart, all equal
+        assert abs(starts[0] - (size[axis] - starts[-1] - SAMPLE_SIDE)) <= 16
