@@ -136,7 +136,7 @@ def load_pairs(files: PairedFiles, channels: int, minimum: int) -> list[Pair]:
     sound = [(path, item) for (_, path), item in zip(names, loaded, strict=True) if isinstance(item, Pair)]
     pairs = [pair for _, pair in sound if min(pair.clean.shape[1:]) >= minimum]
     too_small = [
-        f"{path}: is {pair.clean.shape[2]}x{pair.clean.shape[1]}, smaller than {minimum} pixels"
+        f"{path}: is {pair.clean.shape[2]}x{pair.clean.shape[1]}, smaller than {minimum} pixels; take a smaller --patch"
         for path, pair in sound
         if min(pair.clean.shape[1:]) < minimum
     ]

@@ -6,8 +6,10 @@ import csv
 import io
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
@@ -58,7 +60,6 @@ class RunFolder(Callback):
         self.best_psnr = float("-inf")
         self.loader_rate = 0.0
         self.signal: int | None = None
-        self._handlers: dict[int, Any] = {}
         self._losses: list[float] = []
         self._mark = (0, 0.0)
         self._saved = time.monotonic()
@@ -82,23 +83,28 @@ class RunFolder(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.best_psnr = state_dict["rows"], state_dict["best_psnr"]
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Turns SIGINT and SIGTERM into a wish to stop after the current step; a second one stops at once."""
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._listen()
+        try:
+            yield
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    def _listen(self) -> None:
+        if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._handlers[number] = signal.signal(number, self._stop)
+                signal.signal(number, self._stop)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning puts its own SIGTERM handler in place after setup; a stop must end with a checkpoint, not an error
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
+        self._listen()  # Lightning may have put its own SIGTERM handler in place; a stop must end with a checkpoint
         self._mark = (trainer.global_step, time.monotonic())
         if not self.last.exists():
             self.save_last(trainer)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:

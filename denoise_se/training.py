@@ -350,9 +350,10 @@ def fit(
     )
     run.loader_rate = measure_loader(module)
     try:
-        if not resume:
-            trainer.validate(task, datamodule=module, verbose=False)
-        trainer.fit(task, datamodule=module, ckpt_path=run.last if resume else None, weights_only=True)
+        with run.listening():
+            if not resume:
+                trainer.validate(task, datamodule=module, verbose=False)
+            trainer.fit(task, datamodule=module, ckpt_path=run.last if resume else None, weights_only=True)
     except torch.OutOfMemoryError as error:
         raise memory_error(config) from error
     except RuntimeError as error:

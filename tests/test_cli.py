@@ -12,17 +12,19 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import PIL.Image
 import pytest
+from denoise_se.app import cli
 from tiny_model import save_tiny
 
-from denoise_se.app import cli
-from denoise_se.checkpoint import CHECKPOINTS
+from denoise_se.checkpoint import CHECKPOINTS, load_checkpoint
 from denoise_se.image_io import FORMATS
 
 SHIPPED = all(
-    Path(str(resources.files("denoise_se.checkpoints").joinpath(entry.file))).is_file() for entry in CHECKPOINTS.values()
+    Path(str(resources.files("denoise_se.checkpoints").joinpath(entry.file))).is_file()
+    for entry in CHECKPOINTS.values()
 )
 needs_weights = pytest.mark.skipif(not SHIPPED, reason="the shipped weights are not there")
 COMMANDS = (["denoise"], ["train"], ["evaluate"], ["models"], ["noise"], ["noise", "estimate"])
@@ -100,19 +102,16 @@ def test_help_names_the_noise_models_and_formats_that_there_are(run: Run) -> Non
     assert set(re.findall(r"\w+", text.partition("--format")[2].partition(".")[0])) >= {"same", *FORMATS}
 
 
-def test_options_are_those_of_the_contract(run: Run) -> None:
-    denoise = plain(run("denoise", "--help").out)
-    for option in (
-        "--output -o --model --sigma --strength --reference --report --recursive --format --resume --overwrite --tile "
-        "--device --backend --precision --workers --engine --max-pixels --quiet --json"
-    ).split():
-        assert option in denoise, option
-    train = plain(run("train", "--help").out)
-    for option in (
-        "--output -o --pairs --clean --noise --noisy --init --val-pairs --config --minutes --steps --patch --batch "
-        "--seed --resume"
-    ).split():
-        assert option in train, option
+DENOISE_OPTIONS = """--output -o --model --sigma --strength --reference --report --recursive --format --resume
+--overwrite --tile --device --backend --precision --workers --engine --max-pixels --quiet --json"""
+TRAIN_OPTIONS = """--output -o --pairs --clean --noise --noisy --init --val-pairs --config --minutes --steps --patch
+--batch --seed --resume"""
+
+
+@pytest.mark.parametrize(("command", "options"), [("denoise", DENOISE_OPTIONS), ("train", TRAIN_OPTIONS)])
+def test_options_are_those_of_the_contract(run: Run, command: str, options: str) -> None:
+    text = plain(run(command, "--help").out)
+    assert [option for option in options.split() if option not in text] == []
 
 
 def test_help_and_refusals_load_no_heavy_module(tmp_path: Path) -> None:
@@ -128,6 +127,7 @@ def test_help_and_refusals_load_no_heavy_module(tmp_path: Path) -> None:
     assert loaded_after(code, tmp_path) == []
 
 
+@pytest.mark.slow
 def test_denoising_loads_neither_the_web_app_nor_the_trainer(tmp_path: Path, tiny: Path) -> None:
     PIL.Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "a.png")
     code = (
@@ -211,7 +211,10 @@ def test_a_gpu_that_is_not_there_is_refused(run: Run, tiny: Path) -> None:
 
 def test_a_report_never_replaces_an_input_or_an_output(run: Run, tiny: Path) -> None:
     Path("table.csv").write_bytes(b"1,2\n")
-    for arguments in (["table.csv", "-o", "out", "--report", "./table.csv"], ["table.csv", "-o", "o", "--report", "o/table.csv"]):
+    for arguments in (
+        ["table.csv", "-o", "out", "--report", "./table.csv"],
+        ["table.csv", "-o", "o", "--report", "o/table.csv"],
+    ):
         result = run("denoise", *arguments, "--model", tiny)
         assert result.code == 2 and "another name" in result.err
     assert Path("table.csv").read_bytes() == b"1,2\n"
@@ -269,6 +272,7 @@ def test_names_are_printed_letter_for_letter(run: Run, tiny: Path, name: str) ->
     assert f"in/{name}.bad.png: failed: " in result.err and Path(name).name in result.out
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_text_is_printed_as_far_as_it_goes(tmp_path: Path, tiny: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -276,7 +280,19 @@ def test_a_name_that_is_no_text_is_printed_as_far_as_it_goes(tmp_path: Path, tin
         (folder / "caf\udce9.png").write_bytes(b"text")
     except OSError:
         pytest.skip("this file system takes text only")
-    command = [sys.executable, "-m", "denoise_se.app", "denoise", "in", "-o", "out", "--model", tiny, "--report", "r.json"]
+    command = [
+        sys.executable,
+        "-m",
+        "denoise_se.app",
+        "denoise",
+        "in",
+        "-o",
+        "out",
+        "--model",
+        tiny,
+        "--report",
+        "r.json",
+    ]
     result = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, check=False)
     assert result.returncode == 1 and b"Traceback" not in result.stderr and b"caf\\udce9.png" in result.stderr
     assert json.loads(result.stdout)["input"] == "in/caf\udce9.png"
@@ -333,6 +349,50 @@ def test_training_that_cannot_start_exits_2_and_makes_no_folder(run: Run, argume
         Path(f"{name}.yaml").write_text(text)
     result = run("train", "-o", "run", *arguments)
     assert result.code == 2 and mend in " ".join(plain(result.err).replace("│", " ").split()), result
+    assert not Path("run").exists()
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def deep_pairs(noisy: str, clean: str, seeds: range) -> None:
+    """16-bit grey pictures with noise, as PNG."""
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        picture = cv2.resize(rng.uniform(1e4, 5e4, (4, 4)), (32, 32))
+        for folder, values in ((clean, picture), (noisy, picture + rng.normal(0, 4000, picture.shape))):
+            Path(folder).mkdir(exist_ok=True)
+            cv2.imwrite(f"{folder}/{seed}.png", np.clip(values, 0, 65535).astype(np.uint16))
+
+
+def test_pairs_of_16_bit_grey_files_train_a_colour_network_that_denoise_takes(run: Run, tiny: Path) -> None:
+    deep_pairs("n", "c", range(3))
+    deep_pairs("vn", "vc", range(3, 5))
+    Path("recipe.yaml").write_text("{validations: 1, warmup_steps: 1, steps: 99, batch: 2}")
+    arguments = ["--pairs", "n", "c", "--val-pairs", "vn", "vc", "--init", tiny, "--config", "recipe.yaml"]
+    result = run("train", "-o", "[red]run", *arguments, "--steps", 3, "--patch", 16, "--seed", 5)
+    assert result.code == 0, result.err
+    best = Path("[red]run/best.safetensors")
+    assert f"wrote {best}" in result.err and "3 images for training, 2 for validation" in result.err
+    recipe = load_checkpoint(best).training["recipe"]
+    assert (recipe["steps"], recipe["minutes"], recipe["patch"], recipe["batch"], recipe["seed"]) == (3, 0, 16, 2, 5)
+    assert recipe["learning_rate"] == 5e-4 and recipe["noise"] is None
+    again = run("train", "-o", "[red]run", *arguments, "--patch", 16)
+    assert again.code == 2 and "--resume" in again.err
+    result = run("denoise", "vn", "-o", "out", "--model", best, "--reference", "vc", "--report", "r.csv")
+    assert result.code == 0, result.err
+    assert cv2.imread("out/3.png", cv2.IMREAD_UNCHANGED).dtype == np.uint16
+
+
+def test_broken_pairs_and_shared_pictures_are_listed_before_the_first_step(run: Run, tiny: Path) -> None:
+    deep_pairs("n", "c", range(3))
+    Path("n/1.png").write_bytes(b"x")
+    Path("c/2.png").unlink()
+    result = run("train", "-o", "run", "--pairs", "n", "c", "--init", tiny, "--steps", 1, "--patch", 16)
+    assert result.code == 2 and "2 problem(s)" in result.err and "n/1.png" in result.err and "n/2.png" in result.err
+    deep_pairs("n", "c", range(3))
+    result = run("train", "-o", "run", "--pairs", "n", "c", "--val-pairs", "n", "c", "--init", tiny, "--patch", 16)
+    assert result.code == 2 and all(f"{i}: the same picture as {i}" in result.err for i in range(3))
     assert not Path("run").exists()
 
 

@@ -214,6 +214,15 @@ def test_gain_and_read_noise_are_recovered_and_their_intervals_hold(gain, read_n
     assert (hits >= 16).all(), hits  # 19 of 20 expected
 
 
+def test_texture_at_some_brightness_does_not_bend_the_gain():
+    x = 0.15 + 0.7 * np.tile(np.linspace(0, 1, 256), (256, 1))
+    rng = np.random.default_rng(2)
+    texture = np.zeros_like(x)
+    texture[:, 190:222] = rng.normal(0, 0.12, (256, 32))
+    image = 0.01 * rng.poisson(np.clip(x + texture, 0, 1) / 0.01)
+    assert estimate_noise(image.astype(np.float32)).gain == pytest.approx(0.01, rel=0.15)
+
+
 def test_noise_that_falls_with_brightness_gives_no_negative_gain():
     x = 0.15 + 0.7 * (gradient() - 60) / 130
     image = x + np.random.default_rng(0).normal(0, 1, x.shape) * 0.08 * (1 - x)

@@ -19,7 +19,7 @@ from denoise_se.report import COLUMNS, Row, as_csv, as_html, as_json, as_table, 
 DONE = Row("in/a.png", "out/a.png", "done", "", 8, 6, 3, 8, "color", 25.0, 0.5, 20.0, 30.0, 0.5, 0.9)
 SAME = replace(DONE, input="in/same.png", psnr_noisy=math.inf, psnr=math.inf, ssim_noisy=1.0, ssim=1.0)
 SMALL = replace(DONE, input="in/small.png", psnr=34.0, psnr_noisy=24.0, ssim=None, ssim_noisy=None)
-FAILED = Row("in/bad, \"one\".png", "out/bad.png", "failed", "is cut short\nafter 3 rows")
+FAILED = Row('in/bad, "one".png', "out/bad.png", "failed", "is cut short\nafter 3 rows")
 ROWS = (DONE, SAME, SMALL, FAILED)
 MARKUP = Row("in/[red]x[bold].png", "out/[/nothing] :smile: <b>&.png", "failed", "<script>alert(1)</script> 画像")
 

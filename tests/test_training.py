@@ -151,7 +151,7 @@ def kill() -> None:
     raise Killed
 
 
-@pytest.mark.parametrize(("step", "save_seconds"), [(0, 1000), (3, 1000), (3, 0), (6, 0), (6, 1000)])
+@pytest.mark.parametrize(("step", "save_seconds"), [(0, 1000), (3, 0), (6, 1000)])
 def test_a_killed_run_resumes_to_the_very_weights_of_an_uninterrupted_one(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, save_seconds: int
 ) -> None:
@@ -188,7 +188,7 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(whole: Path, tmp_path: Pa
 def test_folders_that_hold_a_run_or_none_are_told_apart(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--resume"):
         train(whole)
-    with pytest.raises(UsageError, match="no last.ckpt"):
+    with pytest.raises(UsageError, match=r"no last\.ckpt"):
         train(tmp_path / "new", resume=True)
     save_tiny(tmp_path / "mine" / "best.safetensors")
     with pytest.raises(UsageError, match="move it"):
@@ -238,7 +238,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
 
     with monkeypatch.context() as patch:
         patch.setattr(DenoisingTask, "loss", loss)
-        with pytest.raises(TrainingError, match="nan at step 6.*lower") as caught:
+        with pytest.raises(TrainingError, match=r"nan at step 6.*lower") as caught:
             train(tmp_path)
     assert caught.value.exit_code == 1
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 4
