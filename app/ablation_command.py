@@ -13,7 +13,8 @@ def run_ablation(clean: Path, report: Path, *, steps: int, batch: int, only: lis
     """Train every variant (or those named) on the grey images below `clean`, and write the table to `report`."""
     from denoise_se import ablation
     from denoise_se.datasets import PairedFiles, load_pairs, split_validation
-    from denoise_se.training import TrainingConfig, trainer_precision
+    from denoise_se.training import trainer_precision
+    from denoise_se.training_config import TrainingConfig
 
     unknown = [name for name in only or [] if name not in ablation.VARIANTS]
     if unknown:
@@ -26,6 +27,7 @@ def run_ablation(clean: Path, report: Path, *, steps: int, batch: int, only: lis
         only or list(ablation.VARIANTS), train, validation, config, lambda trial: console.print(trial, markup=False)
     )
     table = ablation.as_markdown(trials)
-    how = f"{steps} steps of {batch} patches of {config.patch} pixels, {config.noise}, {precision}, seed {config.seed}; "
-    report.write_text(f"{how}{len(validation)} validation images of {clean.name}.\n\n{table}", encoding="utf-8")
+    how = f"{steps} steps of {batch} patches of {config.patch} pixels, {config.noise}, {precision}, seed {config.seed}"
+    where = f"{len(validation)} validation images of {clean.name}"
+    report.write_text(f"{how}; {where}.\n\n{table}", encoding="utf-8")
     console.print(table, markup=False)

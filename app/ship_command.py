@@ -33,7 +33,7 @@ def run_ship(name: str, weights: Path, evaluations: list[Path]) -> None:
     shown = {key: value for key, value in psnr.items() if isinstance(value, str)}
     card = render_card(name, checkpoint.config, checkpoint.training, shown)
     target.with_suffix(".md").write_text(card, encoding="utf-8")
-    Console().print(f"{target}: fp16 costs {loss:.5f} dB on data noise; {target.stat().st_size:,} bytes")
+    Console().print(f"{target}: fp16 costs {loss:.5f} dB on a synthetic picture; {target.stat().st_size:,} bytes")
 
 
 def measured(checkpoint: Checkpoint, evaluations: list[Path]) -> dict[str, str]:
@@ -45,7 +45,9 @@ def measured(checkpoint: Checkpoint, evaluations: list[Path]) -> dict[str, str]:
                 ssim = "" if mean["ssim"] is None else f", SSIM {mean['ssim']:.4f}"
                 lines[f"{mean['test_set']}, {mean['noise']}"] = f"{mean['psnr']:.2f} dB{ssim}"
     if evaluations and not lines:
-        raise UsageError(f"no evaluation measured {checkpoint.name!r}; give reports made with this very file as --model")
+        raise UsageError(
+            f"no evaluation measured {checkpoint.name!r}; give reports made with this very file as --model"
+        )
     return lines
 
 

@@ -13,7 +13,7 @@ from denoise_se.errors import UsageError
 
 if TYPE_CHECKING:
     from denoise_se.checkpoint import Checkpoint
-    from denoise_se.training import TrainingConfig
+    from denoise_se.training_config import TrainingConfig
 
 GENTLE = {"learning_rate": 5e-4, "warmup_steps": 50}  # fine-tuning, unless the recipe says otherwise
 
@@ -102,7 +102,7 @@ def read_recipe(path: Path | None) -> dict[str, Any]:
 
 def make_config(recipe: dict[str, Any], start: Checkpoint | None) -> TrainingConfig:
     """The recipe; with a start its network is the start's, and unset rates are those of fine-tuning."""
-    from denoise_se.training import TrainingConfig
+    from denoise_se.training_config import TrainingConfig
 
     if start is None:
         return TrainingConfig.from_dict(recipe)

@@ -1,6 +1,6 @@
-"""Make data/samples/before-after.png, the README's picture: the noisy samples, and what the shipped models make of them.
+"""Make data/samples/before-after.png, the README's picture: noisy samples, and what the shipped models make of them.
 
-    python data/make_picture.py
+python data/make_picture.py
 """
 
 from __future__ import annotations

@@ -7,13 +7,15 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
 from denoise_se.datasets import Pair, Patches, to_unit
 from denoise_se.network import Denoising, NetworkConfig, build_network, count_macs_per_pixel, count_parameters
 from denoise_se.noise import parse_noise_spec
-from denoise_se.training import TrainingConfig, augment
+from denoise_se.training import augment
+from denoise_se.training_config import TrainingConfig
 
 SIGMAS = (15, 25, 50)
 TIMED_SIDE = 512
@@ -44,9 +46,7 @@ class Trial:
     training_seconds: float
 
 
-def run_trial(
-    name: str, train: Sequence[Pair], validation: Sequence[Pair], config: TrainingConfig
-) -> Trial:
+def run_trial(name: str, train: Sequence[Pair], validation: Sequence[Pair], config: TrainingConfig) -> Trial:
     """Train VARIANTS[name] for `config.steps` with that recipe's data, rate and seed, and measure it.
 
     A plain loop and no Lightning run: no files, no validation on the way, so that nothing but the network differs.
@@ -75,7 +75,7 @@ def run_trial(
         optimizer.step()
         average.update_parameters(network)
     seconds = time.perf_counter() - began
-    result: Denoising = average.module
+    result = cast(Denoising, average.module)
     result.eval()
     psnr = tuple(measure(result, validation, sigma) for sigma in SIGMAS)
     result.fold_batchnorm()

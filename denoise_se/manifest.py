@@ -100,4 +100,4 @@ class Manifest:
             file.write(b"\n" + json.dumps(entry).encode())
             file.flush()
             os.fsync(file.fileno())
-        self.entries[entry["output"]] = entry
+        self.entries[relative.as_posix()] = entry

@@ -52,8 +52,9 @@ class NoiseEstimate:
     `sigma` (over all channels) and `sigma_channels` are standard deviations in 8-bit units: 25 means 25/255 of the
     range. `gain` and `read_noise` are for a range of [0, 1]: var(x) = gain * x + read_noise**2 at brightness x. The
     95 % intervals are statistical for white noise (texture taken for noise is not in them) and wide for correlated
-    noise, which reads low: camera JPEGs at about 0.6 of the truth. `correlation` is the autocorrelation at a distance of one pixel, (horizontal, vertical): about 0 for white
-    noise, 0.4 and more after demosaicing or JPEG; where noise is weak the picture's texture raises it too.
+    noise, which reads low: camera JPEGs at about 0.6 of the truth. `correlation` is the autocorrelation at a distance
+    of one pixel, (horizontal, vertical): about 0 for white noise, 0.4 and more after demosaicing or JPEG; where noise
+    is weak the picture's texture raises it too.
     `white_sigma` is what the highest frequencies alone say: equal to sigma for white noise, far lower for correlated
     noise. `patches` counts those that were measured; 0 means that nothing could be said.
     """

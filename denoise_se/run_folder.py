@@ -123,6 +123,11 @@ class RunFolder(Callback):
         if self.signal is not None:
             trainer.should_stop = True
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning validates once more before it stops; the state must not wait for that
+        if self.signal is not None and trainer.state.fn == "fit":
+            self.save_last(trainer)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         task: DenoisingTask = pl_module  # type: ignore[assignment]
         steps, seconds = trainer.global_step - self._mark[0], time.monotonic() - self._mark[1]

@@ -27,7 +27,8 @@ from denoise_se.datasets import Pair
 from denoise_se.errors import CheckpointError, TrainingError, UsageError
 from denoise_se.network import NetworkConfig, build_network
 from denoise_se.run_folder import Interrupted, RunFolder
-from denoise_se.training import DenoisingTask, TrainingConfig, augment, ema_with_warmup, fit, warm_start
+from denoise_se.training import DenoisingTask, augment, ema_with_warmup, fit, warm_start
+from denoise_se.training_config import TrainingConfig
 
 TINY_GREY = NetworkConfig(channels=1, widths=(4, 8), blocks=1)
 CONFIG = TrainingConfig(

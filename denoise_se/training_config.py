@@ -1,0 +1,79 @@
+"""The recipe of a training run: everything that decides its result besides the images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from denoise_se.errors import UsageError
+from denoise_se.network import NetworkConfig
+
+KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A training recipe; every field can stand in the YAML file that `denoise-se train --config` reads.
+
+    Attributes:
+        network: the network's shape.
+        noise: noise spec for clean images; None when noisy/clean pairs are given.
+        steps, minutes: the budget, whichever ends first; 0 is no limit. The learning rate follows its used share.
+        batch, patch: patches per step, and their side in pixels.
+        learning_rate, warmup_steps, weight_decay, clip: AdamW's rate after the linear warm-up (cosine to zero from
+            there), its decay, and the gradient norm that is clipped to.
+        loss: "l1", or "charbonnier": sqrt(d^2 + 1e-6).
+        ema: decay of the exponential moving average of the weights, which is what is validated and written.
+        seed: of the initial weights, the patches and the noise.
+        precision: "auto" takes bf16 on a GPU, and on CPUs that multiply it in hardware; "fp32" or "bf16" outright.
+        validations: how many times a run validates.
+    """
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    noise: str | None = "gaussian:0-55"
+    steps: int = 0
+    minutes: float = 30.0
+    batch: int = 16
+    patch: int = 64
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    loss: Literal["l1", "charbonnier"] = "l1"
+    ema: float = 0.999
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    validations: int = 10
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value, kinds = getattr(self, entry.name), KINDS.get(str(entry.type))
+            if kinds and (not isinstance(value, kinds) or isinstance(value, bool) != (kinds == (bool,))):
+                raise UsageError(f"{entry.name} is {value!r}, not {entry.type}; YAML takes 1e-3 for text, write 0.001")
+        for name in ("batch", "patch", "validations"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; at least 1")
+        if self.seed < 0 or self.warmup_steps < 0:
+            raise UsageError(f"seed is {self.seed}, warmup_steps {self.warmup_steps}; neither is below 0")
+        if self.steps < 0 or self.minutes < 0 or not (self.steps or self.minutes):
+            raise UsageError("a training run needs --steps or --minutes above 0")
+        if self.loss not in ("l1", "charbonnier") or self.precision not in ("auto", "fp32", "bf16"):
+            raise UsageError(f"loss {self.loss!r} or precision {self.precision!r} is unknown; see TrainingConfig")
+        if not (0 < self.learning_rate < 1 and 0 <= self.ema < 1 and self.clip > 0 and self.weight_decay >= 0):
+            raise UsageError("learning_rate lies in (0, 1), ema in [0, 1), clip is above 0, weight_decay not below 0")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"network": self.network.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
+        """The inverse of `to_dict`; UsageError names what is unknown or out of range."""
+        values = dict(values)
+        try:
+            network = NetworkConfig.from_dict(values.pop("network", {}))
+            return cls(network=network, **values)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"training config: {error}; see TrainingConfig and NetworkConfig for the fields"
+            ) from error
