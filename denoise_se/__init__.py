@@ -1,7 +1,7 @@
 """Image denoising with residual squeeze-and-excitation networks.
 
-from denoise_se import Denoiser
-clean = Denoiser.load("photo")(noisy)
+>>> from denoise_se import Denoiser
+>>> clean = Denoiser.load("photo")(noisy)  # doctest: +SKIP
 """
 
 from __future__ import annotations
