@@ -149,7 +149,7 @@ def load_pairs(files: PairedFiles, channels: int, minimum: int) -> list[Pair]:
     return pairs
 
 
-def split_validation(pairs: Sequence[Pair], fraction: float = 0.1, most: int = 16) -> tuple[list[Pair], list[Pair]]:
+def split_validation(pairs: Sequence[Pair], fraction: float = 0.1, most: int = 10) -> tuple[list[Pair], list[Pair]]:
     """(train, validation): a fixed choice of whole images, by a hash of their names."""
     if len(pairs) < 2:
         raise DatasetError("one image alone cannot serve training and validation; give --val-pairs or more images")

@@ -1,0 +1,60 @@
+"""The shipped weights: each loads, has its card, and does to the samples what the README says."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from denoise_se import Denoiser
+from denoise_se.checkpoint import ALIASES, CHECKPOINTS, load_checkpoint
+from denoise_se.image_io import read
+from denoise_se.metrics import psnr
+
+SAMPLES = Path(__file__).parents[1] / "data" / "samples"
+
+
+def sample(name):
+    return (read(SAMPLES / folder / f"{name}.png").pixels for folder in ("noisy", "clean"))
+
+
+@pytest.mark.parametrize("name", [*CHECKPOINTS, *ALIASES])
+def test_every_name_of_the_catalogue_loads_and_has_its_record_and_card(name):
+    checkpoint = load_checkpoint(name)
+    entry = CHECKPOINTS[ALIASES.get(name, name)]
+    assert checkpoint.config.channels == entry.channels
+    assert {"data", "recipe", "steps", "seconds", "hardware", "commit"} <= set(checkpoint.training)
+    card = resources.files("denoise_se.checkpoints").joinpath(entry.file).with_suffix(".md").read_text()
+    assert all(word in card for word in ("## Training", "## Measured", "## Limits", "Licence"))
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "gain"), [("gray", "camera", 7.5), ("color", "chelsea", 9.0), ("photo", "astronaut", 1.5)]
+)
+def test_a_sample_gets_better_by_this_many_decibels(model, name, gain):
+    noisy, clean = sample(name)
+    result = Denoiser.load(model)(noisy)
+    assert psnr(clean, result, data_range=255) > psnr(clean, noisy, data_range=255) + gain
+
+
+def test_the_estimated_sigma_serves_as_well_as_the_true_one():
+    noisy, clean = sample("chelsea")
+    denoiser = Denoiser.load("color")
+    told, estimated = (psnr(clean, denoiser(noisy, sigma=s), data_range=255) for s in (25, None))
+    assert estimated > told - 0.1
+
+
+@pytest.mark.parametrize("model", ["color", "photo"])
+def test_the_result_does_not_depend_on_the_tile_size(model):
+    noisy, _ = sample("coffee")
+    whole, tiled = (Denoiser.load(model, tile=tile)(noisy, sigma=15).astype(int) for tile in (0, 96))
+    assert np.abs(whole - tiled).max() <= 1
+
+
+def test_colour_and_brightness_stay():
+    # the mean of each channel moves by less than a code: no colour shift
+    noisy, clean = sample("astronaut")
+    result = Denoiser.load("photo")(noisy)
+    assert np.abs(result.mean((0, 1)) - clean.mean((0, 1))).max() < 1.0
