@@ -15,7 +15,7 @@ from denoise_se.metrics import psnr
 
 SAMPLES = Path(__file__).parent / "samples"
 SHOWN = {"chelsea": "color", "astronaut": "photo", "camera": "gray"}
-SIDE, BAND = 320, 26
+BAND = 26  # pixels of text below each picture
 
 
 def panel(image: np.ndarray, label: str) -> np.ndarray:

@@ -18,7 +18,7 @@ import torch
 from denoise_se.noise import parse_noise_spec
 
 SAMPLES = Path(__file__).parent / "samples"
-SIDE = 320
+SIDE = 300
 CAMERA = "camera:gain=0.004,read=0.008,luma=0.6,chroma=1.5+jpeg:95"
 NOISE = {"astronaut": CAMERA, "camera": "gaussian:25", "chelsea": "gaussian:25", "coffee": CAMERA}
 
