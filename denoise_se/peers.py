@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from denoise_se.classical import wavelet_sigma
 from denoise_se.errors import CheckpointError, UsageError
+from denoise_se.torch_file import load_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -123,19 +124,10 @@ def load_ffdnet(path: Path) -> FFDNet:
 
 
 def load_peer_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a published `.pth` state dict. Raises `CheckpointError` when it holds anything else.
-
-    This is the one place where the project reads a pickle, and only a peer's weights that the user names for a
-    comparison. `weights_only=True` restricts the unpickler to tensors and plain containers: a file that asks for any
-    other class or function is refused before it is called.
-    """
+    """The tensors of a published `.pth` state dict. Raises `CheckpointError` when it holds anything else."""
     import torch
 
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can fail anywhere inside the unpickler
-        summary = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a state dict of tensors ({summary[:200]})") from error
+    loaded = load_tensors(path)
     if not isinstance(loaded, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in loaded.items()
     ):

@@ -10,12 +10,12 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from denoise_se.atomic_file import replacing
-from denoise_se.errors import TrainingError, UsageError
+from denoise_se.errors import CheckpointError, TrainingError, UsageError
+from denoise_se.torch_file import load_tensors
 
 
 class TrainingState(CheckpointIO):
-    """How Lightning saves and loads a run's state. The one place where torch.load stands: it takes tensors and plain
-    containers only, so that a file from elsewhere cannot run code."""
+    """How Lightning saves and loads a run's state, see `load_tensors`: a file from elsewhere cannot run code."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Replace `path`; TrainingError when it cannot be written, and the old file stays."""
@@ -34,12 +34,11 @@ class TrainingState(CheckpointIO):
     ) -> dict[str, Any]:
         """The state in `path`; UsageError when it is damaged or holds anything but tensors and plain containers."""
         try:
-            state = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        except Exception as error:  # damaged files raise whatever their bytes lead to
-            first = str(error).strip().partition("\n")[0][:200]
+            state = load_tensors(path, map_location or "cpu")
+        except CheckpointError as error:
             raise UsageError(
-                f"{path}: is no state of a training run ({type(error).__name__}: {first}); start a run elsewhere, "
-                "from best.safetensors with --init if that is there"
+                f"{path}: is no state of a training run: {error}; start a run elsewhere, from best.safetensors with "
+                "--init if that is there"
             ) from error
         missing = {"state_dict", "loops", "optimizer_states", "callbacks", "global_step", "elapsed"}
         missing -= set(state) if isinstance(state, dict) else set()

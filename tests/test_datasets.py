@@ -121,7 +121,7 @@ def test_the_split_is_by_name_whole_and_of_a_tenth() -> None:
     again = split_validation(pairs[::-1])
     assert [p.name for p in again[1]] == [p.name for p in validation]
     assert [len(part) for part in split_validation(pairs[:2])] == [1, 1]
-    assert len(split_validation([pair(f"{i}", 0) for i in range(400)])[1]) == 16
+    assert len(split_validation([pair(f"{i}", 0) for i in range(400)])[1]) == 10
     with pytest.raises(DatasetError, match="--val-pairs"):
         split_validation(pairs[:1])
 

@@ -154,7 +154,7 @@ def test_torch_load_is_called_in_one_place_only():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and node.attr == "load" and getattr(node.value, "id", "") == "torch":
                 calls.append(path.name)
-    assert calls == ["peers.py"]
+    assert calls == ["torch_file.py"]
 
 
 @pytest.mark.parametrize(
