@@ -58,3 +58,9 @@ def test_colour_and_brightness_stay():
     noisy, _ = sample("astronaut")
     result = Denoiser.load("photo")(noisy)
     assert np.abs(result.mean((0, 1)) - noisy.mean((0, 1))).max() < 1.0
+
+
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee"])
+def test_a_clean_photo_changes_by_less_than_two_codes_on_average(name):
+    _, clean = sample(name)
+    assert np.abs(Denoiser.load("photo")(clean).astype(int) - clean).mean() < 2.0
