@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +24,12 @@ def run_models() -> None:
             "map" if checkpoint.config.noise_map else "blind",
             f"{count_parameters(checkpoint.network()):,}",
             f"{count_macs_per_pixel(checkpoint.config) / 1e6:.3f}",
-            "; ".join(f"{key}: {value}" for key, value in checkpoint.psnr.items()),
+            measured(checkpoint.psnr),
         )
-    Console(markup=False, emoji=False).print(table)
+    Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False).print(table)
+
+
+def measured(psnr: Mapping[str, object]) -> str:
+    """The PSNR at sigma 25 and on real photos, a line each; the card has the rest."""
+    shown = {key: str(value).partition(",")[0] for key, value in psnr.items() if key.endswith((":25", "real"))}
+    return "\n".join(f"{key}: {value}" for key, value in shown.items())

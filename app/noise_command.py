@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, ImageError
 from denoise_se.image_io import read
@@ -15,7 +15,7 @@ from denoise_se.noise_estimation import estimate_noise
 
 def run_estimate(files: list[Path]) -> int:
     """Print a row per file; returns the exit code."""
-    table = Table("file", "sigma (8-bit units)", "gain", "read noise", "correlation (h, v)")
+    table = Table(Column("file", overflow="fold"), "sigma (8-bit units)", "gain", "read noise", "correlation (h, v)")
     code = EXIT_DONE
     for path in files:
         try:
@@ -31,5 +31,5 @@ def run_estimate(files: list[Path]) -> int:
             f"{noise.read_noise:.2e}",
             ", ".join(f"{value:.2f}" for value in noise.correlation),
         )
-    Console(markup=False, emoji=False).print(table)
+    Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False).print(table)
     return code
