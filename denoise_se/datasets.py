@@ -230,6 +230,21 @@ class TrainingData(LightningDataModule):
         self.train, self.validation = train, validation
         self.patch, self.batch, self.seed, self.workers = patch, batch, seed, workers
 
+    def keep_on(self, device: torch.device, free_bytes: int) -> None:
+        """Move 8-bit training images to `device` when they take at most a quarter of its free memory.
+
+        Patches are then cropped there, without worker processes. 16-bit images stay in main memory, since PyTorch has
+        few operations on uint16 outside the CPU.
+        """
+        tensors = [t for pair in self.train for t in (pair.noisy, pair.clean) if t is not None]
+        if sum(t.nbytes for t in tensors) > free_bytes / 4 or any(t.dtype != torch.uint8 for t in tensors):
+            return
+        self.train = [
+            Pair(name, None if noisy is None else noisy.to(device), clean.to(device))
+            for name, noisy, clean in self.train
+        ]
+        self.workers = 0
+
     def patches(self, first_step: int) -> DataLoader[tuple[Tensor, Tensor]]:
         return DataLoader(
             Patches(self.train, self.patch, self.seed),

@@ -280,6 +280,9 @@ def fit(
         enable_checkpointing=False,
         inference_mode=False,  # its tensors cannot be updated by the metrics of the validations after the first
     )
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        module.keep_on(device, torch.cuda.mem_get_info(device)[0])
     run.loader_rate = measure_loader(module)
     try:
         with run.listening():

@@ -184,3 +184,14 @@ def test_validation_images_are_cut_to_their_centre() -> None:
     (noisy, clean), (small, _) = (WholeImages([Pair("l", None, large), pair("s", 1)])[i] for i in range(2))
     assert torch.equal(clean, large[:, 5 : 5 + VALIDATION_SIDE]) and torch.equal(noisy, clean)
     assert torch.equal(small, pair("s", 1).noisy)  # type: ignore[arg-type]
+
+
+def test_images_are_kept_on_the_device_when_they_fit_into_a_quarter_of_its_memory() -> None:
+    # "meta" stands for a device with memory of its own
+    size = 2 * 2 * 3 * 32 * 40  # two pairs of noisy and clean images
+    for free, kept in ((4 * size, "meta"), (4 * size - 1, "cpu")):
+        module = TrainingData([pair("a", 1), pair("b", 2)], [pair("c", 3)], patch=8, batch=2, seed=0, workers=2)
+        module.keep_on(torch.device("meta"), free)
+        assert {p.clean.device.type for p in module.train} == {kept}
+        assert module.workers == (0 if kept == "meta" else 2)
+        assert module.validation[0].clean.device.type == "cpu"
