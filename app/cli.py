@@ -49,6 +49,9 @@ def denoise(
     ] = "auto",
     sigma: Annotated[str, typer.Option(help="Noise level in 8-bit units, or auto to estimate it.")] = "auto",
     strength: Annotated[float, typer.Option(help="0 gives the input back, 1 the full result.")] = 1.0,
+    chroma_strength: Annotated[
+        float | None, typer.Option(help="The strength for colour noise alone.", show_default="as --strength")
+    ] = None,
     reference: Annotated[
         Path | None, typer.Option(help="Clean file or folder, matched by file stem: PSNR/SSIM before and after.")
     ] = None,
@@ -83,6 +86,7 @@ def denoise(
             model=model,
             sigma=sigma,
             strength=strength,
+            chroma_strength=chroma_strength,
             reference=reference,
             report=report,
             recursive=recursive,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from denoise_se.blending import Strength
 from denoise_se.checkpoint import resolve
 from denoise_se.errors import UsageError
 from denoise_se.image_io import DEFAULT_MAX_PIXELS
@@ -62,6 +63,7 @@ def run_denoise(
     model: str,
     sigma: str,
     strength: float,
+    chroma_strength: float | None,
     reference: Path | None,
     report: Path | None,
     recursive: bool,
@@ -79,8 +81,7 @@ def run_denoise(
     json_lines: bool,
 ) -> int:
     """Returns the exit code; raises DenoiseError before any work for a request that cannot be carried out."""
-    if not 0 <= strength <= 1:
-        raise UsageError(f"--strength {strength:g}: give a number from 0 (the input) to 1 (the full result)")
+    blend = Strength(strength, strength if chroma_strength is None else chroma_strength)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other: skip what is done, or do it again")
     if engine != "local":
@@ -112,11 +113,11 @@ def run_denoise(
     def denoiser_for(channels: int) -> Denoiser:
         return denoiser(AUTO_MODELS[channels] if model == "auto" else model)
 
-    settings = Settings(level, strength, max_pixels or DEFAULT_MAX_PIXELS, resume)
+    settings = Settings(level, blend, max_pixels or DEFAULT_MAX_PIXELS, resume)
     fingerprint = {
         "weights": {name: file_digest(path) for name, path in weights.items()},
         "sigma": level,
-        "strength": strength,
+        "strength": asdict(blend),
         "format": format,
         "precision": precision,
         "backend": backend,

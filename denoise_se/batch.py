@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from denoise_se.atomic_file import replacing
-from denoise_se.denoiser import Denoiser, full_range
+from denoise_se.blending import Strength, full_range
+from denoise_se.denoiser import FULL_STRENGTH, Denoiser
 from denoise_se.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_TERMINATED, DenoiseError, ImageError
 from denoise_se.image import Image
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, format_of_suffix, read, write
@@ -29,7 +30,7 @@ class Settings:
     """How every image of a batch is denoised; `sigma` None estimates it for each, in 8-bit units."""
 
     sigma: float | None = None
-    strength: float = 1.0
+    strength: Strength = FULL_STRENGTH
     max_pixels: int = DEFAULT_MAX_PIXELS
     resume: bool = False
 
@@ -211,7 +212,7 @@ def _finish(job: Job, result: _Result | Row, settings: Settings, manifest: Manif
             watcher.notice(f"{job.source}: {notice}")
         job.target.parent.mkdir(parents=True, exist_ok=True)
         manifest.announce(job.relative, job.target, result.noisy.stamp)
-        if settings.strength == 0 and format_of_suffix(job.target) == noisy.format:
+        if settings.strength.is_zero and format_of_suffix(job.target) == noisy.format:
             # encoding again would change a JPEG; nothing was asked to change
             with replacing(job.target) as file:
                 file.write(job.source.read_bytes())

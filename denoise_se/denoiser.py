@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from denoise_se.backends import Backend, make_backend
+from denoise_se.blending import Strength, blended, full_range
 from denoise_se.checkpoint import Checkpoint, load_checkpoint
 from denoise_se.errors import UsageError
 from denoise_se.noise_estimation import estimate_sigma
-from denoise_se.tiling import WHOLE_PIXELS, Span, squeeze_windows, tile_grid
+from denoise_se.scanlines import ArrayScanlines, Scanlines
+from denoise_se.tiling import WHOLE_PIXELS, Span, spans, squeeze_windows
 
 AUTO_TILE = 768  # about 400 MB of activations; larger tiles re-read less of their margins
 MIN_TILE = 32
 Progress = Callable[[int, int], None]
+FULL_STRENGTH = Strength()
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,24 @@ class Denoised:
     seconds: float
 
 
-def full_range(dtype: np.dtype) -> float:
-    """The value that stands for 1.0: 255, 65535, or 1.0 for floats."""
-    return float(np.iinfo(dtype).max) if dtype.kind == "u" else 1.0
+@dataclass(frozen=True)
+class RestoredTile:
+    """A tile: the pixels of the image `[h, w, C]` in their own dtype, and the network's full result for them, float32
+    in units of the range, not clipped."""
+
+    rows: Span
+    columns: Span
+    noisy: np.ndarray
+    restored: np.ndarray
+
+
+@dataclass(frozen=True)
+class Band:
+    """Some rows over the image's full width, before and after: both `[n, W, C]` of the image's dtype."""
+
+    rows: Span
+    noisy: np.ndarray
+    clean: np.ndarray
 
 
 class Denoiser:
@@ -82,7 +100,9 @@ class Denoiser:
         """Whether the network takes no noise level."""
         return not self.network.noise_map
 
-    def __call__(self, noisy: np.ndarray, sigma: float | np.ndarray | None = None, strength: float = 1.0) -> np.ndarray:
+    def __call__(
+        self, noisy: np.ndarray, sigma: float | np.ndarray | None = None, strength: float | Strength = 1.0
+    ) -> np.ndarray:
         """Denoise one image; see `denoise` for the arguments and errors. Returns the image alone."""
         return self.denoise(noisy, sigma, strength).image
 
@@ -90,7 +110,7 @@ class Denoiser:
         self,
         noisy: np.ndarray,
         sigma: float | np.ndarray | None = None,
-        strength: float = 1.0,
+        strength: float | Strength = 1.0,
         progress: Progress | None = None,
     ) -> Denoised:
         """Denoise one image.
@@ -101,85 +121,122 @@ class Denoiser:
                 treats the channels of a colour image one by one; a three-channel one sees a grey image in triplicate.
             sigma: standard deviation of the noise in 8-bit units (25 means 25/255 of the range) for the whole image,
                 or a map [H, W] of it; None estimates it. Blind networks ignore it.
-            strength: 0 gives the input back exactly, 1 the full result, between them a blend.
+            strength: 0 gives the input back exactly, 1 the full result, between them a blend; `Strength` sets it for
+                luma and chroma apart.
             progress: called with (tiles done, tiles in all); what it raises stops the work within a tile.
 
         Raises:
             UsageError: an array of another shape or dtype, with values that are not finite, or a negative sigma.
         """
         began = time.perf_counter()
-        image = check_image(noisy)
-        if not 0 <= strength <= 1:
-            raise UsageError(f"strength is {strength!r}; it lies from 0 to 1")
-        level = None if self.blind else self._level(noisy, sigma)
-        output = noisy.copy()
-        if strength > 0 and noisy.size:
-            self._denoise_tiles(image, output.reshape(image.shape), 0.0 if level is None else level, strength, progress)
-        used = None if level is None else float(np.mean(level)) * 255
-        return Denoised(output, used, time.perf_counter() - began)
+        source = ArrayScanlines(check_image(noisy))
+        if not isinstance(strength, Strength):
+            strength = Strength(strength, strength)
+        level = self.noise_level(source, sigma)
+        output = np.empty_like(source.pixels)
+        for band in self.bands(source, level, strength, progress):
+            output[band.rows.slice] = band.clean
+        used = None if level is None else float(np.mean(level))
+        return Denoised(output.reshape(noisy.shape), used, time.perf_counter() - began)
 
-    def _level(self, noisy: np.ndarray, sigma: float | np.ndarray | None) -> float | np.ndarray:
-        """`sigma` in units of [0, 1], checked, or estimated."""
+    def noise_level(self, source: Scanlines, sigma: float | np.ndarray | None = None) -> float | np.ndarray | None:
+        """The sigma that the network is given for an image, in 8-bit units: `sigma` checked, or estimated from the
+        image; None for a blind network. Raises UsageError."""
+        if self.blind:
+            return None
         if sigma is None:
-            return estimate_sigma(noisy) / 255
+            return estimate_sigma(source)
         try:
-            level = np.asarray(sigma, np.float32) / 255
+            level = np.asarray(sigma, np.float32)
         except (TypeError, ValueError):
             level = np.full((), np.nan, np.float32)
         if not np.isfinite(level).all() or (level < 0).any():
             raise UsageError("sigma must be a finite number, 0 or above, in 8-bit units (25 means 25/255)")
-        if level.ndim and level.shape != noisy.shape[:2]:
-            raise UsageError(f"the map of sigma has shape {level.shape}, the image {noisy.shape[:2]}")
+        if level.ndim and level.shape != source.shape[:2]:
+            raise UsageError(f"the map of sigma has shape {level.shape}, the image {source.shape[:2]}")
         return level if level.ndim else float(level)
 
-    def _denoise_tiles(
+    def bands(
         self,
-        image: np.ndarray,
-        output: np.ndarray,
-        level: float | np.ndarray,
-        strength: float,
-        progress: Progress | None,
-    ) -> None:
-        height, width, channels = image.shape
-        scale = full_range(image.dtype)
+        source: Scanlines,
+        level: float | np.ndarray | None,
+        strength: Strength = FULL_STRENGTH,
+        progress: Progress | None = None,
+    ) -> Iterator[Band]:
+        """Denoise an image that is read by rows, from top to bottom; `level` as `noise_level` gives it.
+
+        When a band is given, all that the later ones need of its rows has been read: the caller may overwrite them.
+        """
+        height, width, channels = source.shape
+        if strength.is_zero:
+            for start in range(0, height, AUTO_TILE):
+                rows = Span(start, min(start + AUTO_TILE, height))
+                noisy = np.array(source.rows(rows.start, rows.stop))
+                yield Band(rows, noisy, noisy)
+            return
+        for tile in self.tiles(source, level, progress):
+            if tile.columns.start == 0:
+                noisy, clean = (np.empty((len(tile.noisy), width, channels), source.dtype) for _ in range(2))
+            columns = tile.columns.slice
+            noisy[:, columns] = tile.noisy
+            clean[:, columns] = blended(tile.noisy, tile.restored, strength)
+            if tile.columns.stop == width:
+                yield Band(tile.rows, noisy, clean)
+
+    def tiles(
+        self, source: Scanlines, level: float | np.ndarray | None, progress: Progress | None = None
+    ) -> Iterator[RestoredTile]:
+        """The tiles of `bands`, row by row, with the network's result as it is."""
+        height, width, channels = source.shape
+        if height * width == 0:
+            return
         multiple = self.network.multiple_of
-
-        def read(row: Span, column: Span) -> tuple[np.ndarray, np.ndarray]:
-            """A window as network input: [N, C, h, w] in [0, 1] and its noise levels [N, 1, h, w]."""
-            pixels = image[row.slice, column.slice].astype(np.float32) / np.float32(scale)
-            planes = pixels.transpose(2, 0, 1)[None]
-            if channels != self.network.channels:
-                planes = planes.repeat(3, axis=1) if channels == 1 else planes.transpose(1, 0, 2, 3)
-            levels = level[row.slice, column.slice] if isinstance(level, np.ndarray) else level
-            return planes, np.broadcast_to(np.float32(levels), (len(planes), 1, *planes.shape[2:]))
-
-        tiles = tile_grid(height, width, self.tile, self.halo, multiple)
+        rows_and_windows = spans(height, self.tile, self.halo, multiple)
+        columns_and_windows = spans(width, self.tile, self.halo, multiple)
+        total, done = len(rows_and_windows) * len(columns_and_windows), 0
         gates = None
-        if len(tiles) > 1 or height * width > WHOLE_PIXELS or self.network.channels < channels:
-            samples = [read(*window) for window in squeeze_windows(height, width, multiple)]
-            gates = self.backend.squeeze(*(np.concatenate(part) for part in zip(*samples, strict=True)))
-            del samples
-        for done, tile in enumerate(tiles):
-            if progress is not None:
-                progress(done, len(tiles))
-            planes, levels = read(*tile.window)
-            clean = np.concatenate(
-                [self.backend.denoise(planes[i : i + 1], levels[i : i + 1], gates) for i in range(len(planes))]
-            )
-            if clean.shape[:2] != (1, channels):
-                clean = clean.mean(axis=1, keepdims=True) if channels == 1 else clean.transpose(1, 0, 2, 3)
-            inner = tuple(core.within(window) for core, window in zip(tile.core, tile.window, strict=True))
-            core = tuple(span.slice for span in tile.core)
-            result = clean[0].transpose(1, 2, 0)[inner]
-            original = image[core]
-            if strength < 1:
-                before = original.astype(np.float32) / np.float32(scale)
-                result = before + np.float32(strength) * (result - before)
-            if image.dtype.kind == "u":
-                result = np.clip(np.rint(result * np.float32(scale)), 0, scale)
-            output[core] = result
+        if total > 1 or height * width > WHOLE_PIXELS or self.network.channels < channels:
+            gates = self._gates(source, level)
+        held, start = source.rows(0, 0), 0  # the rows from `start` on that have been read and are still needed
+        for rows, above in rows_and_windows:
+            fresh = source.rows(start + len(held), above.stop)
+            held, start = np.concatenate([held[above.start - start :], fresh]), above.start
+            for columns, beside in columns_and_windows:
+                if progress is not None:
+                    progress(done, total)
+                planes, levels = self._input(held[:, beside.slice], level, above, beside)
+                clean = np.concatenate(
+                    [self.backend.denoise(planes[i : i + 1], levels[i : i + 1], gates) for i in range(len(planes))]
+                )
+                if clean.shape[:2] != (1, channels):
+                    clean = clean.mean(axis=1, keepdims=True) if channels == 1 else clean.transpose(1, 0, 2, 3)
+                inner = (rows.within(above), columns.within(beside))
+                yield RestoredTile(rows, columns, held[inner[0], columns.slice], clean[0].transpose(1, 2, 0)[inner])
+                done += 1
         if progress is not None:
-            progress(len(tiles), len(tiles))
+            progress(total, total)
+
+    def _gates(self, source: Scanlines, level: float | np.ndarray | None) -> np.ndarray:
+        """The gates of the whole image, from all of it or from its sample windows."""
+        height, width, _ = source.shape
+        samples = []
+        held, held_rows = source.rows(0, 0), Span(0, 0)
+        for rows, columns in squeeze_windows(height, width, self.network.multiple_of):
+            if rows != held_rows:
+                held, held_rows = source.rows(rows.start, rows.stop), rows
+            samples.append(self._input(held[:, columns.slice], level, rows, columns))
+        return self.backend.squeeze(*(np.concatenate(part) for part in zip(*samples, strict=True)))
+
+    def _input(
+        self, pixels: np.ndarray, level: float | np.ndarray | None, rows: Span, columns: Span
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A window [h, w, C] as network input: [N, C, h, w] in [0, 1] and its noise levels [N, 1, h, w]."""
+        planes = (pixels.astype(np.float32) / np.float32(full_range(pixels.dtype))).transpose(2, 0, 1)[None]
+        if planes.shape[1] != self.network.channels:
+            planes = planes.repeat(3, axis=1) if planes.shape[1] == 1 else planes.transpose(1, 0, 2, 3)
+        values = level[rows.slice, columns.slice] if isinstance(level, np.ndarray) else level or 0.0
+        levels = np.float32(values) / np.float32(255)
+        return planes, np.broadcast_to(levels, (len(planes), 1, *planes.shape[2:]))
 
 
 def check_image(noisy: np.ndarray) -> np.ndarray:
@@ -190,6 +247,7 @@ def check_image(noisy: np.ndarray) -> np.ndarray:
         raise UsageError(f"the image is {noisy.dtype}; give uint8, uint16 or a float type")
     if noisy.ndim not in (2, 3) or (noisy.ndim == 3 and noisy.shape[2] not in (1, 3)):
         raise UsageError(f"the image has shape {noisy.shape}; give [H, W] or [H, W, C], C = 1 or 3, alpha apart")
-    if noisy.dtype.kind == "f" and not (np.abs(noisy) <= np.finfo(np.float32).max).all():
+    # row by row, as the comparison of a large image takes several times its memory
+    if noisy.dtype.kind == "f" and not all((np.abs(row) <= np.finfo(np.float32).max).all() for row in noisy):
         raise UsageError("the image holds NaN or values that are infinite as float32; replace them first")
     return noisy[..., None] if noisy.ndim == 2 else noisy

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from denoise_se.errors import UsageError
 from denoise_se.noise_patches import Array, Patches, clip_factor, cut, lag_products
+from denoise_se.scanlines import ArrayScanlines, Scanlines
 
 Float = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -89,10 +90,11 @@ class _Line:
     scatter: float  # chi-square per degree of freedom: about 1 when the bins do lie on a line
 
 
-def estimate_sigma(image: NDArray[np.generic], *, data_range: float | None = None) -> float:
+def estimate_sigma(image: NDArray[np.generic] | Scanlines, *, data_range: float | None = None) -> float:
     """Standard deviation of the noise in 8-bit units (25 means 25/255 of the range), over all channels.
 
-    image: [H, W] or [H, W, C] with C = 1 or 3; data_range None means 255 for uint8, 65535 for uint16, 1 for floats.
+    image: [H, W] or [H, W, C] with C = 1 or 3, an array or scanlines; data_range None means 255 for uint8, 65535 for
+    uint16, 1 for floats.
     Constant images and images of fewer than 32 pixels give 0. Raises UsageError for other shapes and types.
 
     >>> noisy = np.random.default_rng(0).normal(0.5, 0.1, (64, 64)).astype(np.float32)
@@ -102,7 +104,7 @@ def estimate_sigma(image: NDArray[np.generic], *, data_range: float | None = Non
     return estimate_noise(image, data_range=data_range).sigma
 
 
-def estimate_noise(image: NDArray[np.generic], *, data_range: float | None = None) -> NoiseEstimate:
+def estimate_noise(image: NDArray[np.generic] | Scanlines, *, data_range: float | None = None) -> NoiseEstimate:
     """Level, brightness dependence and correlation of the noise; arguments and errors as for estimate_sigma."""
     pixels, span, step = _checked(image, data_range)
     channels = pixels.shape[2]
@@ -141,20 +143,23 @@ def estimate_noise(image: NDArray[np.generic], *, data_range: float | None = Non
     )
 
 
-def _checked(image: NDArray[np.generic], data_range: float | None) -> tuple[NDArray[np.generic], float, float]:
-    """The image as [H, W, C], its range, and its quantisation step."""
-    pixels = np.asarray(image)
-    kind = pixels.dtype.kind
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
-        raise UsageError(f"noise estimation takes images [H, W] or [H, W, C] with C = 1 or 3, not {np.shape(image)}")
+def _checked(image: NDArray[np.generic] | Scanlines, data_range: float | None) -> tuple[Scanlines, float, float]:
+    """The image as scanlines, its range, and its quantisation step."""
+    if isinstance(image, np.ndarray):
+        if image.ndim not in (2, 3):
+            raise UsageError(f"noise estimation takes images [H, W] or [H, W, C] with C = 1 or 3, not {image.shape}")
+        source: Scanlines = ArrayScanlines(image[..., None] if image.ndim == 2 else image)
+    else:
+        source = image
+    if source.shape[2] not in (1, 3):
+        raise UsageError(f"noise estimation takes images [H, W] or [H, W, C] with C = 1 or 3, not {source.shape}")
+    kind = source.dtype.kind
     if kind not in "uif" or (kind == "i" and data_range is None):
-        raise UsageError(f"noise estimation takes uint8, uint16 or float images, not {pixels.dtype}; convert it first")
-    span = data_range if data_range is not None else 1.0 if kind == "f" else float(np.iinfo(pixels.dtype).max)
+        raise UsageError(f"noise estimation takes uint8, uint16 or float images, not {source.dtype}; convert it first")
+    span = data_range if data_range is not None else 1.0 if kind == "f" else float(np.iinfo(source.dtype).max)
     if not (np.isfinite(span) and span > 0):
         raise UsageError(f"data_range must be a positive number, not {data_range}")
-    return pixels, float(span), 0.0 if kind == "f" else 1.0
+    return source, float(span), 0.0 if kind == "f" else 1.0
 
 
 def _nothing(channels: int) -> NoiseEstimate:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from denoise_se.scanlines import Scanlines
+
 Array = NDArray[np.float32]
 
 PATCH = 8
@@ -43,8 +45,8 @@ class Patches:
         return replace(self, dct=self.dct[:, which], means=self.means[:, which])
 
 
-def cut(image: NDArray[np.generic], scale: float) -> Patches | None:
-    """Patches of image [H, W, C] times scale; None if it is too small or has no usable pixels.
+def cut(image: Scanlines, scale: float) -> Patches | None:
+    """Patches of image times scale; None if it is too small or has no usable pixels.
 
     Sides under 8 pixels get smaller patches. Patches with NaN, infinite or
     absurd pixels are left out, and those that are saturated or masked throughout.
@@ -57,9 +59,12 @@ def cut(image: NDArray[np.generic], scale: float) -> Patches | None:
     stride = max(1, int(np.ceil((height * width / most) ** 0.5)))
     if min(height, width) < PATCH:  # patches move along one side only
         stride = max(1, max(height, width) // most)
-    view = np.lib.stride_tricks.sliding_window_view(image, (ph, pw), axis=(0, 1))[::stride, ::stride]
+    rows = []
+    for top in range(0, height - ph + 1, stride):
+        view = np.lib.stride_tricks.sliding_window_view(image.rows(top, top + ph), pw, axis=1)[:, ::stride]
+        rows.append(view.transpose(1, 2, 0, 3).reshape(-1, channels, ph * pw))
     with np.errstate(invalid="ignore", over="ignore"):
-        pixels = view.reshape(-1, channels, ph * pw).astype(np.float32) * np.float32(scale)
+        pixels = np.concatenate(rows).astype(np.float32) * np.float32(scale)
         pixels = pixels[(np.abs(pixels) < GARBAGE).all(axis=(1, 2))]
     if not len(pixels):
         return None

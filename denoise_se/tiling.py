@@ -34,28 +34,16 @@ class Span:
         return slice(self.start - outer.start, self.stop - outer.start)
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A core to keep and the window to read for it, in image pixels."""
-
-    core: tuple[Span, Span]
-    window: tuple[Span, Span]
-
-
 def spans(size: int, tile: int, halo: int, multiple: int) -> list[tuple[Span, Span]]:
-    """(core, window) along one axis; cores of equal length but the last, all starting at multiples of `multiple`."""
+    """(core, window) along one axis; cores of equal length but the last, all starting at multiples of `multiple`.
+
+    `tile` is the cores' length; 0 means one core, all of the axis.
+    """
+    tile = tile or max(size, 1)
     tile = -(-tile // multiple) * multiple
     halo = -(-halo // multiple) * multiple
     cores = [Span(start, min(start + tile, size)) for start in range(0, size, tile)]
     return [(core, Span(max(0, core.start - halo), min(size, core.stop + halo))) for core in cores]
-
-
-def tile_grid(height: int, width: int, tile: int, halo: int, multiple: int) -> list[Tile]:
-    """Tiles that cover the image once, row by row. `tile` is the core's side; 0 means one tile, the whole image."""
-    if tile <= 0:
-        tile = max(height, width)
-    rows, columns = spans(height, tile, halo, multiple), spans(width, tile, halo, multiple)
-    return [Tile((row, column), (above, beside)) for row, above in rows for column, beside in columns]
 
 
 def squeeze_windows(height: int, width: int, multiple: int) -> list[tuple[Span, Span]]:

@@ -20,6 +20,7 @@ from tiny_model import save_tiny
 
 from denoise_se import atomic_file, manifest
 from denoise_se.batch import Outcome, Settings, Watcher, run_batch
+from denoise_se.blending import Strength
 from denoise_se.denoiser import Denoised, Denoiser
 from denoise_se.errors import ImageError
 from denoise_se.plan import make_plan
@@ -110,13 +111,13 @@ def test_every_output_is_what_the_denoiser_makes_of_its_input(denoiser: Denoiser
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
 def test_strength_zero_gives_the_same_bytes_in_the_same_format(denoiser: Denoiser, name: str) -> None:
     save(f"in/{name}", picture(), quality=80)
-    assert run(denoiser, Settings(25.0, strength=0)).exit_code == 0
+    assert run(denoiser, Settings(25.0, strength=Strength(0, 0))).exit_code == 0
     assert digest(f"in/{name}") == digest(f"out/{name}")
 
 
 def test_strength_zero_into_another_format_keeps_the_pixels(denoiser: Denoiser) -> None:
     save("in/a.png", picture())
-    assert run(denoiser, Settings(25.0, strength=0), format="tiff").exit_code == 0
+    assert run(denoiser, Settings(25.0, strength=Strength(0, 0)), format="tiff").exit_code == 0
     assert np.array_equal(load("out/a.tiff"), picture())
 
 
@@ -160,7 +161,7 @@ def test_metrics_are_those_of_the_written_file(denoiser: Denoiser, name: str, dt
 def test_an_exact_result_has_infinite_psnr_and_a_tiny_one_no_ssim(denoiser: Denoiser) -> None:
     for folder in ("in", "ref"):
         save(f"{folder}/tiny.png", picture(shape=(3, 5, 3)))
-    (row,) = run(denoiser, Settings(25.0, strength=0), reference=Path("ref")).rows
+    (row,) = run(denoiser, Settings(25.0, strength=Strength(0, 0)), reference=Path("ref")).rows
     assert row.psnr == row.psnr_noisy == np.inf and row.ssim is None
 
 
@@ -187,7 +188,7 @@ def test_a_turned_photo_is_compared_as_it_is_shown(denoiser: Denoiser, format: s
     smooth = np.repeat(np.linspace(40, 200, 32 * 3).reshape(1, 32, 3), 24, axis=0).astype(np.uint8)
     save("in/a.jpg", smooth, quality=98, exif=exif)
     save("ref/a.png", np.rot90(smooth, -1))
-    (row,) = run(denoiser, Settings(25.0, strength=0), format=format, reference=Path("ref")).rows
+    (row,) = run(denoiser, Settings(25.0, strength=Strength(0, 0)), format=format, reference=Path("ref")).rows
     assert row.status == "done"
     assert row.psnr_noisy is not None and row.psnr_noisy > 30 and row.psnr == pytest.approx(row.psnr_noisy, abs=1)
 

@@ -10,11 +10,13 @@ import torch
 
 from denoise_se import denoiser as denoiser_module
 from denoise_se import tiling
+from denoise_se.blending import Strength, blended
 from denoise_se.checkpoint import save_checkpoint
 from denoise_se.denoiser import Denoiser
 from denoise_se.errors import CheckpointError, DenoiseError, UsageError
 from denoise_se.network import NetworkConfig, build_network
 from denoise_se.noise_estimation import estimate_sigma
+from denoise_se.scanlines import ArrayScanlines
 
 TILE = 32
 NAMES = {
@@ -87,6 +89,26 @@ def test_tiles_of_a_large_image_share_the_gates_of_its_samples(load, monkeypatch
     for result in results[1:]:
         np.testing.assert_allclose(result, results[0], atol=1e-4, rtol=0)
     assert np.abs(results[0] - pooled_over_all).max() > 1e-3
+
+
+def test_bands_may_be_written_over_the_image_they_are_read_from(load):
+    noisy = picture(3 * TILE + 5, 2 * TILE + 3, 3)
+    denoiser = load("color", tile=TILE)
+    expected = denoiser(noisy, sigma=20)
+    pixels, seen = noisy.copy(), 0
+    for band in denoiser.bands(ArrayScanlines(pixels), 20.0):
+        assert band.rows.start == seen and np.array_equal(band.noisy, noisy[band.rows.slice])
+        pixels[band.rows.slice] = band.clean
+        seen = band.rows.stop
+    assert seen == len(noisy) and np.array_equal(pixels, expected)
+
+
+def test_luma_and_chroma_have_a_strength_each(load):
+    noisy = picture(40, 50, 3, dtype=np.uint8)
+    denoiser = load("color")
+    (tile,) = denoiser.tiles(ArrayScanlines(noisy), 20.0)
+    expected = blended(noisy, tile.restored, Strength(1, 0.25))
+    assert np.array_equal(denoiser(noisy, 20, Strength(1, 0.25)), expected)
 
 
 def test_a_map_of_sigma_is_cut_along_with_the_tiles(load):
@@ -286,7 +308,7 @@ def test_a_map_of_sigma_of_another_shape_is_refused(load, shape):
 
 @pytest.mark.parametrize("strength", [-0.1, 1.1, np.nan])
 def test_a_strength_outside_its_range_is_refused(load, strength):
-    with pytest.raises(UsageError, match="it lies from 0 to 1"):
+    with pytest.raises(UsageError, match="it lies from 0"):
         load("gray")(picture(8, 8), 20.0, strength)
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from denoise_se.errors import UsageError
 from denoise_se.noise_estimation import estimate_noise, estimate_sigma
 from denoise_se.noise_patches import clip_factor, cut, lag_products
+from denoise_se.scanlines import ArrayScanlines
 
 SIGMAS = [1, 2, 5, 10, 25, 50, 75]
 
@@ -265,7 +266,7 @@ def test_blurred_noise_is_found_correlated_and_summed_over_all_frequencies(chann
 def test_lag_products_turn_a_coefficient_into_the_covariance_of_neighbours(vertical, horizontal):
     wave = np.cos(np.pi * (2 * np.arange(8) + 1) * np.arange(8)[:, None] / 16)
     image = np.outer(wave[vertical], wave[horizontal])
-    patches = cut(image[..., None].astype(np.float32), 1.0)
+    patches = cut(ArrayScanlines(image[..., None].astype(np.float32)), 1.0)
     across, down = (np.square(patches.dct[0, 0]) @ weights for weights in lag_products(patches))
     assert across == pytest.approx((image[:, 1:] * image[:, :-1]).mean(), abs=1e-6)
     assert down == pytest.approx((image[1:] * image[:-1]).mean(), abs=1e-6)

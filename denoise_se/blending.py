@@ -1,0 +1,59 @@
+"""How much of what the network found is taken out: strength, for brightness and colour apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from denoise_se.errors import UsageError
+
+# luma of ITU-R BT.601, section 2.5.1, as JPEG has it
+LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True)
+class Strength:
+    """Shares from 0 (the input) to 1 (the network's full result) of the change in luma and of what is left, chroma."""
+
+    luma: float = 1.0
+    chroma: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, share in (("strength", self.luma), ("chroma strength", self.chroma)):
+            if not 0 <= share <= 1:
+                raise UsageError(f"{name} is {share!r}; it lies from 0 (the input) to 1 (the full result)")
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether nothing changes."""
+        return self.luma == self.chroma == 0
+
+
+def full_range(dtype: np.dtype) -> float:
+    """The value that stands for 1.0: 255, 65535, or 1.0 for floats."""
+    return float(np.iinfo(dtype).max) if dtype.kind == "u" else 1.0
+
+
+def blended(noisy: np.ndarray, restored: np.ndarray, strength: Strength) -> np.ndarray:
+    """The result in the dtype of `noisy`: between it and `restored`, integers rounded and clipped to their range.
+
+    noisy: `[H, W, C]` uint8, uint16 or float. restored: the network's result `[H, W, C]` float32 in units of the range.
+    Chroma is the change without its luma; one channel has luma only.
+    """
+    if strength.is_zero:
+        return noisy.copy()
+    scale = np.float32(full_range(noisy.dtype))
+    result = restored
+    luma, chroma = np.float32(strength.luma), np.float32(strength.chroma)
+    if noisy.shape[2] == 1 or luma == chroma:
+        if luma < 1:
+            before = noisy.astype(np.float32) / scale
+            result = before + luma * (restored - before)
+    else:
+        before = noisy.astype(np.float32) / scale
+        change = restored - before
+        result = before + chroma * change + (luma - chroma) * (change @ LUMA_WEIGHTS)[..., None]
+    if noisy.dtype.kind == "u":
+        result = np.clip(np.rint(result * scale), 0, scale)
+    return result.astype(noisy.dtype)
