@@ -98,8 +98,9 @@ def run_denoise(
     for notice in plan.notices:
         errors.print(f"note: {notice}")
 
-    from denoise_se.batch import Settings, run_batch  # torch comes with it
+    from denoise_se.batch import run_batch  # torch comes with it
     from denoise_se.denoiser import Denoiser
+    from denoise_se.pipeline import Settings
 
     @cache
     def denoiser(name: str) -> Denoiser:
@@ -150,7 +151,7 @@ def run_denoise(
 
 def make_watcher(console: Console, bar: Progress, total: int, json_lines: bool) -> Any:
     """A batch's watcher that prints problems to `console`, JSON lines to stdout, and moves `bar`."""
-    from denoise_se.batch import Watcher
+    from denoise_se.watcher import Watcher
 
     task = bar.add_task("denoising", total=total)
 

@@ -1,4 +1,4 @@
-"""Image files in and out: `read`, `write`, `probe`, and the tables of what is read and written.
+"""Image files in and out: `read`, `write`, `probe`, the same by pages and rows, and the tables of the formats.
 
 The content decides what a file is, and every decoder is named outright; none starts another program. Pixel limits are
 checked from the header, before any decoding. Whatever is wrong with one file is an ImageError with its name.
@@ -9,18 +9,20 @@ A new format is a module with `probe`, `read` and `write`, its signature in sign
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from denoise_se import bmp_file, jpeg_file, png_file, ppm_file, tiff_file, tiff_writing, webp_file
+import numpy as np
+
+from denoise_se import bmp_file, jpeg_file, png_file, ppm_file, tiff_file, tiff_storage, tiff_writing, webp_file
 from denoise_se.atomic_file import replacing
 from denoise_se.conversion import Limits, fitted
 from denoise_se.errors import ImageError
 from denoise_se.image import FormatError, Image, Metadata, Probe
-from denoise_se.nonfinite import replaced
+from denoise_se.page import ImagePage, Page
 from denoise_se.signatures import HEAD_SIZE, format_of
 
 __all__ = [
@@ -34,10 +36,12 @@ __all__ = [
     "Probe",
     "Reader",
     "Writer",
+    "open_pages",
     "output_suffix",
     "probe",
     "read",
     "write",
+    "write_pages",
 ]
 
 # above the largest camera (a 400-megapixel multi-shot), and as 8-bit RGB still 1.5 GB
@@ -106,17 +110,72 @@ def read(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image:
     Non-finite values of float images are replaced by a local one, with a notice. Raises ImageError, and nothing else,
     for a file that is missing, damaged, truncated, of another kind, animated or of several pages, or over `max_pixels`.
     """
+    with open_pages(path, max_pixels=max_pixels) as pages:
+        if len(pages) > 1:
+            raise ImageError(path, f"has {len(pages):,} pages: split it into one file for each")
+        image = pages[0].image()
+        return replace(image, notices=(*misnamed(path, image.format), *image.notices))
+
+
+@contextmanager
+def open_pages(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Iterator[Sequence[Page]]:
+    """The pages of a file, at least one; those of a TIFF are read from the open file when their rows are asked for.
+
+    Raises ImageError as `read` does, but not for several pages, and the pages raise it too when they are damaged.
+    `max_pixels` is for each page.
+    """
     path = Path(path)
-    with _translated(path), _opened(path) as stream:
-        probed = _probed(stream)
-        _check_size(probed, stream, max_pixels)
-        stream.seek(0)
-        image = _finite(READERS[probed.format].read(stream))
+    with ExitStack() as stack:
+        with _translated(path):
+            stream = stack.enter_context(_opened(path))
+            probed = _probed(stream)
+            _check_pixels(probed.width, probed.height, max_pixels)
+            if probed.format != "tiff":
+                _check_frames(probed)
+                _check_bytes(probed.width * probed.height, stream)
+                stream.seek(0)
+                pages: Sequence[Page] = [ImagePage(READERS[probed.format].read(stream))]
+            else:
+                found = tiff_file.pages(stream)
+                for page in found:
+                    _check_pixels(page.shape[1], page.shape[0], max_pixels)
+                _check_bytes(sum(page.shape[0] * page.shape[1] for page in found), stream)
+                pages = [_GuardedPage(path, page) for page in found]
+        yield pages
+
+
+class _GuardedPage:
+    """A page whose decoding errors are ImageErrors with the file's name."""
+
+    def __init__(self, path: Path, page: Page) -> None:
+        self._path, self._page = path, page
+        self.format, self.metadata, self.shape, self.dtype = page.format, page.metadata, page.shape, page.dtype
+        self.has_alpha = page.has_alpha
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return self._page.notices
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        with _translated(self._path):
+            return self._page.rows(start, stop)
+
+    def alpha(self, start: int, stop: int) -> np.ndarray | None:
+        with _translated(self._path):
+            return self._page.alpha(start, stop)
+
+    def image(self) -> Image:
+        with _translated(self._path):
+            return self._page.image()
+
+
+def misnamed(path: str | Path, format: str) -> tuple[str, ...]:
+    """A notice for a file whose suffix is not that of its content."""
     named = format_of_suffix(path)
-    if named not in (None, image.format):
-        notice = f"its content is {image.format.upper()}, not {str(named).upper()}: under this name it is written as"
-        image = replace(image, notices=(f"{notice} {str(named).upper()}", *image.notices))
-    return image
+    if named in (None, format):
+        return ()
+    names = format.upper(), str(named).upper()
+    return (f"its content is {names[0]}, not {names[1]}: under this name it is written as {names[1]}",)
 
 
 def write(path: str | Path, image: Image, *, format: str | None = None) -> Image:
@@ -131,13 +190,39 @@ def write(path: str | Path, image: Image, *, format: str | None = None) -> Image
         name = format if format is not None else format_of_suffix(path)
         if name is None or name not in WRITERS:
             raise FormatError(f"cannot be written: {name or path.suffix!r} is none of the formats {', '.join(WRITERS)}")
-        if path.is_dir():
-            raise FormatError("cannot be written: a folder of this name exists")
+        _refuse_folder(path)
         writer = WRITERS[name]
         image = fitted(image, name, writer.limits)
         with replacing(path) as stream:
             notices = writer.write(image, stream)
     return replace(image, format=name, notices=(*image.notices, *notices))
+
+
+def write_pages(path: str | Path, pages: Sequence[Page], bands: Iterator[tiff_storage.Rows]) -> tuple[str, ...]:
+    """Writes a TIFF of several pages, or of one that does not fit into memory; see `tiff_writing.write_pages`.
+
+    The file appears whole or, also when `bands` raises, not at all. Gives the notices. Raises ImageError for what is
+    wrong with the file; what `bands` raises comes through.
+    """
+    path = Path(path)
+    raised: list[BaseException] = []
+
+    def watched() -> Iterator[tiff_storage.Rows]:
+        try:
+            yield from bands
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    try:
+        with _translated(path):
+            _refuse_folder(path)
+            with replacing(path) as stream:
+                return tiff_writing.write_pages(pages, watched(), stream)
+    except ImageError:
+        if raised:
+            raise raised[0] from None
+        raise
 
 
 def format_of_suffix(path: str | Path) -> str | None:
@@ -189,32 +274,25 @@ def _probed(stream: BinaryIO) -> Probe:
     return probed
 
 
-def _check_size(probed: Probe, stream: BinaryIO, max_pixels: int) -> None:
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir():
+        raise FormatError("cannot be written: a folder of this name exists")
+
+
+def _check_frames(probed: Probe) -> None:
     if probed.frames > 1:
-        what = "pages" if probed.format == "tiff" else "frames"
-        raise FormatError(f"has {probed.frames:,} {what}: split it into one file for each")
-    pixels = probed.width * probed.height
-    if pixels > max_pixels:
+        raise FormatError(f"has {probed.frames:,} frames: split it into one file for each")
+
+
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
         raise FormatError(
-            f"has {probed.width:,} x {probed.height:,} = {pixels:,} pixels and exceeds {max_pixels:,} pixels "
+            f"has {width:,} x {height:,} = {width * height:,} pixels and exceeds {max_pixels:,} pixels "
             "(--max-pixels): give a larger --max-pixels if the file is meant to be this large"
         )
+
+
+def _check_bytes(pixels: int, stream: BinaryIO) -> None:
     size = stream.seek(0, 2)
     if size > MAX_EXTRA_BYTES + MAX_BYTES_PER_PIXEL * pixels:
         raise FormatError(f"has {size:,} bytes for {pixels:,} pixels, which no image needs")
-
-
-def _finite(image: Image) -> Image:
-    if image.bit_depth != 32:
-        return image
-    try:
-        pixels, count = replaced(image.pixels)
-        alpha, alpha_count = (None, 0) if image.alpha is None else replaced(image.alpha[..., None])
-    except ValueError as error:
-        raise FormatError("has no finite value (all NaN or infinite) in one of its channels") from error
-    if count + alpha_count == 0:
-        return image
-    notice = f"{count + alpha_count:,} non-finite pixels (NaN or infinite) replaced by the median of their neighbours"
-    return replace(
-        image, pixels=pixels, alpha=None if alpha is None else alpha[..., 0], notices=(*image.notices, notice)
-    )

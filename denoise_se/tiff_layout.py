@@ -24,7 +24,7 @@ IMAGE_DESCRIPTION = 270
 DESCRIPTIVE = frozenset({270, 271, 272, 274, 282, 283, 296, 305, 306, 315, 33432, 18246, *range(40091, 40096)})
 # about how samples are stored, so the writer sets them; XMP, ICC and what only holds for the old pixels
 STRUCTURAL = frozenset(
-    {254, 255, *range(256, 267), 273, *range(277, 282), 284, 288, 289, 290, 291, 292, 293, 297, 301, 317, 320, 321}
+    {254, 255, *range(256, 267), 273, *range(277, 282), 284, 288, 289, 290, 291, 292, 293, 301, 317, 320, 321}
     | {*range(322, 328), 330, *range(332, 342), 342, 347, 351, 400, *range(512, 522), 529, 530, 531, 532}
     | {700, 34675, 37724, 32995, 32996, 32997, 32998}
 )
@@ -51,6 +51,11 @@ class TiffLayout:
     tile: tuple[int, int] | None
 
     @property
+    def stored_bytes(self) -> int:
+        """Of an uncompressed page."""
+        return self.height * (self.width * self.samples * self.bits // 8)
+
+    @property
     def channels(self) -> int:
         """Colour channels of the image that is read: 1 or 3."""
         return 1 if self.photometric in (MIN_IS_WHITE, MIN_IS_BLACK) else 3
@@ -58,12 +63,14 @@ class TiffLayout:
 
 @dataclass(frozen=True)
 class TiffCoding(Coding):
-    """How the file was stored, its byte order, BigTIFF or not, and its further tags, raw in that byte order."""
+    """How the file was stored, its byte order, BigTIFF or not, its further tags, raw in that byte order, and its
+    NewSubfileType."""
 
     layout: TiffLayout
     order: str
     big: bool
     tags: tuple[tuple[int, Tag], ...] = ()
+    subfile_type: int = 0
 
     def lost_elsewhere(self) -> tuple[str, ...]:
         return ("TIFF tags " + ", ".join(str(code) for code, _ in self.tags),) if self.tags else ()

@@ -113,6 +113,19 @@ class TagFile:
         """Where the next directory of the chain lies, 0 for none."""
         return self._number(self.next_pointer(offset), 8 if self.big else 4)
 
+    def chain(self, most: int = 1 << 20) -> list[int]:
+        """Where the directories of the chain lie. Raises TagError for a loop and for more than `most` of them."""
+        offsets: dict[int, None] = {}
+        offset = self.first_offset
+        while offset or not offsets:
+            if offset in offsets:
+                raise TagError("its directories form a loop")
+            if len(offsets) == most:
+                raise TagError(f"it has more than {most:,} pages")
+            offsets[offset] = None
+            offset = self.next_offset(offset)
+        return list(offsets)
+
     def next_pointer(self, offset: int) -> int:
         """Where the offset of the next directory is stored."""
         count = self._tag_count(offset)
@@ -141,31 +154,32 @@ class TagFile:
         return data
 
 
-def built(directory: Directory, order: str, offset: int) -> bytes:
-    """A classic (not Big) TIFF directory with those below it, as bytes to be placed at the even `offset`.
+def built(directory: Directory, order: str, offset: int, *, big: bool = False) -> bytes:
+    """A directory with those below it, of a classic TIFF or a BigTIFF, as bytes to be placed at the even `offset`.
 
     Raises TagError when it needs an offset over 4 GB, which classic TIFF cannot write.
     """
     entries = {code: tag for code, tag in directory.tags.items() if code not in CHILD_POINTERS}
     codes = sorted(entries.keys() | directory.children.keys())
-    table = bytearray(struct.pack(order + "H", len(codes)))
+    count_code, entry_code, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
+    table = bytearray(struct.pack(order + count_code, len(codes)))
     values = bytearray()
-    start = offset + 2 + 12 * len(codes) + 4
+    start = offset + len(table) + (struct.calcsize("<" + entry_code) + inline) * len(codes) + inline
     for code in codes:
         if code in directory.children:
             position = start + len(values)
-            values += built(directory.children[code], order, position)
-            tag = Tag(4, 1, _offset(position, order))
+            values += built(directory.children[code], order, position, big=big)
+            tag = Tag(16 if big else 4, 1, _offset(position, order, inline))
         else:
             tag = entries[code]
-        if len(tag.data) <= 4:
-            field_data = tag.data.ljust(4, b"\0")
+        if len(tag.data) <= inline:
+            field_data = tag.data.ljust(inline, b"\0")
         else:
-            field_data = _offset(start + len(values), order)
+            field_data = _offset(start + len(values), order, inline)
             values += tag.data
         values += b"\0" * (len(values) % 2)
-        table += struct.pack(order + "HHI", code, tag.type, tag.count) + field_data
-    return bytes(table + b"\0\0\0\0" + values)
+        table += struct.pack(order + entry_code, code, tag.type, tag.count) + field_data
+    return bytes(table + bytes(inline) + values)
 
 
 def built_file(directory: Directory, order: str) -> bytes:
@@ -174,7 +188,7 @@ def built_file(directory: Directory, order: str) -> bytes:
     return head + struct.pack(order + "I", 8) + built(directory, order, 8)
 
 
-def _offset(position: int, order: str) -> bytes:
-    if position >= 1 << 32:
+def _offset(position: int, order: str, width: int) -> bytes:
+    if position >= 1 << (8 * width):
         raise TagError("offset over 4 GB")
-    return struct.pack(order + "I", position)
+    return position.to_bytes(width, "little" if order == "<" else "big")

@@ -3,68 +3,77 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from denoise_se.image import Image
-from denoise_se.tiff_layout import (
-    ASSOCIATED,
-    DEFLATE,
-    DESCRIPTIVE,
-    LOSSLESS,
-    MIN_IS_WHITE,
-    NO_COMPRESSION,
-    UNASSOCIATED,
-    WITH_PREDICTOR,
-    TiffCoding,
-)
+from denoise_se.page import ImagePage, Page, stored_bytes
+from denoise_se.tiff_layout import DESCRIPTIVE, LOSSLESS, TiffCoding
+from denoise_se.tiff_storage import Rows, TiffStorage
 from denoise_se.tiff_tags import EXIF_IFD, GPS_IFD, Directory, TagError, TagFile, built
 
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, XMP = 282, 283, 296, 700
 INCH = 2
 BIG_FROM = (1 << 32) - (1 << 26)
 POINTER_NAMES = {EXIF_IFD: "ExifTag", GPS_IFD: "GPSTag"}
-HORIZONTAL, FLOATING_POINT = 2, 3
-BYTE, LONG = 1, 4
+BYTE, LONG, LONG8 = 1, 4, 16
+LOSSY = "written with deflate, which is lossless, instead of the file's own compression"
 
 
 def write(image: Image, stream: BinaryIO) -> tuple[str, ...]:
-    """Writes the pixels losslessly, with the compression, byte order and tags of the TIFF it came from, else deflate.
+    """Writes one image; see `write_pages`."""
+    return write_pages([ImagePage(image)], iter([(image.pixels, image.alpha)]), stream)
 
-    Gives the notices.
+
+def write_pages(pages: Sequence[Page], bands: Iterator[Rows], stream: BinaryIO) -> tuple[str, ...]:
+    """Writes pixels losslessly, with the compression, byte order and tags of the TIFF they came from, else deflate.
+
+    pages: what is to be written of each but its pixels. bands: those, from the first page's top to the last one's
+    bottom, as (colours `[n, W, C]`, alpha `[n, W]` or None); no band spans two pages. Gives the notices.
     """
     import tifffile
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
-    coding = image.metadata.coding if isinstance(image.metadata.coding, TiffCoding) else None
-    exif, notices = _parsed(image.metadata.exif)
-    order = exif[0] if exif else coding.order if coding else "<"
-    directory = exif[1] if exif else Directory({})
-    big = image.pixels.nbytes >= BIG_FROM or (coding is not None and coding.big)
-    children = {code: child for code, child in directory.children.items() if code in POINTER_NAMES}
-    if big and children:
-        notices.append("EXIF and GPS tags not kept: they are not written to BigTIFF")
-        children = {}
-    tags = _extra_tags(image, directory, coding, order)
-    tags += [(POINTER_NAMES[code], LONG, 1, 0, True) for code in children]
-    pixels, options = _stored(image, coding)
-    if coding and coding.layout.compression not in LOSSLESS:
-        notices.append("written with deflate, which is lossless, instead of the file's own compression")
+    first, notices = _parsed(pages[0].metadata.exif)
+    coding = _coding(pages[0])
+    order = first[0] if first else coding.order if coding else "<"
+    big = sum(map(stored_bytes, pages)) >= BIG_FROM or (coding is not None and coding.big)
+    appended: list[tuple[int, dict[int, Directory]]] = []
     with tifffile.TiffWriter(stream, bigtiff=big, byteorder=order) as writer:  # type: ignore[arg-type]
-        writer.write(
-            pixels,
-            planarconfig="contig" if pixels.ndim == 3 else None,
-            iccprofile=image.metadata.icc,
-            extratags=tags,
-            software=False,
-            metadata=None,
-            **_resolution(image, directory, order),
-            **options,
-        )
-    if children:
-        _append(stream, children)
+        for number, page in enumerate(pages):
+            exif, problems = _parsed(page.metadata.exif)
+            notices += [notice for notice in problems if notice not in notices]
+            directory = exif[1] if exif else Directory({})
+            coding = _coding(page)
+            if coding and coding.layout.compression not in LOSSLESS and LOSSY not in notices:
+                notices.append(LOSSY)
+            children = {code: child for code, child in directory.children.items() if code in POINTER_NAMES}
+            if children:
+                appended.append((number, children))
+            tags = _extra_tags(page, directory, coding, order)
+            tags += [(POINTER_NAMES[code], LONG8 if big else LONG, 1, 0, True) for code in children]
+            storage = TiffStorage.of(page, coding, order)
+            writer.write(
+                storage.segments(bands),
+                shape=storage.shape,
+                dtype=storage.dtype,
+                iccprofile=page.metadata.icc,
+                extratags=tags,
+                software=False,
+                metadata=None,
+                subfiletype=coding.subfile_type if coding else 0,
+                **_resolution(page, directory, order),
+                **storage.options(),
+            )
+    if appended:
+        _append(stream, appended)
     return tuple(notices)
+
+
+def _coding(page: Page) -> TiffCoding | None:
+    return page.metadata.coding if isinstance(page.metadata.coding, TiffCoding) else None
 
 
 def _parsed(block: bytes | None) -> tuple[tuple[str, Directory] | None, list[str]]:
@@ -78,34 +87,8 @@ def _parsed(block: bytes | None) -> tuple[tuple[str, Directory] | None, list[str
         return None, ["damaged EXIF not kept"]
 
 
-def _stored(image: Image, coding: TiffCoding | None) -> tuple[np.ndarray, dict[str, Any]]:
-    """The array as it is stored, and how."""
-    colours = image.pixels
-    inverted = coding is not None and coding.layout.photometric == MIN_IS_WHITE
-    if inverted:
-        colours = np.iinfo(colours.dtype).max - colours
-    compression = coding.layout.compression if coding and coding.layout.compression in LOSSLESS else DEFLATE
-    predictor = 1
-    if compression in WITH_PREDICTOR and (coding is None or coding.layout.predictor != 1):
-        predictor = FLOATING_POINT if image.bit_depth == 32 else HORIZONTAL
-    options: dict[str, Any] = {
-        "photometric": "rgb" if image.channels == 3 else "miniswhite" if inverted else "minisblack",
-        "compression": None if compression == NO_COMPRESSION else compression,
-        "predictor": predictor if predictor != 1 else None,
-    }
-    tile = coding.layout.tile if coding else None
-    if tile and tile[0] % 16 == tile[1] % 16 == 0:
-        options["tile"] = tile
-    if image.alpha is not None:
-        extra = ASSOCIATED if image.metadata.premultiplied else UNASSOCIATED
-        if coding and coding.layout.extra is not None:
-            extra = coding.layout.extra
-        return np.dstack([colours, image.alpha]), options | {"extrasamples": [extra]}
-    return colours if image.channels == 3 else colours[..., 0], options
-
-
 def _extra_tags(
-    image: Image, directory: Directory, coding: TiffCoding | None, order: str
+    page: Page, directory: Directory, coding: TiffCoding | None, order: str
 ) -> list[tuple[int | str, int, int, bytes | int, bool]]:
     resolution = {X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT}
     tags = {code: tag for code, tag in directory.tags.items() if code in DESCRIPTIVE - resolution and tag.type <= 12}
@@ -114,12 +97,12 @@ def _extra_tags(
     extra: list[tuple[int | str, int, int, bytes | int, bool]] = [
         (code, tag.type, tag.count, tag.data, True) for code, tag in sorted(tags.items())
     ]
-    if image.metadata.xmp is not None:
-        extra.append((XMP, BYTE, len(image.metadata.xmp), image.metadata.xmp, True))
+    if page.metadata.xmp is not None:
+        extra.append((XMP, BYTE, len(page.metadata.xmp), page.metadata.xmp, True))
     return extra
 
 
-def _resolution(image: Image, directory: Directory, order: str) -> dict[str, Any]:
+def _resolution(page: Page, directory: Directory, order: str) -> dict[str, Any]:
     """The very fractions of the EXIF block, else those of the resolution, in pixels an inch."""
     tags = directory.tags
     if all(code in tags and len(tags[code].data) == 8 for code in (X_RESOLUTION, Y_RESOLUTION)):
@@ -131,13 +114,14 @@ def _resolution(image: Image, directory: Directory, order: str) -> dict[str, Any
         unit_value = int(np.frombuffer(unit.data, order + "u2")[0]) if unit and unit.type == 3 else INCH
         if unit_value in (1, 2, 3):
             return {"resolution": fractions, "resolutionunit": unit_value}
-    if image.metadata.dpi:
-        return {"resolution": tuple((round(dpi * 1000), 1000) for dpi in image.metadata.dpi), "resolutionunit": INCH}
+    if page.metadata.dpi:
+        return {"resolution": tuple((round(dpi * 1000), 1000) for dpi in page.metadata.dpi), "resolutionunit": INCH}
     return {}
 
 
-def _append(stream: BinaryIO, children: dict[int, Directory]) -> None:
-    """Puts the directories at the end of the file, and their places into the tags that wait for them."""
+def _append(stream: BinaryIO, pages: list[tuple[int, dict[int, Directory]]]) -> None:
+    """Puts the directories of the pages of these numbers at the end of the file, and their places into the tags that
+    wait for them."""
     end = stream.seek(0, 2)
     stream.write(b"\0" * (end % 2))
 
@@ -146,9 +130,12 @@ def _append(stream: BinaryIO, children: dict[int, Directory]) -> None:
         return stream.read(count)
 
     tag_file = TagFile.open(fetch, stream.seek(0, 2))
-    positions = {code: position for code, _, _, position in tag_file.entries(tag_file.first_offset)}
-    for code, child in children.items():
-        offset = stream.seek(0, 2)
-        stream.write(built(child, tag_file.order, offset))
-        stream.seek(positions[code])
-        stream.write(offset.to_bytes(4, "little" if tag_file.order == "<" else "big"))
+    offsets = tag_file.chain()
+    width, byte_order = (8 if tag_file.big else 4), "little" if tag_file.order == "<" else "big"
+    for number, children in pages:
+        positions = {code: position for code, _, _, position in tag_file.entries(offsets[number])}
+        for code, child in children.items():
+            offset = stream.seek(0, 2)
+            stream.write(built(child, tag_file.order, offset, big=tag_file.big))
+            stream.seek(positions[code])
+            stream.write(offset.to_bytes(width, byte_order))  # type: ignore[arg-type]

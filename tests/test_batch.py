@@ -8,8 +8,9 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,12 +20,16 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from tiny_model import save_tiny
 
 from denoise_se import atomic_file, manifest
-from denoise_se.batch import Outcome, Settings, Watcher, run_batch
+from denoise_se.batch import Outcome, run_batch
 from denoise_se.blending import Strength
-from denoise_se.denoiser import Denoised, Denoiser
+from denoise_se.denoiser import Band, Denoiser, RestoredTile
 from denoise_se.errors import ImageError
+from denoise_se.pipeline import Settings
 from denoise_se.plan import make_plan
 from denoise_se.report import Row
+from denoise_se.scanlines import Scanlines
+from denoise_se.tiling import Span
+from denoise_se.watcher import Watcher
 
 FINGERPRINT = {"weights": "tiny"}
 
@@ -238,10 +243,10 @@ def test_whatever_a_denoiser_raises_costs_one_image(denoiser: Denoiser, error: E
         save(f"in/{i}.png", picture(i))
 
     class Failing(Denoiser):
-        def denoise(self, noisy: np.ndarray, *args: object, **options: object) -> Denoised:  # type: ignore[override]
-            if np.array_equal(noisy, picture(1)):
+        def tiles(self, source: Scanlines, *arguments: Any) -> Iterator[RestoredTile]:
+            if np.array_equal(source.rows(0, 24), picture(1)):
                 raise error
-            return denoiser.denoise(noisy, 25.0)
+            return denoiser.tiles(source, *arguments)
 
     outcome = run(Failing(denoiser.checkpoint, denoiser.backend))
     assert [row.status for row in outcome.rows] == ["done", "failed", "done"] and outcome.exit_code == 1
@@ -378,8 +383,9 @@ def test_a_signal_during_the_last_image_changes_nothing(denoiser: Denoiser) -> N
 class Inverting(Denoiser):
     """Computes without threads, so that it can run in a forked process."""
 
-    def denoise(self, noisy: np.ndarray, *args: object, **options: object) -> Denoised:  # type: ignore[override]
-        return Denoised(255 - noisy, 25.0, 0.0)
+    def bands(self, source: Scanlines, *arguments: Any) -> Iterator[Band]:
+        noisy = source.rows(0, source.shape[0])
+        yield Band(Span(0, len(noisy)), noisy, 255 - noisy)
 
 
 def fork_and_run(denoiser: Denoiser, wait: int, seconds: float) -> None:

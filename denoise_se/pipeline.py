@@ -1,0 +1,281 @@
+"""The work of a batch: read, denoise, write and measure, overlapping; one bad file never stops the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from denoise_se.atomic_file import replacing
+from denoise_se.blending import Strength
+from denoise_se.comparison import compare
+from denoise_se.conveyor import AbandonedError, Conveyor
+from denoise_se.denoiser import FULL_STRENGTH, Denoiser
+from denoise_se.errors import DenoiseError, ImageError
+from denoise_se.image import Image
+from denoise_se.image_io import DEFAULT_MAX_PIXELS, format_of_suffix, misnamed, open_pages, probe, write, write_pages
+from denoise_se.manifest import Manifest, Stamp
+from denoise_se.page import ImagePage, Page, stored_bytes
+from denoise_se.plan import Job
+from denoise_se.report import Row
+from denoise_se.stop import Stop
+from denoise_se.tiff_storage import Rows
+from denoise_se.watcher import CancelledError, Watcher
+
+# pixels in memory besides those of the image that is being denoised: read ahead, or still being written
+AHEAD_BYTES = 256 << 20
+# a TIFF of one page is read ahead as a whole up to this size, and by rows above
+WHOLE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How every image of a batch is denoised; `sigma` None estimates it for each, in 8-bit units."""
+
+    sigma: float | None = None
+    strength: Strength = FULL_STRENGTH
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    resume: bool = False
+
+
+@dataclass
+class _Loaded:
+    """What is read of a job's file: its pages, from a file that `files` keeps open, and what the file was."""
+
+    pages: Sequence[Page]
+    stamp: Stamp
+    files: ExitStack
+
+
+class Pipeline:
+    """The threads of a batch: some read ahead, this one denoises, one writes and measures."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        denoiser_for: Callable[[int], Denoiser],
+        settings: Settings,
+        manifest: Manifest,
+        watcher: Watcher,
+        workers: int,
+    ) -> None:
+        self.jobs, self.denoiser_for, self.settings = jobs, denoiser_for, settings
+        self.manifest, self.watcher, self.workers = manifest, watcher, workers
+
+    def rows(self, stop: Stop) -> list[Row]:
+        """Works until all is done or `stop` is wished; the rows in the plan's order."""
+        rows: list[Row] = []
+        reads: list[Future[_Loaded | Row]] = []
+        sizes = [0] * len(self.jobs)
+        pending: tuple[Future[Row], int] | None = None  # what is being written, and its size
+
+        def finish() -> None:
+            nonlocal pending
+            if pending is not None:
+                row = pending[0].result()
+                pending = None
+                rows.append(row)
+                self.watcher.row(row)
+
+        with ThreadPoolExecutor(self.workers) as readers, ThreadPoolExecutor(1) as self.writer:
+            try:
+                for index, job in enumerate(self.jobs):
+                    while len(reads) < min(index + 1 + self.workers, len(self.jobs)):
+                        size = _size(self.jobs[len(reads)])
+                        held = sum(sizes[index + 1 : len(reads)]) + (pending[1] if pending else 0)
+                        if held + size > AHEAD_BYTES:
+                            if len(reads) > index:
+                                break
+                            finish()
+                        sizes[len(reads)] = size
+                        reads.append(readers.submit(self._read, self.jobs[len(reads)]))
+                    loaded = reads[index].result()
+                    reads[index] = Future()  # lets go of the image
+                    written = self._denoise(job, loaded) if isinstance(loaded, _Loaded) else self._known(job, loaded)
+                    del loaded
+                    finish()
+                    pending = written, sizes[index]
+                    if stop.signal is not None:
+                        break
+                finish()
+            finally:
+                for future in reads:
+                    future.cancel()
+        return rows
+
+    def _read(self, job: Job) -> _Loaded | Row:
+        try:
+            if self.settings.resume and self.manifest.is_done(job.relative, job.source, job.target):
+                return _row(job, "skipped")
+            stamp = Stamp.of(job.source)
+            with ExitStack() as files:
+                pages = files.enter_context(open_pages(job.source, max_pixels=self.settings.max_pixels))
+                if len(pages) == 1 and (stored_bytes(pages[0]) <= WHOLE_BYTES or not _is_tiff(job, pages)):
+                    pages = [ImagePage(pages[0].image())]
+                elif not _is_tiff(job, pages):
+                    text = f"has {len(pages):,} pages, which only TIFF holds: split it into one file for each, or write"
+                    raise ImageError(job.source, f"{text} TIFF")
+                return _Loaded(pages, stamp, files.pop_all())
+        except ImageError as error:
+            return _row(job, "failed", error=error.reason)
+
+    def _known(self, job: Job, row: Row) -> Future[Row]:
+        """The row of a file that was skipped, measured again, or that could not be read."""
+        return self.writer.submit(self._measured, job, row) if row.status == "skipped" else _finished(row)
+
+    def _denoise(self, job: Job, loaded: _Loaded) -> Future[Row]:
+        """Denoises a file, and starts or does its writing; the future is its row."""
+        height, width, channels = loaded.pages[0].shape
+        depth = loaded.pages[0].dtype.itemsize * 8
+        row = _row(job, "done", width=width, height=height, channels=channels, bit_depth=depth)
+        with loaded.files:
+            try:
+                if isinstance(loaded.pages[0], ImagePage):
+                    image, row = self._denoised(loaded.pages[0], row)
+                    return self.writer.submit(self._write, job, image, loaded, row)
+                return self._stream(job, loaded, row)
+            except CancelledError:
+                raise
+            except DenoiseError as error:
+                return _finished(replace(row, status="failed", error=_reason(error)))
+            except Exception as error:  # an engine raises what it likes, and the other images are worth more than that
+                if isinstance(error, MemoryError) or "memory" in str(error):
+                    text = "needs more memory than there is; try a smaller --tile"
+                else:
+                    first = str(error).strip().partition("\n")[0]
+                    text = f"the network stopped with {type(error).__name__}: {first}"
+                return _finished(replace(row, status="failed", error=text))
+
+    def _denoised(self, page: ImagePage, row: Row) -> tuple[Image, Row]:
+        """The image denoised in place, where its array lets it, so that there is no second one in memory."""
+        began = time.perf_counter()
+        denoiser = self.denoiser_for(page.shape[2])
+        level = denoiser.noise_level(page, self.settings.sigma)
+        pixels = page.pixels if page.pixels.flags.writeable else np.empty_like(page.pixels)
+        for band in denoiser.bands(page, level, self.settings.strength, self.watcher.tiles):
+            pixels[band.rows.slice] = band.clean
+        return page.whole.with_pixels(pixels), _with_model(row, denoiser, [level], time.perf_counter() - began)
+
+    def _stream(self, job: Job, loaded: _Loaded, row: Row) -> Future[Row]:
+        """Denoises a TIFF by rows into the file that is written meanwhile."""
+        began = time.perf_counter()
+        self._prepare(job, loaded)
+        conveyor: Conveyor[Rows] = Conveyor()
+        written = self.writer.submit(write_pages, job.target, loaded.pages, iter(conveyor))
+        written.add_done_callback(lambda _: conveyor.abandon())
+        levels = []
+        try:
+            for number, page in enumerate(loaded.pages):
+                denoiser = self.denoiser_for(page.shape[2])
+                levels.append(denoiser.noise_level(page, self.settings.sigma))
+                progress = self._progress(number, len(loaded.pages))
+                for band in denoiser.bands(page, levels[-1], self.settings.strength, progress):
+                    conveyor.put((band.clean, page.alpha(band.rows.start, band.rows.stop)))
+            conveyor.end()
+        except AbandonedError:
+            written.result()
+        except BaseException as error:
+            conveyor.fail(error)
+            written.exception()
+            raise
+        notices = written.result()
+        row = _with_model(row, denoiser, levels, time.perf_counter() - began)
+        reading = dict.fromkeys(notice for page in loaded.pages for notice in page.notices)
+        self._notify(job, (*misnamed(job.source, "tiff"), *reading), notices)
+        return self.writer.submit(self._measured, job, row)
+
+    def _progress(self, page: int, pages: int) -> Callable[[int, int], None]:
+        return lambda done, total: self.watcher.tiles(page * total + done, pages * total)
+
+    def _prepare(self, job: Job, loaded: _Loaded) -> None:
+        """Before an output is written. Raises ImageError."""
+        try:
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+            self.manifest.announce(job.relative, job.target, loaded.stamp)
+        except OSError as error:
+            raise ImageError(job.target, f"cannot be written ({error.strerror})") from error
+
+    def _write(self, job: Job, image: Image, loaded: _Loaded, row: Row) -> Row:
+        """Writes and measures one result."""
+        try:
+            notices: tuple[str, ...] = ()
+            self._prepare(job, loaded)
+            if self.settings.strength.is_zero and format_of_suffix(job.target) == image.format:
+                # encoding again would change a JPEG; nothing was asked to change
+                with replacing(job.target) as file:
+                    file.write(job.source.read_bytes())
+            else:
+                notices = write(job.target, image).notices[len(image.notices) :]
+        except ImageError as error:
+            return replace(row, status="failed", error=error.reason)
+        except OSError as error:
+            return replace(row, status="failed", error=f"cannot be written ({error.strerror})")
+        self._notify(job, (*misnamed(job.source, image.format), *image.notices), notices)
+        return self._measured(job, row)
+
+    def _notify(self, job: Job, reading: Sequence[str], writing: Sequence[str]) -> None:
+        for path, notices in ((job.source, reading), (job.target, writing)):
+            for notice in notices:
+                self.watcher.notice(f"{path}: {notice}")
+
+    def _measured(self, job: Job, row: Row) -> Row:
+        """The row with PSNR and SSIM against the reference, of the input and of what was written, decoded again."""
+        if job.reference is None:
+            return row
+        try:
+            scores = compare(job.source, job.target, job.reference, self.settings.max_pixels)
+            found = probe(job.source)
+        except ImageError as error:
+            self.watcher.notice(f"{error}; no PSNR for {job.source}")
+            return row
+        return replace(
+            row,
+            width=found.width,
+            height=found.height,
+            channels=found.channels,
+            bit_depth=found.bit_depth,
+            psnr_noisy=scores.psnr_noisy,
+            psnr=scores.psnr,
+            ssim_noisy=scores.ssim_noisy,
+            ssim=scores.ssim,
+        )
+
+
+def _row(job: Job, status: str, **values: Any) -> Row:
+    return Row(str(job.source), str(job.target), status, **values)
+
+
+def _with_model(row: Row, denoiser: Denoiser, levels: Sequence[float | np.ndarray | None], seconds: float) -> Row:
+    known = [float(np.mean(level)) for level in levels if level is not None]
+    sigma = round(sum(known) / len(known), 4) if known else None
+    return replace(row, model=denoiser.checkpoint.name, sigma=sigma, seconds=round(seconds, 4))
+
+
+def _reason(error: DenoiseError) -> str:
+    return error.reason if isinstance(error, ImageError) else str(error)
+
+
+def _finished(row: Row) -> Future[Row]:
+    future: Future[Row] = Future()
+    future.set_result(row)
+    return future
+
+
+def _is_tiff(job: Job, pages: Sequence[Page]) -> bool:
+    return pages[0].format == format_of_suffix(job.target) == "tiff"
+
+
+def _size(job: Job) -> int:
+    """How much memory the file's pixels will take; 0 when it cannot be read or is read by rows."""
+    try:
+        found = probe(job.source)
+    except ImageError:
+        return 0
+    size = found.width * found.height * (found.channels + found.alpha) * found.bit_depth // 8
+    streams = found.format == format_of_suffix(job.target) == "tiff" and (found.frames > 1 or size > WHOLE_BYTES)
+    return 0 if streams else size

@@ -1,0 +1,22 @@
+"""What long work tells about its progress, and how it is told to stop."""
+
+from __future__ import annotations
+
+from denoise_se.report import Row
+
+
+class CancelledError(Exception):
+    """Raised by a watcher, ends a batch at once: the image at work is not written, those before it are."""
+
+
+class Watcher:
+    """Told what happens; the command line and the web app each have their own. What it raises stops the work."""
+
+    def row(self, row: Row) -> None:
+        """An image is finished, skipped or failed."""
+
+    def notice(self, text: str) -> None:
+        """Something the user should know: a conversion, a replaced pixel."""
+
+    def tiles(self, done: int, total: int) -> None:
+        """The share of the current image that is done."""
