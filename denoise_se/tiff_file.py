@@ -16,12 +16,14 @@ import numpy as np
 from denoise_se import jpeg_file
 from denoise_se.exif import dpi as exif_dpi
 from denoise_se.image import FormatError, Image, Metadata, Probe
+from denoise_se.lzw import check_lzw
 from denoise_se.tiff_layout import (
     ASSOCIATED,
     CMYK,
     IMAGE_DESCRIPTION,
     JPEG,
     JPEG_EOI,
+    LZW,
     MIN_IS_WHITE,
     PALETTE,
     TiffCoding,
@@ -171,6 +173,10 @@ def _decoded(stream: BinaryIO, layout: TiffLayout) -> list[np.ndarray]:
             raise FormatError("is truncated: it ends before the end of the image")
         if layout.compression == JPEG:
             _check_jpegs(stream, offsets, counts, _segment_pixels(layout, page.rowsperstrip))
+        elif layout.compression == LZW:
+            for offset, count in zip(offsets, counts, strict=True):
+                stream.seek(offset)
+                check_lzw(stream.read(count))
         for segment, (plane, _, row, column, _), _ in page.segments(maxworkers=1, buffersize=READ_AHEAD):
             data = segment[0, : layout.height - row, : layout.width - column]
             rows, columns = slice(row, row + data.shape[0]), slice(column, column + data.shape[1])
