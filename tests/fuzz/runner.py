@@ -55,12 +55,12 @@ def run(
     left = list(indices)
     while left:
         with _worker(command or [sys.executable, "-m", "fuzz.worker", kind]) as worker:
-            allowed = START_SECONDS
+            if not isinstance(_answer(worker, START_SECONDS), dict):
+                raise RuntimeError(f"the worker does not start: {worker.args!r}")
             while left:
                 index = left.pop(0)
                 tally.inputs += 1
-                answer = _asked(worker, {"seed": seed, "index": index}, allowed + seconds)
-                allowed = 0.0
+                answer = _asked(worker, {"seed": seed, "index": index}, seconds)
                 if isinstance(answer, str):
                     tally.faults.append((index, answer, _death(worker, seconds)))
                     break
@@ -89,10 +89,15 @@ def _worker(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _asked(worker: subprocess.Popen[bytes], question: dict[str, int], seconds: float) -> dict[str, Any] | str:
-    """The worker's answer, or "hang" or "crash" where none comes."""
-    assert worker.stdin is not None and worker.stdout is not None
+    assert worker.stdin is not None
     with suppress(BrokenPipeError):
         worker.stdin.write(json.dumps(question).encode() + b"\n")
+    return _answer(worker, seconds)
+
+
+def _answer(worker: subprocess.Popen[bytes], seconds: float) -> dict[str, Any] | str:
+    """The worker's next answer, or "hang" or "crash" where none comes."""
+    assert worker.stdout is not None
     line = b""
     while not line.endswith(b"\n"):
         if not select.select([worker.stdout], [], [], seconds)[0]:

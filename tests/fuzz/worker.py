@@ -1,7 +1,8 @@
 """The child process of a fuzz run: examines one damaged input after the other and tells what came of each.
 
-It reads lines `{"seed": .., "index": ..}` and answers `{"fault": .., ...}`, fault being null for an input that was read
-or refused as it should be. What kills the process or never answers is the parent's business.
+It says by an empty answer that it is ready. Then it reads lines `{"seed": .., "index": ..}` and answers each with
+`{"fault": .., ...}`, fault being null for an input that was read or refused as it should be. What kills the process or
+never answers is the parent's business.
 """
 
 from __future__ import annotations
@@ -158,6 +159,9 @@ def main(kind: str) -> None:
     with tempfile.TemporaryFile() as printed:
         os.dup2(printed.fileno(), 1)
         os.dup2(printed.fileno(), 2)
+        for make, _ in KINDS.values():
+            make(0, 0)  # the samples are made before the clock of the first input runs
+        print("{}", file=answers)
         for line in sys.stdin:
             question = json.loads(line)
             print(json.dumps(examined(kind, question["seed"], question["index"])), file=answers)
