@@ -113,7 +113,9 @@ def _opened(stream: BinaryIO) -> tuple[TagFile, Directory, int, int]:
     except TagError as error:
         raise FormatError(f"is truncated or damaged: {error}") from error
     if DNG_VERSION in directory.tags or _subfile_type(tag_file, tag_file.first_offset) & REDUCED_RESOLUTION:
-        raise FormatError("is a camera's raw file: develop it to TIFF or PNG first")
+        raise FormatError(
+            "is a camera's raw file under the name of a TIFF: give it its own suffix (.dng) or develop it first"
+        )
     return tag_file, directory, full, reduced
 
 
