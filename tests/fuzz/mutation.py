@@ -271,5 +271,6 @@ INFORMED: dict[str, Mutation] = {
     ".png": _change_png,
     ".jpg": _change_jpeg,
     ".tif": _change_tiff,
+    ".dng": _change_tiff,
     ".webp": _change_webp,
 }

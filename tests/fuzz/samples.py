@@ -17,6 +17,7 @@ import numpy as np
 import PIL.Image
 import tifffile
 from cmyk_profile import cmyk_profile
+from dng_file import dng
 from PIL import ImageCms
 
 HEIGHT, WIDTH = 40, 56
@@ -36,7 +37,7 @@ class Sample:
 @cache
 def samples() -> tuple[Sample, ...]:
     """All of them, those of one format in a row."""
-    return (*_pngs(), *_jpegs(), *_tiffs(), *_webps(), *_bitmaps(), *_netpbms())
+    return (*_pngs(), *_jpegs(), *_tiffs(), *_webps(), *_bitmaps(), *_netpbms(), *_raws())
 
 
 def _pixels(dtype: type, channels: int = 3) -> np.ndarray:
@@ -203,3 +204,7 @@ def _netpbms() -> list[Sample]:
         Sample("pgm plain", ".pgm", b"P2\n# text\n3 2\n255\n0 1 2\n3 4 255\n"),
         Sample("pbm plain", ".pnm", b"P1\n3 2\n101\n010\n"),
     ]
+
+
+def _raws() -> list[Sample]:
+    return [Sample("dng", ".dng", dng(_pixels(np.float32).astype(float).clip(0, 1), orientation=6))]
