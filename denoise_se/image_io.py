@@ -1,7 +1,8 @@
 """Image files in and out: `read`, `write`, `probe`, and the tables of what is read and written.
 
 The content decides what a file is, and every decoder is named outright; none starts another program (raw files are
-developed in a Python process of their own). Pixel limits are checked from the header, before any decoding. Whatever is wrong with one file is an ImageError with its name.
+developed in a Python process of their own). Pixel limits are checked from the header, before any decoding. Whatever is
+wrong with one file is an ImageError with its name.
 
 A new format is a module with `probe`, `read` and `write`, its signature in signatures.py, and an entry in the tables.
 """
