@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint samples wheel clean
+.PHONY: demo test fuzz kill lint samples wheel clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -17,6 +17,12 @@ demo: .venv/installed  ## denoise data/samples with the shipped weights and prin
 
 test: .venv/installed lint  ## everything that CI runs
 	$(BIN)/pytest
+
+fuzz: .venv/installed  ## damaged files, checkpoint headers and batches; FUZZ="--seed 1 --files 10000" for others
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ)
+
+kill: .venv/installed  ## kill a batch 100 times and resume it; KILL="--kills 20" for fewer
+	PYTHONPATH=tests $(BIN)/python -m killing $(KILL)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

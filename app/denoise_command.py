@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from denoise_se.blending import Strength
 from denoise_se.checkpoint import resolve
+from denoise_se.disk_space import check_space
 from denoise_se.errors import UsageError
 from denoise_se.image_io import DEFAULT_MAX_PIXELS
 from denoise_se.manifest import file_digest
@@ -94,6 +95,7 @@ def run_denoise(
     taken = {os.path.realpath(p) for job in plan.jobs for p in (job.source, job.target, job.reference) if p is not None}
     if report is not None and os.path.realpath(report) in taken:
         raise UsageError(f"--report {report}: is also an input or an output; choose another name")
+    check_space(plan, max_pixels=max_pixels or DEFAULT_MAX_PIXELS)
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
     for notice in plan.notices:
         errors.print(f"note: {notice}")

@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from denoise_se.image import FormatError
+from denoise_se.srgb_profile import srgb_profile
 
 if TYPE_CHECKING:
     from PIL import Image as pillow
-
-# the date in a profile's header (ICC.1:2004, 7.2.8): the same input must give the same bytes on any day
-CREATED = slice(24, 36)
-UNDATED = bytes(12)
 
 
 def srgb(image: pillow.Image, icc: bytes | None) -> tuple[np.ndarray, bytes]:
@@ -26,7 +23,7 @@ def srgb(image: pillow.Image, icc: bytes | None) -> tuple[np.ndarray, bytes]:
             "is CMYK without a colour profile, so its colours are not known: convert it to RGB in a program that can "
             "be told the profile"
         )
-    target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    target = ImageCms.ImageCmsProfile(BytesIO(srgb_profile()))
     try:
         converted = ImageCms.profileToProfile(
             image, BytesIO(icc), target, renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC, outputMode="RGB"
@@ -35,6 +32,4 @@ def srgb(image: pillow.Image, icc: bytes | None) -> tuple[np.ndarray, bytes]:
         raise FormatError(f"is CMYK with a colour profile that cannot be used ({error})") from error
     if converted is None:
         raise FormatError("is CMYK and cannot be converted to RGB")
-    profile = bytearray(target.tobytes())
-    profile[CREATED] = UNDATED
-    return np.array(converted), bytes(profile)
+    return np.array(converted), srgb_profile()

@@ -12,7 +12,7 @@ import numpy as np
 from denoise_se.backends import Backend, make_backend
 from denoise_se.blending import Strength, blended, full_range
 from denoise_se.checkpoint import Checkpoint, load_checkpoint
-from denoise_se.errors import UsageError
+from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.noise_estimation import estimate_sigma
 from denoise_se.scanlines import ArrayScanlines, Scanlines
 from denoise_se.tiling import WHOLE_PIXELS, Span, spans, squeeze_windows
@@ -127,6 +127,7 @@ class Denoiser:
 
         Raises:
             UsageError: an array of another shape or dtype, with values that are not finite, or a negative sigma.
+            DenoiseError: values so large that the network's result is not finite.
         """
         began = time.perf_counter()
         source = ArrayScanlines(check_image(noisy))
@@ -208,6 +209,12 @@ class Denoiser:
                 clean = np.concatenate(
                     [self.backend.denoise(planes[i : i + 1], levels[i : i + 1], gates) for i in range(len(planes))]
                 )
+                if not np.isfinite(clean).all():
+                    reach = float(np.abs(held[:, beside.slice].astype(np.float64)).max())
+                    raise DenoiseError(
+                        f"the network's result is not finite; the image's values reach {reach:.3g}: scale them to "
+                        "about 0 to 1"
+                    )
                 if clean.shape[:2] != (1, channels):
                     clean = clean.mean(axis=1, keepdims=True) if channels == 1 else clean.transpose(1, 0, 2, 3)
                 inner = (rows.within(above), columns.within(beside))

@@ -1,7 +1,8 @@
 """Image files in and out: `read`, `write`, `probe`, the same by pages and rows, and the tables of the formats.
 
-The content decides what a file is, and every decoder is named outright; none starts another program. Pixel limits are
-checked from the header, before any decoding. Whatever is wrong with one file is an ImageError with its name.
+The content decides what a file is, and every decoder is named outright; none starts another program (raw files are
+developed in a Python process of their own). Pixel limits are checked from the header, before any decoding. Whatever is
+wrong with one file is an ImageError with its name.
 
 A new format is a module with `probe`, `read` and `write`, its signature in signatures.py, and an entry in the tables.
 """
@@ -17,7 +18,17 @@ from typing import BinaryIO
 
 import numpy as np
 
-from denoise_se import bmp_file, jpeg_file, png_file, ppm_file, tiff_file, tiff_storage, tiff_writing, webp_file
+from denoise_se import (
+    bmp_file,
+    jpeg_file,
+    png_file,
+    ppm_file,
+    raw_file,
+    tiff_file,
+    tiff_storage,
+    tiff_writing,
+    webp_file,
+)
 from denoise_se.atomic_file import replacing
 from denoise_se.conversion import Limits, fitted
 from denoise_se.errors import ImageError
@@ -76,7 +87,7 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
     "bmp": (".bmp",),
     "ppm": (".ppm", ".pgm", ".pnm"),
 }
-READABLE_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+READABLE_SUFFIXES = frozenset(suffix for suffixes in (*FORMATS.values(), raw_file.SUFFIXES) for suffix in suffixes)
 
 READERS: Mapping[str, Reader] = {
     "png": Reader(png_file.probe, png_file.read),
@@ -85,6 +96,7 @@ READERS: Mapping[str, Reader] = {
     "webp": Reader(webp_file.probe, webp_file.read),
     "bmp": Reader(bmp_file.probe, bmp_file.read),
     "ppm": Reader(ppm_file.probe, ppm_file.read),
+    "raw": Reader(raw_file.probe, raw_file.read),
 }
 WRITERS: Mapping[str, Writer] = {
     "png": Writer(png_file.write, Limits(depths=(8, 16), alpha=True, largest_side=1_000_000)),
@@ -101,7 +113,7 @@ WRITERS: Mapping[str, Writer] = {
 def probe(path: str | Path) -> Probe:
     """Format, size, channels, depth and number of frames from the header alone. Raises ImageError."""
     with _translated(path), _opened(path) as stream:
-        return _probed(stream)
+        return _probed(stream, Path(path).suffix)
 
 
 def read(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image:
@@ -128,7 +140,7 @@ def open_pages(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Ite
     with ExitStack() as stack:
         with _translated(path):
             stream = stack.enter_context(_opened(path))
-            probed = _probed(stream)
+            probed = _probed(stream, path.suffix)
             _check_pixels(probed.width, probed.height, max_pixels)
             if probed.format != "tiff":
                 _check_frames(probed)
@@ -232,8 +244,14 @@ def format_of_suffix(path: str | Path) -> str | None:
 
 
 def output_suffix(path: str | Path, format: str) -> str:
-    """The suffix of the file written for `path`: its own, letter for letter, for "same", else that of the format."""
-    return Path(path).suffix if format == "same" else FORMATS[format][0]
+    """The suffix of the file written for `path`: its own, letter for letter, for "same", else that of the format.
+
+    A raw file, which is not written, becomes a TIFF.
+    """
+    suffix = Path(path).suffix
+    if format == "same" and suffix.lower() not in raw_file.SUFFIXES:
+        return suffix
+    return FORMATS["tiff" if format == "same" else format][0]
 
 
 @contextmanager
@@ -266,8 +284,9 @@ def _opened(path: str | Path) -> Iterator[BinaryIO]:
         yield stream
 
 
-def _probed(stream: BinaryIO) -> Probe:
-    name = format_of(stream.read(HEAD_SIZE))
+def _probed(stream: BinaryIO, suffix: str) -> Probe:
+    head = stream.read(HEAD_SIZE)
+    name = "raw" if raw_file.is_raw(head, suffix) else format_of(head)
     probed = READERS[name].probe(stream)
     if probed.width < 1 or probed.height < 1:
         raise FormatError(f"is damaged: it has {probed.width} x {probed.height} pixels")

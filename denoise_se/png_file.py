@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from denoise_se.adam7 import Pass, deinterlaced, passes
 from denoise_se.image import Coding, FormatError, Image, Metadata, Probe
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -21,8 +22,6 @@ GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 DEPTHS = {GREY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GREY_ALPHA: (8, 16), RGB_ALPHA: (8, 16)}
 # of tRNS: a grey or colour that is transparent, or the alpha of each entry of the palette
 KEY_LENGTHS = {GREY: (2,), RGB: (6,), PALETTE: range(1, 257)}
-# first row and column, and the steps to the next, of the seven passes of an interlaced image (PNG 8.2)
-ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 INFLATE_STEP = 1 << 20
 COLOUR_CHANNELS = {GREY: 1, RGB: 3, PALETTE: 3, GREY_ALPHA: 1, RGB_ALPHA: 3}
 # says how to show the pixels or describes the file, and still holds when the pixels change
@@ -58,14 +57,14 @@ class _Header:
     interlaced: bool
 
     @property
-    def raw_bytes(self) -> int:
-        """What the pixels inflate to: the rows of each pass, each with a byte that names its filter."""
+    def passes(self) -> tuple[Pass, ...]:
         samples = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}[self.colour]
-        total = 0
-        for row, column, down, across in ADAM7 if self.interlaced else ((0, 0, 1, 1),):
-            width, height = -((column - self.probe.width) // across), -((row - self.probe.height) // down)
-            total += max(height, 0) * (1 + (width * samples * self.depth + 7) // 8) if width > 0 else 0
-        return total
+        return passes(self.probe.width, self.probe.height, samples * self.depth, interlaced=self.interlaced)
+
+    @property
+    def raw_bytes(self) -> int:
+        """What the pixels inflate to."""
+        return sum(part.raw_bytes for part in self.passes)
 
 
 def probe(stream: BinaryIO) -> Probe:
@@ -75,8 +74,6 @@ def probe(stream: BinaryIO) -> Probe:
 
 def read(stream: BinaryIO) -> Image:
     """Reads the file. Palette, 1-, 2- and 4-bit images and colour keys are widened, with a notice. FormatError."""
-    import imagecodecs
-
     header = _header(stream)
     height, width = header.probe.height, header.probe.width
     stream.seek(0)
@@ -85,8 +82,8 @@ def read(stream: BinaryIO) -> Image:
     _check_amount(data, chunks, header.raw_bytes)
     ancillary = [(name, data[start : start + length]) for name, start, length in chunks if name[0] & 0x20]
     left_over = len(data) - chunks[-1][1] - 4
-    data = _decodable(data, chunks, header.colour)
-    pixels = imagecodecs.png_decode(data)
+    needed = _needed_chunks(chunks, header.colour)
+    pixels = (_interlaced if header.interlaced else _straight)(data, needed, header)
     if pixels.shape[:2] != (height, width):
         raise FormatError("its pixels do not have the size that the header gives")
     pixels = pixels.reshape(height, width, -1)
@@ -118,7 +115,7 @@ def write(image: Image, stream: BinaryIO) -> tuple[str, ...]:
     header_end = len(SIGNATURE) + 25
     stream.write(encoded[:header_end])
     for name, body in _chunks_to_write(image.metadata):
-        stream.write(struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(name))))
+        stream.write(_chunk(name, body))
     stream.write(encoded[header_end:])
     return ()
 
@@ -128,9 +125,11 @@ def _header(stream: BinaryIO) -> _Header:
     head = stream.read(25)
     if len(head) < 25 or head[4:8] != b"IHDR" or head[:4] != b"\0\0\0\r":
         raise FormatError("is truncated or damaged: no PNG header")
-    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", head[8:21])
+    width, height, depth, colour, compression, filtering, interlaced = struct.unpack(">IIBBBBB", head[8:21])
     if depth not in DEPTHS.get(colour, ()):
         raise FormatError(f"is damaged: colour type {colour} with {depth} bits does not exist in PNG")
+    if compression or filtering or interlaced > 1:
+        raise FormatError("is damaged: its header names a way of coding that does not exist in PNG")
     frames, alpha = 1, colour in (GREY_ALPHA, RGB_ALPHA)
     for _ in range(MAX_CHUNKS):
         head = stream.read(8)
@@ -186,19 +185,48 @@ def _check_amount(data: bytes, chunks: list[tuple[bytes, int, int]], expected: i
         raise FormatError("is truncated or damaged: it holds fewer pixels than its header gives")
 
 
-def _decodable(data: bytes, chunks: list[tuple[bytes, int, int]], colour: int) -> bytes:
-    """The file with only the chunks that the pixels need: about others libpng would print warnings of its own."""
-    view = memoryview(data)
-    needed = [view[: len(SIGNATURE)]]
+def _needed_chunks(chunks: list[tuple[bytes, int, int]], colour: int) -> list[tuple[bytes, int, int]]:
+    """Only the chunks that the pixels need: about others libpng would print warnings of its own."""
+    needed = []
     seen = set[bytes]()
     for name, start, length in chunks:
         wanted = name in (b"IHDR", b"IDAT", b"IEND")
         wanted |= name == b"PLTE" and colour == PALETTE
         wanted |= name == b"tRNS" and b"IDAT" not in seen and length in KEY_LENGTHS.get(colour, ())
         if wanted and not (name in seen and name != b"IDAT"):
-            needed.append(view[start - 8 : start + length + 4])
+            needed.append((name, start, length))
         seen.add(name)
-    return b"".join(needed)
+    return needed
+
+
+def _straight(data: bytes, chunks: list[tuple[bytes, int, int]], header: _Header) -> np.ndarray:
+    import imagecodecs
+
+    view = memoryview(data)
+    return imagecodecs.png_decode(
+        b"".join([SIGNATURE, *(view[start - 8 : start + length + 4] for _, start, length in chunks)])
+    )
+
+
+def _interlaced(data: bytes, chunks: list[tuple[bytes, int, int]], header: _Header) -> np.ndarray:
+    """Each pass is decoded as an image of its own: whole interlaced files make libpng print a warning."""
+    import imagecodecs
+
+    bodies = [(name, data[start : start + length]) for name, start, length in chunks]
+    colours = [(name, body) for name, body in bodies if name in (b"PLTE", b"tRNS")]
+
+    def decode(part: Pass, rows: memoryview) -> np.ndarray:
+        head = struct.pack(">IIBBBBB", part.width, part.height, header.depth, header.colour, 0, 0, 0)
+        whole = [(b"IHDR", head), *colours, (b"IDAT", zlib.compress(rows, 0)), (b"IEND", b"")]
+        decoded = imagecodecs.png_decode(SIGNATURE + b"".join(_chunk(name, body) for name, body in whole))
+        return decoded.reshape(part.height, part.width, -1)
+
+    raw = zlib.decompress(b"".join(body for name, body in bodies if name == b"IDAT"))
+    return deinterlaced(memoryview(raw), header.passes, decode)
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(name)))
 
 
 def _metadata(chunks: list[tuple[bytes, bytes]], same_layout: bool) -> tuple[Metadata, list[str]]:

@@ -95,7 +95,9 @@ def _opened(stream: BinaryIO) -> tuple[TagFile, _Chain]:
     except TagError as error:
         raise FormatError(f"is truncated or damaged: {error}") from error
     if DNG_VERSION in first.tags or chain.subfile_types[0] & REDUCED_RESOLUTION:
-        raise FormatError("is a camera's raw file: develop it to TIFF or PNG first")
+        raise FormatError(
+            "is a camera's raw file under the name of a TIFF: give it its own suffix (.dng) or develop it first"
+        )
     return tag_file, chain
 
 

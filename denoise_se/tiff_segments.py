@@ -10,7 +10,8 @@ import numpy as np
 
 from denoise_se import jpeg_file
 from denoise_se.image import FormatError
-from denoise_se.tiff_layout import JPEG, JPEG_EOI, NO_COMPRESSION, TiffLayout
+from denoise_se.lzw import check_lzw
+from denoise_se.tiff_layout import JPEG, JPEG_EOI, LZW, NO_COMPRESSION, TiffLayout
 
 JPEG_BLOCK = 16
 MSB_FIRST = 1
@@ -121,6 +122,8 @@ class TiffSegments:
         if self.layout.compression == JPEG:
             self._check_jpeg(data)
             options = {"jpegtables": self.page.jpegtables, "jpegheader": self.page.jpegheader}
+        elif self.layout.compression == LZW:
+            check_lzw(data)
         segment: np.ndarray = self.page.decode(data, index, **options)[0][0]
         return segment
 

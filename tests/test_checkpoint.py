@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import pickle
-import random
 import resource
 import zipfile
 from pathlib import Path
@@ -225,36 +224,6 @@ def test_truncated_and_empty_files_are_refused(write):
         assert f"{path}: not a readable safetensors file" in refusal(path)
     path.write_bytes(content + b"\0")
     assert "not a readable safetensors file" in refusal(path)
-
-
-def test_a_mutated_header_is_read_or_refused_and_nothing_else(write):
-    path = write()
-    good = path.read_bytes()
-    header = 8 + int.from_bytes(good[:8], "little")
-    rng = random.Random(20)
-    refused = 0
-    for _ in range(300):
-        content = bytearray(good)
-        for _ in range(rng.choice([1, 1, 2, 6])):
-            at = rng.randrange(header)
-            match rng.randrange(4):
-                case 0:
-                    content[at] = rng.randrange(256)
-                case 1:
-                    content[at] = rng.choice(b'0123456789"{}[],:\\-e')
-                case 2:
-                    del content[at : at + rng.randrange(1, 9)]
-                case _:
-                    start = rng.randrange(header)
-                    content[at:at] = content[start : start + rng.randrange(1, 30)]
-        if rng.random() < 0.5:  # the length made right again, so that the JSON inside is reached
-            content[:8] = max(0, len(content) - (len(good) - header) - 8).to_bytes(8, "little")
-        path.write_bytes(bytes(content))
-        try:
-            load_checkpoint(path)
-        except CheckpointError:
-            refused += 1
-    assert refused > 150
 
 
 # --- writing ----------------------------------------------------------------------------------

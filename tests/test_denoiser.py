@@ -194,6 +194,13 @@ def test_an_image_without_pixels_comes_back(load, shape, sigma):
         assert result.shape == shape and result.dtype == dtype
 
 
+def test_values_too_large_for_the_network_are_refused_and_never_become_nan(load):
+    noisy = picture(40, 37)
+    noisy[10:30] *= 3e38
+    with pytest.raises(DenoiseError, match=r"not finite.*3e\+38"):
+        load("gray")(noisy, 20.0)
+
+
 def test_a_single_pixel_gives_no_warning(load):
     always = torch.is_warn_always_enabled()
     torch.set_warn_always(True)

@@ -82,18 +82,46 @@ def test_1_bit_png_becomes_8_bit_grey_with_a_notice(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(24, 37), (1, 1), (3, 2)])
-def test_interlaced_png_is_read(tmp_path, size):
+@pytest.mark.parametrize("kind", ["rgb", "16 bit alpha", "1 bit", "palette"])
+def test_interlaced_png_is_read_in_silence(tmp_path, capfd, size, kind):
+    palette = RGB[:4, 0]
+    stored, depth, colour, extra = {
+        "rgb": (RGB, 8, 2, b""),
+        "16 bit alpha": (RGB16.repeat(2, axis=2)[..., :4], 16, 6, b""),
+        "1 bit": (RGB[..., :1] & 1, 1, 0, b""),
+        "palette": (RGB[..., :1] & 3, 8, 3, png_chunk(b"PLTE", palette.tobytes()) + png_chunk(b"tRNS", b"\5\6")),
+    }[kind]
+    stored = stored[: size[0], : size[1]]
     # Adam7: first row, first column, row step, column step of the seven passes (PNG 8.2)
     passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
-    pixels = RGB[: size[0], : size[1]]
     rows = b""
     for row, column, down, across in passes:
-        part = pixels[row::down, column::across]
+        part = stored[row::down, column::across]
+        part = np.packbits(part[..., 0], axis=1) if depth == 1 else part.astype(f">u{depth // 8}")
         rows += b"".join(b"\0" + line.tobytes() for line in part if line.size)
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", size[1], size[0], 8, 2, 0, 0, 1))
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", size[1], size[0], depth, colour, 0, 0, 1)) + extra
     body = png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + body)
-    assert np.array_equal(image_io.read(tmp_path / "a.png").pixels, pixels)
+    image = image_io.read(tmp_path / "a.png")
+    expected = stored[..., :3] * (255 if depth == 1 else 1)
+    if kind == "palette":
+        expected = palette[stored[..., 0]]
+        assert np.array_equal(image.alpha, np.array([5, 6, 255, 255])[stored[..., 0]])
+    elif kind == "16 bit alpha":
+        assert np.array_equal(image.alpha, stored[..., 3])
+    assert np.array_equal(image.pixels, expected)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("field", [26, 27, 28])
+def test_a_png_of_an_unknown_way_of_coding_is_refused_in_silence(tmp_path, capfd, field):
+    data = bytearray(save(tmp_path / "a.png", RGB).read_bytes())
+    data[field] = 2
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(ImageError, match=r"a\.png.*does not exist in PNG"):
+        image_io.read(tmp_path / "a.png")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_animated_png_is_refused_with_its_number_of_frames(tmp_path):

@@ -1,0 +1,1 @@
+"""A seeded fuzz run over image files, checkpoint headers and whole batches: `python -m fuzz --help`."""
