@@ -11,9 +11,9 @@ with brightness, v_i = gain * x_i + read_noise^2, where f_i stands for the unkno
 whose mean it has, in the other.
 
 It holds where the noise is independent from pixel to pixel, not clipped, and of the level that is assumed: a level
-wrong by 1 % moves the estimate of a good denoiser by 10 % of its error or more, 0.4 dB. What shows in the image to break
-one of these gives no number but a reason. Noise correlated so little that its neighbours correlate by under a third
-does not show, and the estimate is then 1 to 2 dB too high.
+wrong by 1 % moves the estimate of a good denoiser by 10 % of its error or more, 0.4 dB. Where the image shows that one
+of these does not hold, there is a reason instead of a number. Noise whose neighbours correlate by less than about a
+third does not show; the estimate is then 1 to 2 dB too high.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ WHITE = 0.9  # the highest frequencies hold at least this share of sigma in whit
 MOST_CORRELATION = 0.35
 GIVEN = (0.8, 1.05)  # a given sigma lies between these multiples of the ends of the estimated interval
 BRIGHTNESS_SHARE = 0.3  # of the variance; from here on noise counts as growing with brightness
-CLIPPING = 3.0  # standard deviations from black and white within which clipping changes the noise
-LEAST_KEPT = 0.9  # of the pixels, for the rest to stand for all
+CLIPPING = 2.5  # standard deviations from black and white within which clipping changes the noise
+MOST_CLIPPED = 0.15  # of the pixels; the others stand for all
 MOST_MARGIN = 2.0  # dB
 
 
@@ -74,37 +74,41 @@ def estimate_psnr(
     brightness = float(np.mean([window.mean() for window in windows]))
     grows = noise.gain_interval[0] * brightness > BRIGHTNESS_SHARE * level**2
     slope, floor = (noise.gain, noise.read_noise**2) if grows else (0.0, level**2)
+    results = [denoise(window) for window in windows]
+    variances = [slope * np.clip(result, 0, 1) + floor for result in results]
+    # judged by the result, which the pixel's own noise hardly moves
+    inside = [_inside(result, variance) | (not clipped) for result, variance in zip(results, variances, strict=True)]
+    kept = sum(int(mask.sum()) for mask in inside)
+    share = 1 - kept / sum(mask.size for mask in inside)
+    if share > MOST_CLIPPED:
+        return QualityEstimate(
+            None, reason=f"{share:.0%} of the pixels are so near black or white that noise is cut off"
+        )
     random = np.random.default_rng(seed)
-    error = variance = trace = 0.0
-    kept = total = 0
-    for noisy in windows:
-        result = denoise(noisy)
+    step = np.float32(STEP * level)
+    error = total = trace = 0.0
+    for noisy, result, variance, mask in zip(windows, results, variances, inside, strict=True):
         signs = random.integers(0, 2, noisy.shape).astype(np.float32) * 2 - 1
-        step = np.float32(STEP * level)
         slopes = signs * (denoise(noisy + step * signs) - result) / step
-        at_result = slope * np.clip(result, 0, 1) + floor
-        inside = np.ones(noisy.shape, bool)
-        if clipped:
-            # by the result, which the pixel's own noise hardly moves
-            reach = CLIPPING * np.sqrt(at_result)
-            inside = (result > reach) & (result < 1 - reach)
-        error += float(np.square(noisy - result, dtype=np.float64)[inside].sum())
-        variance += float((slope * noisy + floor)[inside].sum(dtype=np.float64))
-        trace += float((at_result * slopes)[inside].sum(dtype=np.float64))
-        kept += int(inside.sum())
-        total += noisy.size
-    if kept < LEAST_KEPT * total:
-        share = 100 * (1 - kept / total)
-        return QualityEstimate(None, reason=f"{share:.0f} % of the pixels are near black or white, where noise is cut")
-    risk = (error - variance + 2 * trace) / kept
-    mean_variance = variance / kept
+        error += float(np.square(noisy - result, dtype=np.float64)[mask].sum())
+        total += float((slope * noisy + floor)[mask].sum(dtype=np.float64))
+        trace += float((variance * slopes)[mask].sum(dtype=np.float64))
+    risk = (error - total + 2 * trace) / kept
     spread = (noise.sigma_interval[1] - noise.sigma_interval[0]) / (2 * NORMAL_95 * noise.sigma) if sigma is None else 0
     # of the noise's energy by chance, and of the level: both count by 1 - 2 df/dy
-    uncertain = math.hypot((2 / kept) ** 0.5, 2 * spread) * abs(mean_variance - 2 * trace / kept)
+    uncertain = math.hypot((2 / kept) ** 0.5, 2 * spread) * abs(total - 2 * trace) / kept
     margin = NORMAL_95 * uncertain / risk * 10 / math.log(10) if risk > 0 else math.inf
     if margin > MOST_MARGIN:
-        return QualityEstimate(None, reason="the error left is too small to tell from the uncertainty of the noise level")
+        return QualityEstimate(
+            None, reason="the error left is too small to tell from the uncertainty of the noise level"
+        )
     return QualityEstimate(-10 * math.log10(risk), margin)
+
+
+def _inside(result: Pixels, variance: Pixels) -> NDArray[np.bool_]:
+    """Where noise of that variance is hardly clipped."""
+    reach = CLIPPING * np.sqrt(variance)
+    return (result > reach) & (result < 1 - reach)
 
 
 def _unfit(noise: NoiseEstimate, sigma: float | None) -> str:

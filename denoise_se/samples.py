@@ -52,5 +52,5 @@ class Sample:
 
 
 def as_one(windows: np.ndarray) -> np.ndarray:
-    """Windows [N, h, w, C] as one image [N * h, w, C], for a measure of small patches: few of them lie across a seam."""
+    """Windows [N, h, w, C] as one image [N * h, w, C], to measure small patches: few of them lie across a seam."""
     return windows.reshape(-1, *windows.shape[2:])
