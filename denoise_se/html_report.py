@@ -108,11 +108,12 @@ def _head(columns: Sequence[Column], pictures: bool) -> str:
 
 def _row(row: Row, columns: Sequence[Column], preview: Preview | None, pictures: bool) -> str:
     source, target = PurePath(row.input), PurePath(row.output)
-    error = f'<div class="error">{_safe(row.error)}</div>' if row.error else ""
-    name = (
-        f"<b><bdi>{_safe(source.name)}</bdi></b><small><bdi>{_safe(source.parent)}</bdi> → "
-        f"<bdi>{_safe(target)}</bdi></small>{error}"
-    )
+    where = source.parent, target.parent if source.name == target.name else target
+    name = f"<b><bdi>{_safe(source.name)}</bdi></b><small>{' → '.join(f'<bdi>{_safe(p)}</bdi>' for p in where)}</small>"
+    if row.error:
+        name += f'<div class="error">{_safe(row.error)}</div>'
+    if row.psnr_estimated_reason:
+        name += f"<small>PSNR not estimated: {_safe(row.psnr_estimated_reason)}</small>"
     size, kind = "", ""
     if row.width and row.height:
         size = f"{row.width}×{row.height}"
@@ -121,12 +122,9 @@ def _row(row: Row, columns: Sequence[Column], preview: Preview | None, pictures:
     for column in columns:
         value = getattr(row, column.name)
         text = _safe(shown(row, column.name))
-        if column.name == "psnr_estimated":
-            note = f"± {row.psnr_margin:.2f}" if row.psnr_margin is not None else row.psnr_estimated_reason
-            cells.append(_cell(_with_small(text, _safe(note)), value, "wrap", column.label))
-        else:
-            kinds = f"text {column.name}" if column.text else ""
-            cells.append(_cell(text, value, kinds, column.label))
+        if column.name == "psnr_estimated" and row.psnr_margin is not None:
+            text = _with_small(text, f"± {row.psnr_margin:.2f}")
+        cells.append(_cell(text, value, f"text {column.name}" if column.text else "", column.label))
     first = (
         f'<td role="cell" class="pictures">{_pair(source.name, preview) if preview else ""}</td>' if pictures else ""
     )

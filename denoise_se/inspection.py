@@ -10,7 +10,7 @@ from denoise_se.blending import Strength, full_range
 from denoise_se.denoiser import Band, Denoiser
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.preview import Preview, PreviewMaker
-from denoise_se.quality import QualityEstimate, estimate_psnr
+from denoise_se.quality import QualityEstimate, estimate_psnr, looks_clipped
 from denoise_se.report import Row
 from denoise_se.samples import Sample, as_one
 
@@ -81,7 +81,7 @@ class Inspection:
                 [window.astype(np.float32) / scale for window in self.sample.noisy],
                 noisy,
                 sigma=sigma,
-                clipped=_clipped(self.sample.noisy),
+                clipped=looks_clipped(self.sample.noisy),
             )
         return replace(
             row,
@@ -89,11 +89,6 @@ class Inspection:
             psnr_margin=_rounded(found.margin),
             psnr_estimated_reason=found.reason,
         )
-
-
-def _clipped(pixels: np.ndarray) -> bool:
-    """Whether values were cut off at the ends of the range; floats may be, and then some lie at an end."""
-    return pixels.dtype.kind == "u" or bool(pixels.min() == 0 or pixels.max() == 1)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -105,6 +105,11 @@ def estimate_psnr(
     return QualityEstimate(-10 * math.log10(risk), margin)
 
 
+def looks_clipped(pixels: NDArray[np.generic]) -> bool:
+    """Whether values were cut off at the ends of the range: always in whole numbers, in floats where some lie there."""
+    return pixels.dtype.kind == "u" or bool((pixels.min() == 0) | (pixels.max() == 1))
+
+
 def _inside(result: Pixels, variance: Pixels) -> NDArray[np.bool_]:
     """Where noise of that variance is hardly clipped."""
     reach = CLIPPING * np.sqrt(variance)
