@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from denoise_se.app.denoise_command import AUTO_MODELS
-from denoise_se.errors import UsageError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
+
+from denoise_se.errors import UsageError
 
 
 def run_evaluate(

@@ -23,7 +23,7 @@ from denoise_se.crops import Crop, best_crops, cut_crop
 from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.evaluation_set import PAIRS, Case, clean_cases, inputs, pair_cases, unit_range
 from denoise_se.metrics import mean_finite, psnr, ssim
-from denoise_se.noise_estimation import estimate_noise
+from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
 from denoise_se.peers import PEERS
 from denoise_se.quality import QualityEstimate, estimate_psnr, looks_clipped
 
@@ -169,8 +169,8 @@ def evaluate(
     `clean` are folders of clean images, each measured under each noise spec of `noises`; `pairs` are (noisy, clean)
     folders, matched by relative path and stem. Colour files are measured in colour, and once more as grey (Rec. 601)
     when a method takes grey only; a method that takes colour only is left out, with a note, where files are grey.
-    Sigma is told to the methods for Gaussian noise, unless `tell_sigma` is False; for all other noise and for pairs they
-    have to find it (None). `estimate_quality` adds what `quality.estimate_psnr` says of our own models' results.
+    Sigma is told to the methods for Gaussian noise, unless `tell_sigma` is False; for all other noise and for pairs
+    they have to find it (None). `estimate_quality` adds what `quality.estimate_psnr` says of our own models' results.
     `on_progress(done, total, label)` is called after each image and noise. It can be interrupted at any point; nothing
     is written.
 
@@ -241,9 +241,7 @@ class _Bench:
             seconds = time.perf_counter() - start
             estimate = None
             if found is not None and isinstance(method, ModelMethod):
-                level = found.sigma if sigma is None else sigma
-                denoise = partial(method, sigma=level)
-                estimate = estimate_psnr(denoise, [noisy], found, sigma=sigma, clipped=looks_clipped(noisy))
+                estimate = self._estimate(method, noisy, sigma, found, result)
             score(method.name, result, seconds, estimate)
             results[method.name] = result
         if results:
@@ -258,6 +256,15 @@ class _Bench:
             for method in self.methods
             if (test_set, method.name) not in measured
         )
+
+    def _estimate(
+        self, method: ModelMethod, noisy: Pixels, sigma: float | None, noise: NoiseEstimate, result: Pixels
+    ) -> QualityEstimate:
+        def denoise(pixels: Pixels) -> Pixels:
+            # the first of the two runs has been made
+            return result if pixels is noisy else method(pixels, noise.sigma if sigma is None else sigma)
+
+        return estimate_psnr(denoise, [noisy], noise, sigma=sigma, clipped=looks_clipped(noisy))
 
     def _run(self, method: Method, noisy: Pixels, sigma: float | None, case: Case) -> Pixels:
         result = method(noisy, sigma)

@@ -86,17 +86,20 @@ def estimate_psnr(
         )
     random = np.random.default_rng(seed)
     step = np.float32(STEP * level)
-    error = total = trace = 0.0
+    error = total = trace = squares = 0.0
     for noisy, result, variance, mask in zip(windows, results, variances, inside, strict=True):
         signs = random.integers(0, 2, noisy.shape).astype(np.float32) * 2 - 1
         slopes = signs * (denoise(noisy + step * signs) - result) / step
         error += float(np.square(noisy - result, dtype=np.float64)[mask].sum())
         total += float((slope * noisy + floor)[mask].sum(dtype=np.float64))
-        trace += float((variance * slopes)[mask].sum(dtype=np.float64))
+        traces = (variance * slopes)[mask].astype(np.float64)
+        trace += float(traces.sum())
+        squares += float(traces @ traces)
     risk = (error - total + 2 * trace) / kept
     spread = (noise.sigma_interval[1] - noise.sigma_interval[0]) / (2 * NORMAL_95 * noise.sigma) if sigma is None else 0
-    # of the noise's energy by chance, and of the level: both count by 1 - 2 df/dy
-    uncertain = math.hypot((2 / kept) ** 0.5, 2 * spread) * abs(total - 2 * trace) / kept
+    # By chance: the noise's energy and, with it, the level, which count by 1 - 2 df/dy; and the signs.
+    energy = math.hypot((2 / kept) ** 0.5, 2 * spread) * abs(total - 2 * trace) / kept
+    uncertain = math.hypot(energy, 2 * squares**0.5 / kept)
     margin = NORMAL_95 * uncertain / risk * 10 / math.log(10) if risk > 0 else math.inf
     if margin > MOST_MARGIN:
         return QualityEstimate(
