@@ -56,6 +56,10 @@ def denoise(
         Path | None, typer.Option(help="Clean file or folder, matched by file stem: PSNR/SSIM before and after.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report: .csv, .json or .html.")] = None,
+    estimate_quality: Annotated[
+        bool,
+        typer.Option("--estimate-quality", help="Estimate PSNR without a reference, where the noise allows; slower."),
+    ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", help="Take subfolders too, and keep them.")] = False,
     format: Annotated[str, typer.Option(help="same, png, tiff, jpg, webp, bmp or ppm.")] = "same",
     resume: Annotated[bool, typer.Option("--resume", help="Skip what an earlier run finished.")] = False,
@@ -89,6 +93,7 @@ def denoise(
             chroma_strength=chroma_strength,
             reference=reference,
             report=report,
+            estimate_quality=estimate_quality,
             recursive=recursive,
             format=format,
             resume=resume,

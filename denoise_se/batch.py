@@ -15,14 +15,16 @@ import numpy as np
 
 from denoise_se.atomic_file import replacing
 from denoise_se.blending import Strength, full_range
-from denoise_se.denoiser import FULL_STRENGTH, Denoiser
+from denoise_se.denoiser import FULL_STRENGTH, Band, Denoiser
 from denoise_se.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_TERMINATED, DenoiseError, ImageError
 from denoise_se.image import Image
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, format_of_suffix, read, write
+from denoise_se.inspection import Inspector
 from denoise_se.manifest import Manifest, Stamp
 from denoise_se.metrics import psnr, ssim
 from denoise_se.plan import Job, Plan, remove_leftovers
 from denoise_se.report import Row
+from denoise_se.tiling import Span
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def run_batch(
     *,
     fingerprint: Mapping[str, Any],
     watcher: Watcher | None = None,
+    inspector: Inspector | None = None,
     workers: int = 1,
 ) -> Outcome:
     """Denoise all images of `plan`.
@@ -94,6 +97,7 @@ def run_batch(
     Args:
         denoiser_for: gives the denoiser for an image of so many colour channels.
         fingerprint: what the outputs depend on besides the input (model, settings), for the manifest.
+        inspector: what the report wants of each image besides its scores; the pictures are in it afterwards.
         workers: threads that read ahead; writing and measuring have one of their own.
 
     Returns:
@@ -103,7 +107,7 @@ def run_batch(
         ImageError: the output folder cannot be made.
         UsageError: its manifest cannot be read.
     """
-    watcher = watcher or Watcher()
+    watcher, inspector = watcher or Watcher(), inspector or Inspector()
     try:
         plan.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -133,7 +137,7 @@ def run_batch(
                 loaded = reads[index].result()
                 reads[index] = Future()  # lets go of the image
                 if isinstance(loaded, _Loaded):
-                    result = _denoise(job, loaded, denoiser_for, settings, watcher)
+                    result = _denoise(job, loaded, denoiser_for, settings, watcher, inspector)
                 else:
                     result = loaded
                 if pending is not None:
@@ -183,13 +187,23 @@ def _read(job: Job, settings: Settings, manifest: Manifest) -> _Loaded | Row:
 
 
 def _denoise(
-    job: Job, loaded: _Loaded, denoiser_for: Callable[[int], Denoiser], settings: Settings, watcher: Watcher
+    job: Job,
+    loaded: _Loaded,
+    denoiser_for: Callable[[int], Denoiser],
+    settings: Settings,
+    watcher: Watcher,
+    inspector: Inspector,
 ) -> _Result | Row:
     image = loaded.image
     row = Row(str(job.source), str(job.target), "done", "", image.width, image.height, image.channels, image.bit_depth)
     try:
         denoiser = denoiser_for(image.channels)
         done = denoiser.denoise(image.pixels, settings.sigma, settings.strength, progress=watcher.tiles)
+        inspection = inspector.begin(
+            (image.height, image.width, image.channels), image.pixels.dtype, image.metadata.orientation
+        )
+        inspection.add(Band(Span(0, image.height), image.pixels, done.image))
+        row = inspection.row(row, denoiser, settings.sigma, done.sigma, settings.strength)
     except DenoiseError as error:
         return replace(row, status="failed", error=str(error))
     except Exception as error:  # an engine raises what it likes, and the other images are worth more than its traceback

@@ -142,21 +142,25 @@ def as_table(rows: Sequence[Row]) -> Table:
     from rich.table import Table
 
     measured = any(row.psnr is not None for row in rows)
-    table = Table("image", "status", "size", "model", "sigma", "seconds", *(METRICS if measured else ()))
+    numbers = METRICS if measured else ()
+    if any(row.psnr_estimated is not None or row.psnr_estimated_reason for row in rows):
+        numbers = (*numbers, "noise_before", "noise_after", "psnr_estimated")
+    table = Table("image", "status", "size", "model", "sigma", "seconds", *(n.replace("_", "\n") for n in numbers))
     ranked = sorted(rows, key=lambda row: row.status != "failed")
     for row in ranked[:MOST_ROWS]:
         size = f"{row.width}x{row.height}" if row.width else ""
         cells = [Path(row.input).name, row.status, size, row.model, shown(row, "sigma"), shown(row, "seconds")]
-        table.add_row(*cells, *(na(row, name) for name in METRICS if measured))
+        table.add_row(*cells, *(na(row, name) for name in numbers))
     if len(rows) > MOST_ROWS:
         table.add_row(f"and {len(rows) - MOST_ROWS} more")
-    if measured:
+    if numbers:
         averages = means(rows)
         table.add_section()
-        table.add_row("mean", "", "", "", "", "", *(shown_number(name, averages[name]) for name in METRICS))
+        table.add_row("mean", "", "", "", "", "", *(shown_number(name, averages[name]) for name in numbers))
     return table
 
 
 def na(row: Row, name: str) -> str:
-    """A metric, or "n/a" where the image is too small for it."""
-    return "n/a" if getattr(row, name) is None and row.psnr is not None else shown(row, name)
+    """A number, or "n/a" where the image is too small for it or its noise does not allow it."""
+    missing = row.psnr is not None if name in METRICS else row.psnr_estimated_reason != ""
+    return "n/a" if getattr(row, name) is None and missing else shown(row, name)
