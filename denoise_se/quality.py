@@ -41,7 +41,10 @@ MOST_MARGIN = 2.0  # dB
 
 @dataclass(frozen=True)
 class QualityEstimate:
-    """`psnr` in dB, right to `margin` dB in 95 of 100 images if the noise is as assumed; or None and a reason."""
+    """`psnr` in dB and the half width of its 95 % interval, `margin`; or None and a reason.
+
+    The interval is of chance alone: texture that was taken for noise is not in it.
+    """
 
     psnr: float | None
     margin: float | None = None

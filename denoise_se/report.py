@@ -29,8 +29,8 @@ class Row:
     """One image of a batch. `status` is "done", "skipped" or "failed"; sigma in 8-bit units, None for a blind model.
 
     PSNR in dB, inf for identical images; SSIM None under 7x7 pixels; all four None without a reference. The noise
-    before and after is estimated, in 8-bit units; so is `psnr_estimated`, right to `psnr_margin` dB in 95 of 100
-    images, or None for the reason given. All None where nobody asked for them.
+    before and after is estimated, in 8-bit units; so is `psnr_estimated`, with half its 95 % interval, `psnr_margin`,
+    or None for the reason given. All None where nobody asked for them.
     """
 
     input: str
