@@ -56,6 +56,10 @@ def denoise(
         Path | None, typer.Option(help="Clean file or folder, matched by file stem: PSNR/SSIM before and after.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report: .csv, .json or .html.")] = None,
+    estimate_quality: Annotated[
+        bool,
+        typer.Option("--estimate-quality", help="Estimate PSNR without a reference, where the noise allows; slower."),
+    ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", help="Take subfolders too, and keep them.")] = False,
     format: Annotated[str, typer.Option(help="same, png, tiff, jpg, webp, bmp or ppm.")] = "same",
     resume: Annotated[bool, typer.Option("--resume", help="Skip what an earlier run finished.")] = False,
@@ -89,6 +93,7 @@ def denoise(
             chroma_strength=chroma_strength,
             reference=reference,
             report=report,
+            estimate_quality=estimate_quality,
             recursive=recursive,
             format=format,
             resume=resume,
@@ -169,13 +174,28 @@ def evaluate(
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write .csv, .json or .md.")] = None,
     crops: Annotated[Path | None, typer.Option(help="Write a PNG of where the methods differ most.")] = None,
+    sigma: Annotated[
+        str, typer.Option(help="told: methods know the level of Gaussian noise; auto: they do not.")
+    ] = "told",
+    estimate_quality: Annotated[
+        bool, typer.Option("--estimate-quality", help="Also estimate PSNR without the clean image, and show the error.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Measure PSNR, SSIM and time on a test set, beside classical methods and published networks."""
     from denoise_se.app.evaluate_command import run_evaluate
 
     run_evaluate(
-        clean or [], noise or [], pairs, model or ["auto"], against=against, report=report, crops=crops, quiet=quiet
+        clean or [],
+        noise or [],
+        pairs,
+        model or ["auto"],
+        against=against,
+        report=report,
+        crops=crops,
+        sigma=sigma,
+        estimate_quality=estimate_quality,
+        quiet=quiet,
     )
 
 

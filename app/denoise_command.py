@@ -23,6 +23,7 @@ from denoise_se.errors import UsageError
 from denoise_se.image_io import DEFAULT_MAX_PIXELS
 from denoise_se.manifest import file_digest
 from denoise_se.plan import make_plan
+from denoise_se.preview import picture_bytes
 from denoise_se.report import Row, as_table, check_report, write_report
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def run_denoise(
     chroma_strength: float | None,
     reference: Path | None,
     report: Path | None,
+    estimate_quality: bool,
     recursive: bool,
     format: str,
     resume: bool,
@@ -102,7 +104,14 @@ def run_denoise(
 
     from denoise_se.batch import run_batch  # torch comes with it
     from denoise_se.denoiser import Denoiser
+    from denoise_se.inspection import Inspector
     from denoise_se.pipeline import Settings
+
+    kind = "" if report is None else report.suffix.lower()
+    most = picture_bytes(len(plan.jobs)) if kind == ".html" else None
+    if kind == ".html" and most is None:
+        errors.print(f"note: {report}: without pictures, as {len(plan.jobs)} images are too many for one page")
+    inspector = Inspector(most, noise=kind in (".json", ".html"), quality=estimate_quality)
 
     @cache
     def denoiser(name: str) -> Denoiser:
@@ -137,9 +146,30 @@ def run_denoise(
     )
     with bar if errors.is_terminal else nullcontext():
         watcher = make_watcher(errors, bar, len(plan.jobs), json_lines)
-        outcome = run_batch(plan, denoiser_for, settings, fingerprint=fingerprint, watcher=watcher, workers=workers)
+        outcome = run_batch(
+            plan,
+            denoiser_for,
+            settings,
+            fingerprint=fingerprint,
+            watcher=watcher,
+            inspector=inspector,
+            workers=workers,
+        )
     if report is not None:
-        write_report(report, outcome.rows)
+        run = {
+            "model": model,
+            "sigma": sigma,
+            "strength": f"{blend.luma:g}" if blend.luma == blend.chroma else f"{blend.luma:g}, colour {blend.chroma:g}",
+            "reference": "none" if reference is None else str(reference),
+            "output": str(out),
+            "format": format,
+            "tile": tile,
+            "device": device,
+            "backend": backend,
+            "precision": precision,
+            "version": version("denoise-se"),
+        }
+        write_report(report, outcome.rows, previews=inspector.previews, settings=run, estimates=estimate_quality)
     if not (quiet or json_lines):
         Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False).print(as_table(outcome.rows))
     left = len(plan.jobs) - len(outcome.rows)

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
+from denoise_se.errors import UsageError
+
 
 def run_evaluate(
     clean: list[Path],
@@ -19,6 +21,8 @@ def run_evaluate(
     against: str | None,
     report: Path | None,
     crops: Path | None,
+    sigma: str,
+    estimate_quality: bool,
     quiet: bool,
 ) -> None:
     """Raises DenoiseError; prints the table and writes the report and the picture of crops."""
@@ -26,6 +30,8 @@ def run_evaluate(
     from denoise_se.evaluation import Method, ModelMethod, evaluate, parse_against
     from denoise_se.evaluation_report import check_outputs, render, save_crops, write_report
 
+    if sigma not in ("told", "auto"):
+        raise UsageError(f"--sigma {sigma}: give told (the level of Gaussian noise is known) or auto (it is estimated)")
     check_outputs(report, crops)
     names = [n for m in models for n in (AUTO_MODELS.values() if m == "auto" else [m])]
     methods: list[Method] = []
@@ -40,6 +46,8 @@ def run_evaluate(
             clean=clean,
             noises=noises,
             pairs=[pairs] if pairs else [],
+            tell_sigma=sigma == "told",
+            estimate_quality=estimate_quality,
             on_progress=lambda done, total, label: progress.update(
                 task, completed=done, total=total, description=escape(label[-50:])
             ),

@@ -9,6 +9,7 @@ from typing import Any
 
 from denoise_se.denoiser import Denoiser
 from denoise_se.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_TERMINATED, ImageError
+from denoise_se.inspection import Inspector
 from denoise_se.manifest import Manifest
 from denoise_se.pipeline import Pipeline, Settings
 from denoise_se.plan import Plan, remove_leftovers
@@ -32,6 +33,7 @@ def run_batch(
     *,
     fingerprint: Mapping[str, Any],
     watcher: Watcher | None = None,
+    inspector: Inspector | None = None,
     workers: int = 1,
 ) -> Outcome:
     """Denoise all images of `plan`.
@@ -39,6 +41,7 @@ def run_batch(
     Args:
         denoiser_for: gives the denoiser for an image of so many colour channels.
         fingerprint: what the outputs depend on besides the input (model, settings), for the manifest.
+        inspector: what the report wants of each image besides its scores; the pictures are in it afterwards.
         workers: threads that read ahead; writing and measuring have one of their own.
 
     Returns:
@@ -49,7 +52,7 @@ def run_batch(
         UsageError: its manifest cannot be read.
         CancelledError: the watcher raised it.
     """
-    watcher = watcher or Watcher()
+    watcher, inspector = watcher or Watcher(), inspector or Inspector()
     try:
         plan.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -57,7 +60,7 @@ def run_batch(
     manifest = Manifest(plan.home, fingerprint)
     if settings.resume:
         remove_leftovers(plan)
-    pipeline = Pipeline(plan.jobs, denoiser_for, settings, manifest, watcher, max(1, workers))
+    pipeline = Pipeline(plan.jobs, denoiser_for, settings, manifest, watcher, inspector, max(1, workers))
     with Stop().listening() as stop:
         rows = pipeline.rows(stop)
     if stop.signal is not None and len(rows) < len(plan.jobs):

@@ -23,7 +23,9 @@ from denoise_se.crops import Crop, best_crops, cut_crop
 from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.evaluation_set import PAIRS, Case, clean_cases, inputs, pair_cases, unit_range
 from denoise_se.metrics import mean_finite, psnr, ssim
+from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
 from denoise_se.peers import PEERS
+from denoise_se.quality import QualityEstimate, estimate_psnr, looks_clipped
 
 Pixels = NDArray[np.float32]
 OnProgress = Callable[[int, int, str], None]
@@ -63,7 +65,7 @@ class ImageScore:
     """One image under one noise by one method.
 
     `noise` is the spec, or "real" for pairs; `sigma` what the methods were told of it, in 8-bit units; `seconds` is of
-    the method's call alone.
+    the method's call alone. `estimate` is of the PSNR, made without the clean image, where that was asked for.
     """
 
     test_set: str
@@ -77,6 +79,7 @@ class ImageScore:
     psnr: float
     ssim: float | None
     seconds: float
+    estimate: QualityEstimate | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,8 @@ def evaluate(
     clean: Sequence[Path] = (),
     noises: Sequence[str] = (),
     pairs: Sequence[tuple[Path, Path]] = (),
+    tell_sigma: bool = True,
+    estimate_quality: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Evaluation:
     """Measure all methods on all test sets; what `denoise-se evaluate` does.
@@ -164,7 +169,8 @@ def evaluate(
     `clean` are folders of clean images, each measured under each noise spec of `noises`; `pairs` are (noisy, clean)
     folders, matched by relative path and stem. Colour files are measured in colour, and once more as grey (Rec. 601)
     when a method takes grey only; a method that takes colour only is left out, with a note, where files are grey.
-    Sigma is told to the methods for Gaussian noise; for all other noise and for pairs they have to find it (None).
+    Sigma is told to the methods for Gaussian noise, unless `tell_sigma` is False; for all other noise and for pairs
+    they have to find it (None). `estimate_quality` adds what `quality.estimate_psnr` says of our own models' results.
     `on_progress(done, total, label)` is called after each image and noise. It can be interrupted at any point; nothing
     is written.
 
@@ -187,10 +193,10 @@ def evaluate(
     cases = [*clean_cases(clean), *pair_cases(pairs)]
     steps = [(case, noise) for case in cases for noise in ([PAIRS] if case.noisy else models)]
 
-    bench = _Bench(methods)
+    bench = _Bench(methods, estimate_quality)
     for done, (case, noise) in enumerate(steps, start=1):
         for target, noisy, sigma in inputs(case, models.get(noise), bench.modes):
-            bench.measure(case, noise, target, noisy, sigma)
+            bench.measure(case, noise, target, noisy, sigma if tell_sigma else None)
         if on_progress:
             on_progress(done, len(steps), f"{case.test_set}/{case.image} {noise}")
     threads = torch.get_num_threads()
@@ -200,12 +206,12 @@ def evaluate(
 class _Bench:
     """Runs the methods on one input after the other and gathers their scores."""
 
-    def __init__(self, methods: Sequence[Method]) -> None:
+    def __init__(self, methods: Sequence[Method], estimate_quality: bool = False) -> None:
         import cv2
         import torch
 
         cv2.setNumThreads(torch.get_num_threads())
-        self.methods = methods
+        self.methods, self.estimate_quality = methods, estimate_quality
         self.scores: list[ImageScore] = []
         self.crops: tuple[Crop, ...] = ()
         self._warm: set[tuple[str, int]] = set()
@@ -222,6 +228,8 @@ class _Bench:
         score = partial(self._score, case, noise, sigma, target)
         score(NOISY, noisy, 0.0)
         results = {}
+        estimates = self.estimate_quality and any(isinstance(method, ModelMethod) for method in self.methods)
+        found = estimate_noise(noisy) if estimates else None
         for method in self.methods:
             if method.channels not in (None, channels):
                 continue
@@ -231,7 +239,10 @@ class _Bench:
             start = time.perf_counter()
             result = self._run(method, noisy, sigma, case)
             seconds = time.perf_counter() - start
-            score(method.name, result, seconds)
+            estimate = None
+            if found is not None and isinstance(method, ModelMethod):
+                estimate = self._estimate(method, noisy, sigma, found, result)
+            score(method.name, result, seconds, estimate)
             results[method.name] = result
         if results:
             crop = cut_crop(f"{case.test_set} {noise}", case.image, unit_range(target), noisy, results)
@@ -245,6 +256,15 @@ class _Bench:
             for method in self.methods
             if (test_set, method.name) not in measured
         )
+
+    def _estimate(
+        self, method: ModelMethod, noisy: Pixels, sigma: float | None, noise: NoiseEstimate, result: Pixels
+    ) -> QualityEstimate:
+        def denoise(pixels: Pixels) -> Pixels:
+            # the first of the two runs has been made
+            return result if pixels is noisy else method(pixels, noise.sigma if sigma is None else sigma)
+
+        return estimate_psnr(denoise, [noisy], noise, sigma=sigma, clipped=looks_clipped(noisy))
 
     def _run(self, method: Method, noisy: Pixels, sigma: float | None, case: Case) -> Pixels:
         result = method(noisy, sigma)
@@ -263,6 +283,7 @@ class _Bench:
         name: str,
         result: Pixels,
         seconds: float,
+        estimate: QualityEstimate | None = None,
     ) -> None:
         image, data_range = _as_file(result, target.dtype)
         height, width = target.shape[:2]
@@ -279,6 +300,7 @@ class _Bench:
                 psnr(target, image, data_range=data_range),
                 ssim(target, image, data_range=data_range),
                 seconds,
+                estimate,
             )
         )
 

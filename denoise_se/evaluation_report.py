@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from denoise_se.atomic_file import replacing
 from denoise_se.crops import crops_png
 from denoise_se.errors import DenoiseError, UsageError
+from denoise_se.estimate_error import EstimateError, estimate_errors
 from denoise_se.evaluation import NOISY, Evaluation, ImageScore, MeanScore
 from denoise_se.published import CITATIONS, published
 
@@ -21,6 +22,19 @@ if TYPE_CHECKING:
 
 REPORT_SUFFIXES = (".csv", ".json", ".md")
 _COLUMNS = ("test set", "noise", "method", "images", "PSNR dB", "SSIM", "s/MP")
+_ERROR_COLUMNS = (
+    "test set",
+    "noise",
+    "sigma",
+    "method",
+    "images",
+    "estimated",
+    "mean dB",
+    "median |dB|",
+    "worst dB",
+    "within margin",
+)
+_ERRORS_TITLE = "PSNR estimated without the clean images, less the true one"
 _PUBLISHED_TITLE = "Published, not re-measured (their own protocols)"
 
 
@@ -51,6 +65,12 @@ def render(evaluation: Evaluation) -> Group:
         previous = (mean.test_set, mean.channels, mean.noise)
         measured.add_row(*(Text(cell) for cell in _cells(mean)))
     parts: list[Any] = [measured, Text(_conditions(evaluation))]
+    errors = estimate_errors(evaluation.scores)
+    if errors:
+        table = Table(*_ERROR_COLUMNS, title=_ERRORS_TITLE, title_justify="left")
+        for error in errors:
+            table.add_row(*(Text(cell) for cell in _error_cells(error)))
+        parts.append(table)
     rows = _published_rows(evaluation)
     if rows:
         table = Table(
@@ -83,10 +103,17 @@ def save_crops(path: Path, evaluation: Evaluation) -> None:
 
 def _csv(evaluation: Evaluation) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(ImageScore)], lineterminator="\n")
+    columns = [field.name for field in fields(ImageScore) if field.name != "estimate"]
+    estimated = any(score.estimate is not None for score in evaluation.scores)
+    writer = csv.DictWriter(
+        text, columns + (["psnr_estimated", "psnr_margin"] if estimated else []), lineterminator="\n"
+    )
     writer.writeheader()
     for score in evaluation.scores:
-        writer.writerow(asdict(score))
+        row = {name: getattr(score, name) for name in columns}
+        if score.estimate is not None:
+            row |= {"psnr_estimated": score.estimate.psnr, "psnr_margin": score.estimate.margin}
+        writer.writerow(row)
     return text.getvalue()
 
 
@@ -97,6 +124,7 @@ def _json(evaluation: Evaluation) -> str:
             "threads": evaluation.threads,
             "means": [_finite(asdict(mean)) for mean in evaluation.means()],
             "images": [_finite(asdict(score)) for score in evaluation.scores],
+            "estimate_errors": [asdict(error) for error in estimate_errors(evaluation.scores)],
             "notes": list(evaluation.notes),
             "published_not_remeasured": _published_rows(evaluation),
         },
@@ -109,6 +137,10 @@ def _json(evaluation: Evaluation) -> str:
 def _markdown(evaluation: Evaluation) -> str:
     lines = _markdown_table(_COLUMNS, [_cells(mean) for mean in evaluation.means()])
     lines += ["", _conditions(evaluation), *(f"Note: {note}" for note in evaluation.notes)]
+    errors = estimate_errors(evaluation.scores)
+    if errors:
+        lines += ["", f"**{_ERRORS_TITLE}**", ""]
+        lines += _markdown_table(_ERROR_COLUMNS, [_error_cells(error) for error in errors])
     rows = _published_rows(evaluation)
     if rows:
         cells = [[row["test_set"], row["noise"], row["method"], f"{row['psnr']:.2f}", row["source"]] for row in rows]
@@ -131,6 +163,21 @@ def _cells(mean: MeanScore) -> list[str]:
         "n/a" if mean.psnr is None else f"{mean.psnr:.2f}",
         "n/a" if mean.ssim is None else f"{mean.ssim:.4f}",
         "" if mean.method == NOISY else f"{mean.seconds_per_megapixel:.2f}",
+    ]
+
+
+def _error_cells(error: EstimateError) -> list[str]:
+    sigma = "estimated" if error.told is None else f"{error.told:g}"
+    values = (error.mean, error.median_absolute, error.worst)
+    return [
+        error.test_set,
+        error.noise,
+        sigma,
+        error.method,
+        str(error.images),
+        str(error.estimates),
+        *("n/a" if value is None else f"{value:.2f}" for value in values),
+        str(error.covered),
     ]
 
 

@@ -130,11 +130,11 @@ class Image:
             xmp=exif_block.xmp_made_upright(self.metadata.xmp),
             dpi=self.metadata.dpi[::-1] if self.metadata.dpi and orientation >= 5 else self.metadata.dpi,
         )
-        alpha = None if self.alpha is None else _turned(self.alpha, orientation)
-        return replace(self, pixels=_turned(self.pixels, orientation), alpha=alpha, metadata=metadata)
+        alpha = None if self.alpha is None else turned(self.alpha, orientation)
+        return replace(self, pixels=turned(self.pixels, orientation), alpha=alpha, metadata=metadata)
 
 
-def _turned(plane: np.ndarray, orientation: int) -> np.ndarray:
+def turned(plane: np.ndarray, orientation: int) -> np.ndarray:
     """EXIF 2.32, 4.6.4 A: 2 mirrored, 3 half turn, 4 flipped, 5 transposed, 6 quarter turn, 7 transverse, 8 three."""
     if orientation >= 5:
         plane = plane.swapaxes(0, 1)

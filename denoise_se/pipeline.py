@@ -19,6 +19,7 @@ from denoise_se.denoiser import FULL_STRENGTH, Denoiser
 from denoise_se.errors import DenoiseError, ImageError
 from denoise_se.image import Image
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, format_of_suffix, misnamed, open_pages, probe, write, write_pages
+from denoise_se.inspection import Inspection, Inspector
 from denoise_se.manifest import Manifest, Stamp
 from denoise_se.page import ImagePage, Page, stored_bytes
 from denoise_se.plan import Job
@@ -31,6 +32,8 @@ from denoise_se.watcher import CancelledError, Watcher
 AHEAD_BYTES = 256 << 20
 # a TIFF of one page is read ahead as a whole up to this size, and by rows above
 WHOLE_BYTES = 64 << 20
+
+Inspected = Callable[[Row], Row]
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,11 @@ class Pipeline:
         settings: Settings,
         manifest: Manifest,
         watcher: Watcher,
+        inspector: Inspector,
         workers: int,
     ) -> None:
         self.jobs, self.denoiser_for, self.settings = jobs, denoiser_for, settings
-        self.manifest, self.watcher, self.workers = manifest, watcher, workers
+        self.manifest, self.watcher, self.inspector, self.workers = manifest, watcher, inspector, workers
 
     def rows(self, stop: Stop) -> list[Row]:
         """Works until all is done or `stop` is wished; the rows in the plan's order."""
@@ -136,8 +140,8 @@ class Pipeline:
         with loaded.files:
             try:
                 if isinstance(loaded.pages[0], ImagePage):
-                    image, row = self._denoised(loaded.pages[0], row)
-                    return self.writer.submit(self._write, job, image, loaded, row)
+                    image, row, inspected = self._denoised(loaded.pages[0], row)
+                    return self.writer.submit(self._write, job, image, loaded, row, inspected)
                 return self._stream(job, loaded, row)
             except CancelledError:
                 raise
@@ -151,15 +155,22 @@ class Pipeline:
                     text = f"the network stopped with {type(error).__name__}: {first}"
                 return _finished(replace(row, status="failed", error=text))
 
-    def _denoised(self, page: ImagePage, row: Row) -> tuple[Image, Row]:
+    def _denoised(self, page: ImagePage, row: Row) -> tuple[Image, Row, Inspected]:
         """The image denoised in place, where its array lets it, so that there is no second one in memory."""
         began = time.perf_counter()
         denoiser = self.denoiser_for(page.shape[2])
         level = denoiser.noise_level(page, self.settings.sigma)
         pixels = page.pixels if page.pixels.flags.writeable else np.empty_like(page.pixels)
+        inspection = self.inspector.begin(page.shape, page.dtype, page.metadata.orientation)
         for band in denoiser.bands(page, level, self.settings.strength, self.watcher.tiles):
             pixels[band.rows.slice] = band.clean
-        return page.whole.with_pixels(pixels), _with_model(row, denoiser, [level], time.perf_counter() - began)
+            inspection.add(band)
+        row = _with_model(row, denoiser, [level], time.perf_counter() - began)
+        return page.whole.with_pixels(pixels), row, self._inspected(inspection, denoiser, level)
+
+    def _inspected(self, inspection: Inspection, denoiser: Denoiser, level: float | np.ndarray | None) -> Inspected:
+        """Completes a row; for the writer's thread, as it takes time."""
+        return lambda row: inspection.row(row, denoiser, self.settings.sigma, level, self.settings.strength)
 
     def _stream(self, job: Job, loaded: _Loaded, row: Row) -> Future[Row]:
         """Denoises a TIFF by rows into the file that is written meanwhile."""
@@ -173,9 +184,14 @@ class Pipeline:
             for number, page in enumerate(loaded.pages):
                 denoiser = self.denoiser_for(page.shape[2])
                 levels.append(denoiser.noise_level(page, self.settings.sigma))
+                if number == 0:  # the report shows the first page
+                    inspection = self.inspector.begin(page.shape, page.dtype, page.metadata.orientation)
+                    inspected = self._inspected(inspection, denoiser, levels[0])
                 progress = self._progress(number, len(loaded.pages))
                 for band in denoiser.bands(page, levels[-1], self.settings.strength, progress):
                     conveyor.put((band.clean, page.alpha(band.rows.start, band.rows.stop)))
+                    if number == 0:
+                        inspection.add(band)
             conveyor.end()
         except AbandonedError:
             written.result()
@@ -187,7 +203,7 @@ class Pipeline:
         row = _with_model(row, denoiser, levels, time.perf_counter() - began)
         reading = dict.fromkeys(notice for page in loaded.pages for notice in page.notices)
         self._notify(job, (*misnamed(job.source, "tiff"), *reading), notices)
-        return self.writer.submit(self._measured, job, row)
+        return self.writer.submit(self._measured, job, row, inspected)
 
     def _progress(self, page: int, pages: int) -> Callable[[int, int], None]:
         return lambda done, total: self.watcher.tiles(page * total + done, pages * total)
@@ -200,7 +216,7 @@ class Pipeline:
         except OSError as error:
             raise ImageError(job.target, f"cannot be written ({error.strerror})") from error
 
-    def _write(self, job: Job, image: Image, loaded: _Loaded, row: Row) -> Row:
+    def _write(self, job: Job, image: Image, loaded: _Loaded, row: Row, inspected: Inspected) -> Row:
         """Writes and measures one result."""
         try:
             notices: tuple[str, ...] = ()
@@ -216,15 +232,20 @@ class Pipeline:
         except OSError as error:
             return replace(row, status="failed", error=f"cannot be written ({error.strerror})")
         self._notify(job, (*misnamed(job.source, image.format), *image.notices), notices)
-        return self._measured(job, row)
+        return self._measured(job, row, inspected)
 
     def _notify(self, job: Job, reading: Sequence[str], writing: Sequence[str]) -> None:
         for path, notices in ((job.source, reading), (job.target, writing)):
             for notice in notices:
                 self.watcher.notice(f"{path}: {notice}")
 
-    def _measured(self, job: Job, row: Row) -> Row:
+    def _measured(self, job: Job, row: Row, inspected: Inspected | None = None) -> Row:
         """The row with PSNR and SSIM against the reference, of the input and of what was written, decoded again."""
+        if inspected is not None:
+            try:
+                row = inspected(row)
+            except Exception as error:  # the result is written, and what is said about it worth less than the others
+                self.watcher.notice(f"{job.source}: the report lacks its noise and pictures ({error})")
         if job.reference is None:
             return row
         try:

@@ -1,13 +1,12 @@
-"""What a batch did, row by row: as a table on the terminal, and as CSV, JSON or HTML files."""
+"""What a batch did, row by row: as a table on the terminal, and as CSV and JSON files; `html_report` has the page."""
 
 from __future__ import annotations
 
 import csv
-import html
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,8 @@ from denoise_se.metrics import mean_finite
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from denoise_se.preview import Preview
+
 REPORT_SUFFIXES = (".csv", ".json", ".html")
 MOST_ROWS = 20  # on the terminal; the report file has all of them
 
@@ -27,7 +28,9 @@ MOST_ROWS = 20  # on the terminal; the report file has all of them
 class Row:
     """One image of a batch. `status` is "done", "skipped" or "failed"; sigma in 8-bit units, None for a blind model.
 
-    PSNR in dB, inf for identical images; SSIM None under 7x7 pixels; all four None without a reference.
+    PSNR in dB, inf for identical images; SSIM None under 7x7 pixels; all four None without a reference. The noise
+    before and after is estimated, in 8-bit units; so is `psnr_estimated`, with half its 95 % interval, `psnr_margin`,
+    or None for the reason given. All None where nobody asked for them.
     """
 
     input: str
@@ -45,10 +48,17 @@ class Row:
     psnr: float | None = None
     ssim_noisy: float | None = None
     ssim: float | None = None
+    noise_before: float | None = None
+    noise_after: float | None = None
+    psnr_estimated: float | None = None
+    psnr_margin: float | None = None
+    psnr_estimated_reason: str = ""
 
 
-COLUMNS = tuple(field.name for field in fields(Row))
+FIELDS = tuple(field.name for field in fields(Row))
+COLUMNS = FIELDS[: FIELDS.index("noise_before")]  # of a CSV file, unless quality was to be estimated
 METRICS = ("psnr_noisy", "psnr", "ssim_noisy", "ssim")
+ESTIMATES = ("noise_before", "noise_after", "psnr_estimated", "psnr_margin")
 
 
 def check_report(path: Path | None) -> None:
@@ -62,13 +72,31 @@ def check_report(path: Path | None) -> None:
 
 
 def means(rows: Sequence[Row]) -> dict[str, float | None]:
-    """The mean of each metric over the rows that have a finite one."""
-    return {name: mean_finite(getattr(row, name) for row in rows) for name in METRICS}
+    """The mean of each metric and estimate over the rows that have a finite one."""
+    return {name: mean_finite(getattr(row, name) for row in rows) for name in (*METRICS, *ESTIMATES)}
 
 
-def write_report(path: Path, rows: Sequence[Row]) -> None:
-    """Write the rows in the format of the suffix, atomically. ImageError when it cannot be written."""
-    text = {".csv": as_csv, ".json": as_json, ".html": as_html}[path.suffix.lower()](rows)
+def write_report(
+    path: Path,
+    rows: Sequence[Row],
+    *,
+    previews: Mapping[str, Preview] | None = None,
+    settings: Mapping[str, object] | None = None,
+    estimates: bool = False,
+) -> None:
+    """Write the rows in the format of the suffix, atomically. ImageError when it cannot be written.
+
+    `previews`, by the rows' output, are for the page, `settings` of the run for the page and JSON; `estimates` adds the
+    estimates to a CSV file, which the others hold anyway.
+    """
+    if path.suffix.lower() == ".csv":
+        text = as_csv(rows, estimates=estimates)
+    elif path.suffix.lower() == ".json":
+        text = as_json(rows, settings)
+    else:
+        from denoise_se.html_report import as_html  # it shows Row, so it imports this module
+
+        text = as_html(rows, previews, settings)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
@@ -78,48 +106,35 @@ def write_report(path: Path, rows: Sequence[Row]) -> None:
         raise ImageError(path, f"the report cannot be written ({error.strerror})") from error
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[Row], *, estimates: bool = False) -> str:
+    """The columns of the contract; after them, when asked for, the estimates."""
     file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, COLUMNS)
+    writer = csv.DictWriter(file, FIELDS if estimates else COLUMNS, extrasaction="ignore")
     writer.writeheader()
     writer.writerows({key: "" if value is None else value for key, value in asdict(row).items()} for row in rows)
     return file.getvalue()
 
 
-def as_json(rows: Sequence[Row]) -> str:
-    """An object with "rows" and "means"; an infinite PSNR is the string "inf", as JSON has no infinity."""
+def as_json(rows: Sequence[Row], settings: Mapping[str, object] | None = None) -> str:
+    """An object with "settings", "rows" and "means"; an infinite PSNR is the string "inf", as JSON has no infinity."""
 
     def plain(value: object) -> object:
         return "inf" if isinstance(value, float) and math.isinf(value) else value
 
     listed = [{key: plain(value) for key, value in asdict(row).items()} for row in rows]
-    return json.dumps({"rows": listed, "means": means(rows)}, indent=1, ensure_ascii=False, allow_nan=False)
-
-
-def as_html(rows: Sequence[Row]) -> str:
-    """One self-contained page; a click on a heading sorts by it."""
-    head = "".join(f"<th scope=col><button>{name.replace('_', ' ')}</button></th>" for name in COLUMNS)
-    body = "".join(
-        f"<tr class={row.status}>" + "".join(f"<td>{html.escape(shown(row, name))}</td>" for name in COLUMNS) + "</tr>"
-        for row in rows
-    )
-    averages = means(rows)
-    foot = "".join(f"<td>{shown_metric(name, averages[name]) if name in METRICS else ''}</td>" for name in COLUMNS)
-    counts = ", ".join(f"{sum(row.status == s for row in rows)} {s}" for s in ("done", "skipped", "failed"))
-    return PAGE.format(counts=counts, head=head, body=body, foot=foot)
+    report = {"settings": dict(settings or {}), "rows": listed, "means": means(rows)}
+    return json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def shown(row: Row, name: str) -> str:
     value = getattr(row, name)
-    if name in METRICS:
-        return shown_metric(name, value)
-    return f"{value:.2f}" if isinstance(value, float) else "" if value is None else str(value)
+    return shown_number(name, value) if value is None or isinstance(value, float) else str(value)
 
 
-def shown_metric(name: str, value: float | None) -> str:
+def shown_number(name: str, value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.2f}" if name.startswith("psnr") else f"{value:.4f}"
+    return f"{value:.4f}" if name.startswith("ssim") else f"{value:.2f}"
 
 
 def as_table(rows: Sequence[Row]) -> Table:
@@ -127,44 +142,25 @@ def as_table(rows: Sequence[Row]) -> Table:
     from rich.table import Table
 
     measured = any(row.psnr is not None for row in rows)
-    table = Table("image", "status", "size", "model", "sigma", "seconds", *(METRICS if measured else ()))
+    numbers = METRICS if measured else ()
+    if any(row.psnr_estimated is not None or row.psnr_estimated_reason for row in rows):
+        numbers = (*numbers, "noise_before", "noise_after", "psnr_estimated")
+    table = Table("image", "status", "size", "model", "sigma", "seconds", *(n.replace("_", "\n") for n in numbers))
     ranked = sorted(rows, key=lambda row: row.status != "failed")
     for row in ranked[:MOST_ROWS]:
         size = f"{row.width}x{row.height}" if row.width else ""
         cells = [Path(row.input).name, row.status, size, row.model, shown(row, "sigma"), shown(row, "seconds")]
-        table.add_row(*cells, *(na(row, name) for name in METRICS if measured))
+        table.add_row(*cells, *(na(row, name) for name in numbers))
     if len(rows) > MOST_ROWS:
         table.add_row(f"and {len(rows) - MOST_ROWS} more")
-    if measured:
+    if numbers:
         averages = means(rows)
         table.add_section()
-        table.add_row("mean", "", "", "", "", "", *(shown_metric(name, averages[name]) for name in METRICS))
+        table.add_row("mean", "", "", "", "", "", *(shown_number(name, averages[name]) for name in numbers))
     return table
 
 
 def na(row: Row, name: str) -> str:
-    """A metric, or "n/a" where the image is too small for it."""
-    return "n/a" if getattr(row, name) is None and row.psnr is not None else shown(row, name)
-
-
-PAGE = """<!doctype html>
-<html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">
-<title>denoise-se report</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color-scheme: light dark }}
-table {{ border-collapse: collapse }}
-td, th {{ padding: .3rem .7rem; border-bottom: 1px solid #8884; text-align: left }}
-th button {{ all: unset; cursor: pointer; font-weight: 600 }} th button:focus-visible {{ outline: 2px solid }}
-.failed td {{ color: #c33 }} .skipped td {{ opacity: .6 }} tfoot td {{ font-weight: 600 }}
-</style>
-<h1>denoise-se</h1><p>{counts}</p>
-<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody><tfoot><tr>{foot}</tr></tfoot></table>
-<script>
-document.querySelectorAll("th button").forEach((button, column) => button.onclick = () => {{
-  const body = document.querySelector("tbody"), sign = button.dataset.sign = button.dataset.sign == 1 ? -1 : 1;
-  const text = row => row.cells[column].textContent;
-  const compare = (a, b) => isNaN(a - b) || a === "" || b === "" ? a.localeCompare(b) : a - b;
-  body.append(...[...body.rows].sort((a, b) => sign * compare(text(a), text(b))));
-}});
-</script></html>
-"""
+    """A number, or "n/a" where the image is too small for it or its noise does not allow it."""
+    missing = row.psnr is not None if name in METRICS else row.psnr_estimated_reason != ""
+    return "n/a" if getattr(row, name) is None and missing else shown(row, name)

@@ -24,6 +24,7 @@ from denoise_se.batch import Outcome, run_batch
 from denoise_se.blending import Strength
 from denoise_se.denoiser import Band, Denoiser, RestoredTile
 from denoise_se.errors import ImageError
+from denoise_se.inspection import Inspector
 from denoise_se.pipeline import Settings
 from denoise_se.plan import make_plan
 from denoise_se.report import Row
@@ -430,3 +431,20 @@ def test_killed_runs_leave_whole_files_only_and_resume_to_the_clean_result(denoi
     assert list(statuses.values()).count("skipped") == len(times)
     assert all(Path("out", name).stat().st_mtime_ns == at for name, at in times.items())
     assert not list(Path("out").glob(".*.tmp"))
+
+
+def test_a_run_with_an_inspector_gives_pictures_noise_and_an_estimate_or_a_reason(
+    tmp_path: Path, denoiser: Denoiser
+) -> None:
+    noisy = np.clip(128 + np.random.default_rng(0).normal(0, 12, (90, 120, 3)), 0, 255).astype(np.uint8)
+    (tmp_path / "in").mkdir()
+    PIL.Image.fromarray(noisy).save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"no picture")
+    plan = make_plan([tmp_path / "in"], tmp_path / "out")
+    inspector = Inspector(20_000, quality=True)
+    rows = run_batch(plan, lambda _: denoiser, Settings(sigma=12), fingerprint={}, inspector=inspector).rows
+    done, failed = rows
+    assert done.noise_before == pytest.approx(12, rel=0.05) and done.noise_after is not None
+    assert (done.psnr_estimated is None) == bool(done.psnr_estimated_reason)
+    assert list(inspector.previews) == [done.output] and inspector.previews[done.output].size == (120, 90)
+    assert failed.status == "failed" and failed.noise_before is None

@@ -238,6 +238,24 @@ def test_a_folder_is_denoised_reported_and_refused_the_second_time(run: Run, tin
     assert "skipped" not in run("denoise", "in", "-o", "out", "--model", tiny, "--overwrite").out
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_reports_hold_the_noise_always_and_a_csv_only_when_quality_is_to_be_estimated(
+    run: Run, tiny: Path, asked: bool
+) -> None:
+    save("in/a.png")
+    flag = ["--estimate-quality"] if asked else []
+    for name in ("r.csv", "r.json", "r.html"):
+        assert run("denoise", "in", "-o", "out", "--model", tiny, "--overwrite", "--report", name, *flag).code == 0
+    columns = Path("r.csv").read_text().splitlines()[0]
+    assert columns.endswith(",ssim") != asked and ("noise_before" in columns) == asked
+    report = json.loads(Path("r.json").read_text())
+    assert report["rows"][0]["noise_before"] > 0 and report["settings"]["model"] == str(tiny)
+    told = report["rows"][0]["psnr_estimated"] is not None or report["rows"][0]["psnr_estimated_reason"] != ""
+    assert told == asked
+    page = Path("r.html").read_text()
+    assert 'class="pair"' in page and ">noise before<" in page and f"<td>{tiny}</td>" in page
+
+
 def test_one_bad_file_gives_exit_code_1_and_its_name_on_stderr(run: Run, tiny: Path) -> None:
     save("in/a.png")
     Path("in/bad.png").write_bytes(b"text")

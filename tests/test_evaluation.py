@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
 
 from denoise_se.crops import SIDE, best_crops, crops_png, cut_crop
 from denoise_se.errors import DenoiseError, ImageError, NoiseSpecError, UsageError
+from denoise_se.estimate_error import estimate_errors
 from denoise_se.evaluation import ModelMethod, evaluate, parse_against
 from denoise_se.evaluation_report import check_outputs, render, save_crops, write_report
 from denoise_se.evaluation_set import add_noise
@@ -388,3 +390,40 @@ def test_the_picture_of_crops_shows_the_pixels(measured, tmp_path):
         colors = {color: count for count, color in image.getcolors(1 << 20)}
     assert colors[(255, 0, 0)] == (2 * 96) ** 2
     assert crops_png([])
+
+
+# --- estimated PSNR ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_error_of_an_estimated_psnr_is_reported_beside_the_true_one(tmp_path, told):
+    soft = [gaussian_filter(picture(i, 160, 160).astype(float), 8) * 3 - 255 for i in range(3)]
+    folder = folder_of(
+        tmp_path / "soft", {f"{i}.png": np.clip(p, 70, 180).astype(np.uint8) for i, p in enumerate(soft)}
+    )
+    calls = []
+
+    def denoiser(noisy, sigma):
+        calls.append(sigma)
+        return gaussian_filter(noisy, 0.8)
+
+    model, other = ModelMethod("smooth", 1, denoiser), Recorder()
+    result = evaluate([model, other], clean=[folder], noises=["gaussian:25"], tell_sigma=told, estimate_quality=True)
+    ours = [score for score in result.scores if score.method == "smooth"]
+    assert all(score.estimate is None for score in result.scores if score.method != "smooth")
+    errors = [score.estimate.psnr - score.psnr for score in ours]
+    (error,) = estimate_errors(result.scores)
+    assert (error.images, error.estimates, error.told) == (3, 3, 25.0 if told else None)
+    assert error.mean == pytest.approx(np.mean(errors)) and error.median_absolute == np.median(np.abs(errors))
+    assert abs(error.worst) == np.abs(errors).max() < 0.5
+    # the image itself, once for the warm-up, and disturbed, at one and the same level
+    assert (calls[1] == 25.0) if told else (calls[1] is None and calls[2] == pytest.approx(25, rel=0.05))
+    text = tmp_path / "r.csv"
+    write_report(text, result)
+    rows = list(csv.DictReader(io.StringIO(text.read_text())))
+    assert [float(row["psnr_estimated"]) for row in rows if row["method"] == "smooth"] == [
+        pytest.approx(score.estimate.psnr) for score in ours
+    ]
+    for name in ("r.json", "r.md"):
+        write_report(tmp_path / name, result)
+        assert "estimate_errors" in (tmp_path / name).read_text() or "within margin" in (tmp_path / name).read_text()
