@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from denoise_se.errors import EXIT_INTERRUPTED, DenoiseError
+from denoise_se.noise_spec import noise_help
 
 app = typer.Typer(
     name="denoise-se",
@@ -28,11 +29,7 @@ app = typer.Typer(
 noise_app = typer.Typer(no_args_is_help=True, help="Measure the noise of images.")
 app.add_typer(noise_app, name="noise")
 
-NOISE_HELP = (
-    "Noise spec: gaussian:25, gaussian:5-50, poisson-gaussian:gain=0.01,read=0.002, speckle:0.1, salt-pepper:0.02, "
-    "correlated:sigma=10,radius=0.8, camera:gain=0.001,read=0.01,luma=0.6,chroma=1.5, "
-    "jpeg:40-95; joined by + in the order they happen, alternatives by |."
-)
+NOISE_HELP = noise_help()
 DENOISE_PANEL, TRAIN_PANEL, RUN_PANEL = "What to do", "Training", "How to run"
 
 
