@@ -19,6 +19,10 @@ from denoise_se.errors import NoiseSpecError
 from denoise_se.noise import Jpeg
 from denoise_se.noise_model import NoiseModel, Noisy, Range, level_of, standard_normal
 
+# factors of the white balance in usual light
+RED_BALANCE, BLUE_BALANCE = Range(1.3, 2.4), Range(1.3, 2.2)
+
+
 @dataclass(unsafe_hash=True)
 class Camera(NoiseModel):
     """Noise as a camera's JPEG shows it: a sensor's noise carried through the development of the photo.
@@ -53,7 +57,7 @@ class Camera(NoiseModel):
         reach = math.ceil(3 * max(self.luma.high, self.chroma.high))
         if min(clean.shape[-2:]) <= reach:
             raise NoiseSpecError(f"camera: needs more than {reach} pixels a side for this luma and chroma; crop larger")
-        red, blue = Range(1.3, 2.4).draw(clean, generator), Range(1.3, 2.2).draw(clean, generator)
+        red, blue = RED_BALANCE.draw(clean, generator), BLUE_BALANCE.draw(clean, generator)
         balance = torch.cat([red, torch.ones_like(red), blue], dim=1)
         linear = srgb_to_linear(clean.clamp(0, 1)) / balance
         gain, read = self.gain.draw(clean, generator), self.read.draw(clean, generator)
@@ -90,8 +94,8 @@ class Raw(NoiseModel):
 
     gain: Range
     read: Range
-    red: Range = Range(1.3, 2.4)
-    blue: Range = Range(1.3, 2.2)
+    red: Range = RED_BALANCE
+    blue: Range = BLUE_BALANCE
     jpeg: Range | None = None
     limits: ClassVar[Mapping[str, Range]] = {
         "gain": Range(0, 1),

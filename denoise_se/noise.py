@@ -37,6 +37,8 @@ __all__ = [
     "parse_noise_spec",
 ]
 
+NO_BANDING = Range(0, 0)
+
 
 @dataclass(unsafe_hash=True)
 class Gaussian(NoiseModel):
@@ -105,8 +107,8 @@ class Banding(NoiseModel):
     units, 0 unless given. It holds where a line is read out as one: shot and read noise come as a model of their own.
     """
 
-    row: Range = Range(0, 0)
-    column: Range = Range(0, 0)
+    row: Range = NO_BANDING
+    column: Range = NO_BANDING
     limits: ClassVar[Mapping[str, Range]] = {"row": Range(0, 255), "column": Range(0, 255)}
 
     def forward(self, clean: Tensor, generator: torch.Generator) -> Noisy:

@@ -123,14 +123,16 @@ class NoiseProfile:
             with replacing(path) as file:
                 file.write(f"{{\n{lines}\n}}\n".encode())
         except OSError as error:
-            raise ProfileError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
+            raise ProfileError(
+                f"{path}: cannot be written ({error.strerror or error}); choose another place"
+            ) from error
 
     @classmethod
     def load(cls, path: str | Path) -> NoiseProfile:
         """Read a file that `save` wrote.
 
         Raises:
-            ProfileError: the file and the key at fault: not JSON, no or a newer schema, a missing, unknown or wrong key.
+            ProfileError: the file and the key at fault: not JSON, another schema, a missing, unknown or wrong one.
         """
         try:
             with Path(path).open("rb") as file:
@@ -138,7 +140,9 @@ class NoiseProfile:
             values = json.loads(text) if len(text) <= MAX_FILE_BYTES else None
         except OSError as error:
             reason = error.strerror or error
-            raise ProfileError(f"{path}: cannot be read ({reason}); write one with: denoise-se noise profile") from error
+            raise ProfileError(
+                f"{path}: cannot be read ({reason}); write one with: denoise-se noise profile"
+            ) from error
         except (ValueError, RecursionError) as error:
             raise ProfileError(f"{path}: not JSON ({str(error)[:200]}); measure the noise again") from error
         if not isinstance(values, dict):

@@ -129,9 +129,7 @@ def _parse_term(spec: str, term: str, start: int) -> NoiseModel:
 
 def _usage(parameters: list[str], required: list[str]) -> str:
     first, *others = (f"{p}=VALUE" for p in parameters)
-    return first + "".join(
-        f",{text}" if text.partition("=")[0] in required else f"[,{text}]" for text in others
-    )
+    return first + "".join(f",{text}" if text.partition("=")[0] in required else f"[,{text}]" for text in others)
 
 
 def _parse_range(spec: str, text: str, at: int, key: str, limits: Range) -> Range:

@@ -39,8 +39,8 @@ class ProfileNoise(NoiseModel):
         batch, channels, height, width = clean.shape
         if channels != profile.channels:
             raise NoiseSpecError(
-                f"profile: it was measured on {profile.channels} channel(s), the images have {channels}; profile images "
-                "of the same kind"
+                f"profile: it was measured on {profile.channels} channel(s), the images have {channels}; profile "
+                "images of the same kind"
             )
 
         def white(*shape: int) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from denoise_se.errors import NoiseSpecError
 from denoise_se.camera_noise import Camera
+from denoise_se.errors import NoiseSpecError
 from denoise_se.noise import (
     Correlated,
     Gaussian,
