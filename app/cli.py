@@ -230,14 +230,50 @@ def ship(
     run_ship(name, weights, evaluations or [])
 
 
-@noise_app.command("estimate", epilog="Example:\n\n  denoise-se noise estimate photo.jpg")
+SERIES_HELP = (
+    "What the files are: burst (shots of one scene that does not move) or flats (evenly lit frames at several "
+    "exposures, dark ones too). Left out: any noisy pictures."
+)
+
+
+@noise_app.command(
+    "estimate",
+    epilog="Examples:\n\n  denoise-se noise estimate photo.jpg\n\n"
+    "  denoise-se noise estimate shot1.png shot2.png shot3.png --series burst",
+)
 def noise_estimate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Image files.")],
+    series: Annotated[str | None, typer.Option(help=SERIES_HELP)] = None,
 ) -> None:
-    """Estimate the noise of images: sigma in 8-bit units, gain and read noise."""
+    """Estimate the noise of each image, or of a series of them: sigma in 8-bit units, gain and read noise."""
     from denoise_se.app.noise_command import run_estimate
 
-    sys.exit(run_estimate(files))
+    sys.exit(run_estimate(files, series))
+
+
+@noise_app.command(
+    "profile",
+    epilog="Examples:\n\n  denoise-se noise profile shots/*.png --series burst -o camera.json --plot camera.png\n\n"
+    "  denoise-se train -o run --clean photos --noise profile:camera.json",
+)
+def noise_profile(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Image files of one device.")],
+    out: Annotated[Path, typer.Option("-o", "--output", help="Profile to write, .json.")],
+    series: Annotated[str | None, typer.Option(help=SERIES_HELP)] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw it: .png, .pdf or .svg.")] = None,
+) -> None:
+    """Measure a device's gain, read noise, banding and correlation; the profile is a noise model for `train`."""
+    from denoise_se.app.noise_command import run_profile
+
+    sys.exit(run_profile(files, out, series=series, plot=plot))
+
+
+@noise_app.command("check", hidden=True)
+def noise_check() -> None:
+    """Make known noise, measure it, and print true, estimated and error (developers)."""
+    from denoise_se.app.noise_command import run_check
+
+    sys.exit(run_check())
 
 
 def main() -> None:

@@ -75,7 +75,7 @@ def measure_noise(images: Sequence[NDArray[np.generic]], series: str | None = No
         raise UsageError("an image holds NaN or infinite values; replace them first")
     height, width = frames[0].shape[:2]
     source = f"{series or 'pictures'}: {len(frames)} image(s), the first {width}x{height}"
-    steps = [np.iinfo(image.dtype).max ** -1.0 if image.dtype.kind == "u" else 0.0 for image in images]
+    steps = [0.0 if image.dtype.kind == "f" else 1 / _span(image) for image in images]
     rounding = float(np.mean(np.square(steps))) / 12
     return _of_series(SERIES[series](frames), source, rounding) if series else _of_pictures(frames, source, rounding)
 
@@ -85,8 +85,13 @@ def _unit(image: NDArray[np.generic]) -> Array:
         raise UsageError(f"noise is measured on images [H, W] or [H, W, C] with C = 1 or 3, not {image.shape}")
     if image.dtype.kind not in "uf":
         raise UsageError(f"noise is measured on uint8, uint16 or float images, not {image.dtype}; convert it first")
-    pixels = image.astype(np.float32).reshape(*image.shape[:2], -1)
-    return pixels if image.dtype.kind == "f" else pixels / np.float32(np.iinfo(image.dtype).max)
+    pixels: Array = image.astype(np.float32).reshape(*image.shape[:2], -1)
+    return pixels / np.float32(_span(image))
+
+
+def _span(image: NDArray[np.generic]) -> float:
+    """The value that stands for 1."""
+    return 1.0 if image.dtype.kind == "f" else float(np.iinfo(str(image.dtype)).max)
 
 
 def _of_series(residuals: list[Residual], source: str, rounding: float) -> Measurement:
@@ -116,7 +121,7 @@ def _of_pictures(frames: list[Array], source: str, rounding: float) -> Measureme
     correlation = np.eye(channels)[..., None, None]
     high = [patches.dct[c][:, patches.order >= HIGH].ravel() for c in range(channels)]
     if channels == 3:
-        correlation = np.corrcoef(_flattest(patches, high))[..., None, None]
+        correlation = np.array(np.corrcoef(_flattest(patches, high)))[..., None, None]
     found = spectra(patches, mix)
     weight = correlation_weight(found, patches.order) if found else 0.0
     lines = [points.line() for points in white]

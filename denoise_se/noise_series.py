@@ -169,7 +169,9 @@ def series_correlation(residuals: Sequence[Residual], lines: Sequence[NoiseLine]
     total = np.zeros((channels, channels, *size))
     count = np.zeros_like(total)
     for residual in residuals:
-        deviation = np.stack([line.at(residual.brightness[..., c]) for c, line in enumerate(lines)], axis=-1)
+        deviation = np.stack(
+            [line.at(residual.brightness[..., c].astype(np.float64)) for c, line in enumerate(lines)], axis=-1
+        )
         deviation = np.sqrt(np.maximum(deviation, 1e-12))
         planes = rfft2((residual.noise / deviation * residual.whole).transpose(2, 0, 1), size)
         masks = rfft2(residual.whole.astype(np.float64).transpose(2, 0, 1), size)

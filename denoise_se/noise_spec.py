@@ -105,7 +105,7 @@ def _parse_term(spec: str, term: str, start: int) -> NoiseModel:
         if not arguments.lower().endswith(".json"):
             raise _fail(spec, position, f"{name} is written {NOISE_MODELS[name].example}, not {arguments!r}")
         try:
-            return kind.from_file(arguments)  # type: ignore[attr-defined, no-any-return]
+            return kind.from_file(arguments)  # type: ignore[attr-defined]
         except ProfileError as error:
             raise _fail(spec, position, str(error)) from error
     parameters = list(kind.limits)

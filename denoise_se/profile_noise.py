@@ -86,7 +86,7 @@ def _kernel(correlation: tuple[tuple[Matrix, ...], ...]) -> NDArray[np.float32]:
     return (kernel / np.sqrt(np.square(kernel).sum(axis=(1, 2, 3), keepdims=True))).astype(np.float32)
 
 
-def _root(matrices: NDArray[np.generic]) -> NDArray[np.generic]:
+def _root(matrices: NDArray[np.inexact]) -> NDArray[np.inexact]:
     """The symmetric root of Hermitian matrices [..., C, C], negative eigenvalues taken for 0."""
     values, vectors = np.linalg.eigh(matrices)
     scaled = vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
