@@ -81,15 +81,15 @@ class Raw(NoiseModel):
         s = p^-1(x) / b                         the linear sensor's view, green at the full range
         m = RGGB mosaic of s                    one channel a pixel
         n = m + N(0, gain * m + read^2)         clipped above at the sensor's white, 1
-        y = p(b * demosaic(n))                  clipped to [0, 1]; then JPEG at `jpeg`
+        y = p(demosaic(b * n))                  clipped to [0, 1]; then JPEG at `jpeg`
 
     Demosaicing is the gradient-corrected linear interpolation of Malvar, He and Cutler, ICASSP 2004. Unlike `Camera`
     the picture itself goes through all of this, so what the mosaic loses of its finest detail counts as noise too.
     The noise is normal, which holds above about ten photons a pixel: x > 10 * gain in linear light.
 
     `gain` and `read` in units of the linear range, `red` and `blue` the factors of the white balance, `jpeg` libjpeg's
-    quality; RGB only, from 3x3 pixels. The level map is that of the noise alone, to first order through the curve and
-    averaged over the mosaic's places; near black and white, where the curve or the clipping bends, it reads high.
+    quality; RGB only, from 3x3 pixels. The level map is that of the noise alone, to first order through the curve:
+    near black and white, where the curve or the clipping bends, it reads high.
     """
 
     gain: Range
@@ -117,10 +117,12 @@ class Raw(NoiseModel):
         variance = gain * linear + read**2
         mask = rggb(clean)
         mosaic = (linear * mask).sum(dim=1, keepdim=True)
-        noise = (variance * mask).sum(dim=1, keepdim=True).sqrt() * standard_normal(clean[:, :1], generator)
-        image = linear_to_srgb(demosaic_sharp((mosaic + noise).clamp_max(1)) * balance)
-        grown = variance * clean.new_tensor(SHARP_GROWTH)[:, None, None] * balance**2
-        level = level_of(grown * srgb_slope(linear * balance) ** 2, clean)
+        variance = (variance * mask).sum(dim=1, keepdim=True)
+        place = (balance * mask).sum(dim=1, keepdim=True)
+        sensor = (mosaic + variance.sqrt() * standard_normal(mosaic, generator)).clamp_max(1)
+        image = linear_to_srgb(demosaic_sharp(sensor * place))
+        spread = demosaic_sharp(variance * place**2, power=2)
+        level = level_of(spread * srgb_slope(linear * balance) ** 2, clean)
         if self.jpeg is not None:
             image = Jpeg(self.jpeg)(image, generator).image
         return Noisy(image, level)
@@ -141,19 +143,13 @@ _BELOW = [list(row) for row in zip(*_BESIDE, strict=True)]
 _ACROSS = [[0, 0, -3, 0, 0], [0, 4, 0, 4, 0], [-3, 0, 12, 0, -3], [0, 4, 0, 4, 0], [0, 0, -3, 0, 0]]
 
 
-def _power(kernel: list[list[int]]) -> float:
-    return sum(weight**2 for row in kernel for weight in row) / 256
+def demosaic_sharp(mosaic: Tensor, power: int = 1) -> Tensor:
+    """RGB [B, 3, H, W] of a white-balanced RGGB mosaic [B, 1, H, W], H and W at least 3; Malvar, He and Cutler 2004.
 
-
-# What interpolation makes of white noise's variance, averaged over the places of the mosaic; red, green, blue.
-_RED_GROWTH = (1 + _power(_BESIDE) + _power(_BELOW) + _power(_ACROSS)) / 4
-SHARP_GROWTH = (_RED_GROWTH, (1 + _power(_GREEN)) / 2, _RED_GROWTH)
-
-
-def demosaic_sharp(mosaic: Tensor) -> Tensor:
-    """RGB [B, 3, H, W] of an RGGB mosaic [B, 1, H, W], H and W at least 3; Malvar, He and Cutler 2004."""
+    With `power` 2 the weights are squared: the variance of the result from the variance of independent noise.
+    """
     kernels = torch.tensor([_GREEN, _BESIDE, _BELOW, _ACROSS], dtype=mosaic.dtype, device=mosaic.device)[:, None] / 16
-    filled = F.conv2d(F.pad(mosaic, (2, 2, 2, 2), mode="reflect"), kernels)
+    filled = F.conv2d(F.pad(mosaic, (2, 2, 2, 2), mode="reflect"), kernels**power)
     green, beside, below, across = filled.unbind(dim=1)
     red_at, green_at, blue_at = rggb(mosaic)
     red_rows = (red_at.sum(dim=1, keepdim=True) > 0).to(mosaic.dtype)
