@@ -123,7 +123,7 @@ def _of_pictures(frames: list[Array], source: str, rounding: float) -> Measureme
     if channels == 3:
         correlation = np.array(np.corrcoef(_flattest(patches, high)))[..., None, None]
     found = spectra(patches, mix)
-    weight = correlation_weight(found, patches.order) if found else 0.0
+    weight = correlation_weight(found, patches) if found else 0.0
     lines = [points.line() for points in white]
     if weight == 0:
         return Measurement(_profile(source, lines, rounding, rows, columns, correlation), tuple(white))

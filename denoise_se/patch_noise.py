@@ -17,6 +17,8 @@ from denoise_se.noise_patches import Array, Patches, clip_factor
 Float = NDArray[np.float64]
 
 LOW, HIGH = 6, 9  # orders: flatness is judged up to the first, noise measured from the second on
+TOP = 11  # order from which the final value is taken: what is left of the picture falls with the order
+MIN_TOP = 10  # patches; fewer give chance more than the picture
 FLAT_QUANTILE = 0.9  # share of the truly flat patches that the test of flatness lets pass
 MIN_FLAT = 100  # patches used even when none is flat
 MIN_CLIP_FACTOR = 0.5  # patches that lost more of their variance to clipping say little
@@ -38,7 +40,8 @@ def variance(patches: Patches, mix: Float) -> Variance:
     # Not the lowest two: a slope is no reason to leave a patch out.
     low = energy[:, (patches.order >= 2) & (patches.order <= LOW)]
     high = energy[:, patches.order >= HIGH]
-    found = flat_variance(low, high, np.ones(len(low)), patches.overlap)
+    top = patches.order[patches.order >= HIGH] >= TOP
+    found = flat_variance(low, high, top, np.ones(len(low)), patches.overlap)
     if np.isinf(patches.low) and np.isinf(patches.high):
         return found
     for _ in range(12):  # the factor depends on sigma
@@ -48,14 +51,15 @@ def variance(patches: Patches, mix: Float) -> Variance:
         usable = factor >= MIN_CLIP_FACTOR
         if not usable.any():
             break
-        found = flat_variance(low[usable], high[usable], factor[usable], patches.overlap)
+        found = flat_variance(low[usable], high[usable], top, factor[usable], patches.overlap)
         if abs(found.value - before) <= 0.004 * before:
             break
     return found
 
 
-def flat_variance(low: Array, high: Array, factor: Float, overlap: float) -> Variance:
-    """Variance of the noise from squared coefficients low [N, L] and high [N, K] and what clipping left of it [N]."""
+def flat_variance(low: Array, high: Array, top: NDArray[np.bool_], factor: Float, overlap: float) -> Variance:
+    """Variance of the noise from squared coefficients low [N, L] and high [N, K], of which `top` [K] gives the result,
+    and from what clipping left of them [N]."""
     from scipy.special import chdtri
 
     score = low.sum(axis=1, dtype=np.float64) / factor
@@ -68,18 +72,23 @@ def flat_variance(low: Array, high: Array, factor: Float, overlap: float) -> Var
     # Upwards from the flattest: from above, an image full of texture may take its texture for noise.
     while more > best.patches:
         kept = ranks[:more]
-        each = np.sort(high[kept].sum(axis=0, dtype=np.float64) / factor[kept].sum())
-        # The middle half of the coefficients: what is left of the picture sits in a few of them.
-        middle = each[len(each) // 4 : len(each) - len(each) // 4]
+        each = high[kept].sum(axis=0, dtype=np.float64) / factor[kept].sum()
         samples = max(1.0, more / overlap)
-        value = float(middle.mean()) / (1 - 0.45 / samples)  # the middle of the skewed chi-square law is under its mean
+        value, error = _middle_half(each, samples)
         if value > bound:  # more than chance: the patches added last are not flat
             break
-        error = 1.2 * value * (2 / (samples * len(each))) ** 0.5  # 1.2: the price of the middle half
-        best = Variance(value, error, more)
+        best = Variance(*_middle_half(each[top] if samples >= MIN_TOP else each, samples), more)
         bound = min(bound, value + 2 * error)
         more = min(2 * more, int(np.searchsorted(ordered, value * limit)))
     return best
+
+
+def _middle_half(each: Float, samples: float) -> tuple[float, float]:
+    """Mean and error of the middle half of the coefficients: what is left of the picture sits in a few of them."""
+    each = np.sort(each)
+    middle = each[len(each) // 4 : len(each) - len(each) // 4]
+    value = float(middle.mean()) / (1 - 0.45 / samples)  # the middle of the skewed chi-square law is under its mean
+    return value, 1.2 * value * (2 / (samples * len(each))) ** 0.5  # 1.2: the price of the middle half
 
 
 def brightness_points(patches: Patches, channel: int) -> tuple[Float, Float, Float]:

@@ -23,6 +23,9 @@ SPECTRUM_SHARE = 0.05  # the flattest patches of a bin of brightness
 # has three components to compare and can be stricter. Camera JPEGs: grey 2.2-3.2, colour 1.7-2.6; white noise: 1, and
 # up to 2.1 and 1.3 where it is weak and the picture shows through.
 CORRELATED_GREY, CORRELATED_COLOR = (2.1, 2.5), (1.45, 1.75)
+# Middle coefficients of the flattest fifth over those of the flattest hundredth, as variances: up to 5.4 in grey camera
+# JPEGs, whose noise is about the same everywhere; 8 and more in clean grey pictures that are texture throughout.
+UNEVEN_GREY = (5.5, 8.5)
 CORRELATED_ERROR = 1.6  # of sigma; set so that the interval holds the truth for 9 in 10 of PolyU's camera JPEGs
 
 
@@ -68,13 +71,28 @@ def _bins(patches: Patches, mix: Float, bands: list[NDArray[np.bool_]]) -> Itera
         yield PatchSpectrum(covariance, np.mean(brightness, axis=0), keep)
 
 
-def correlation_weight(found: list[PatchSpectrum], order: Float) -> float:
-    """How far, from 0 to 1, to take the noise for correlated: by the middle over the high coefficients."""
-    _, *upper = _bands(np.round(order))
+def correlation_weight(found: list[PatchSpectrum], patches: Patches) -> float:
+    """How far, from 0 to 1, to take the noise for correlated: by the middle over the high coefficients.
+
+    Texture has strong middle coefficients too, but not in all patches alike; in grey, where there are no channels to
+    compare, that tells the two apart.
+    """
+    _, *upper = _bands(np.round(patches.order))
     diagonals = np.array([np.einsum("aak->ak", s.covariance) for s in found])
     middle, high = (diagonals[..., band].mean(axis=2) for band in upper)  # [bins, mixtures]
     ratio = float(np.median(middle / np.maximum(high, 1e-6), axis=0).min() ** 0.5)
-    return ramp(ratio, CORRELATED_GREY if diagonals.shape[1] == 1 else CORRELATED_COLOR)
+    if diagonals.shape[1] > 1:
+        return ramp(ratio, CORRELATED_COLOR)
+    return ramp(ratio, CORRELATED_GREY) * (1 - ramp(_unevenness(patches), UNEVEN_GREY))
+
+
+def _unevenness(patches: Patches) -> float:
+    """The middle coefficients' variance in the flattest fifth of the patches over that in the flattest hundredth."""
+    low, middle, _ = _bands(np.round(patches.order))
+    energy = np.square(patches.dct[0])
+    flattest = np.argsort(energy[:, low].sum(axis=1), kind="stable")
+    few, many = (energy[flattest[: max(30, len(flattest) // part)]][:, middle].mean() for part in (100, 5))
+    return float(many / max(few, 1e-6))
 
 
 def correlated_variance(patches: Patches, mix: Float) -> tuple[float, float, float, tuple[float, float]]:
@@ -94,7 +112,7 @@ def correlated_variance(patches: Patches, mix: Float) -> tuple[float, float, flo
     beside, below = lag_products(patches)
     total = (row.sum() + flat) / size
     across, down = ((row @ w + flat / size) / total if total > 0 else 0.0 for w in (beside, below))
-    weight = correlation_weight(found, order)
+    weight = correlation_weight(found, patches)
     return level**2, 2 * CORRELATED_ERROR * level**2, weight, (float(across), float(down))
 
 
