@@ -18,7 +18,7 @@ Float = NDArray[np.float64]
 
 LOW, HIGH = 6, 9  # orders: flatness is judged up to the first, noise measured from the second on
 TOP = 11  # order from which the final value is taken: what is left of the picture falls with the order
-MIN_TOP = 10  # patches; fewer give chance more than the picture
+MIN_TOP = 3  # patches; fewer give chance more than the picture
 FLAT_QUANTILE = 0.9  # share of the truly flat patches that the test of flatness lets pass
 MIN_FLAT = 100  # patches used even when none is flat
 MIN_CLIP_FACTOR = 0.5  # patches that lost more of their variance to clipping say little
