@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from denoise_se.errors import EXIT_INTERRUPTED, DenoiseError
+from denoise_se.noise_spec import noise_help
 
 app = typer.Typer(
     name="denoise-se",
@@ -28,11 +29,7 @@ app = typer.Typer(
 noise_app = typer.Typer(no_args_is_help=True, help="Measure the noise of images.")
 app.add_typer(noise_app, name="noise")
 
-NOISE_HELP = (
-    "Noise spec: gaussian:25, gaussian:5-50, poisson-gaussian:gain=0.01,read=0.002, speckle:0.1, salt-pepper:0.02, "
-    "correlated:sigma=10,radius=0.8, camera:gain=0.001,read=0.01,luma=0.6,chroma=1.5, "
-    "jpeg:40-95; joined by + in the order they happen, alternatives by |."
-)
+NOISE_HELP = noise_help()
 DENOISE_PANEL, TRAIN_PANEL, RUN_PANEL = "What to do", "Training", "How to run"
 
 
@@ -233,14 +230,50 @@ def ship(
     run_ship(name, weights, evaluations or [])
 
 
-@noise_app.command("estimate", epilog="Example:\n\n  denoise-se noise estimate photo.jpg")
+SERIES_HELP = (
+    "What the files are: burst (shots of one scene that does not move) or flats (evenly lit frames at several "
+    "exposures, dark ones too). Left out: any noisy pictures."
+)
+
+
+@noise_app.command(
+    "estimate",
+    epilog="Examples:\n\n  denoise-se noise estimate photo.jpg\n\n"
+    "  denoise-se noise estimate shot1.png shot2.png shot3.png --series burst",
+)
 def noise_estimate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Image files.")],
+    series: Annotated[str | None, typer.Option(help=SERIES_HELP)] = None,
 ) -> None:
-    """Estimate the noise of images: sigma in 8-bit units, gain and read noise."""
+    """Estimate the noise of each image, or of a series of them: sigma in 8-bit units, gain and read noise."""
     from denoise_se.app.noise_command import run_estimate
 
-    sys.exit(run_estimate(files))
+    sys.exit(run_estimate(files, series))
+
+
+@noise_app.command(
+    "profile",
+    epilog="Examples:\n\n  denoise-se noise profile shots/*.png --series burst -o camera.json --plot camera.png\n\n"
+    "  denoise-se train -o run --clean photos --noise profile:camera.json",
+)
+def noise_profile(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Image files of one device.")],
+    out: Annotated[Path, typer.Option("-o", "--output", help="Profile to write, .json.")],
+    series: Annotated[str | None, typer.Option(help=SERIES_HELP)] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw it: .png, .pdf or .svg.")] = None,
+) -> None:
+    """Measure a device's gain, read noise, banding and correlation; the profile is a noise model for `train`."""
+    from denoise_se.app.noise_command import run_profile
+
+    sys.exit(run_profile(files, out, series=series, plot=plot))
+
+
+@noise_app.command("check", hidden=True)
+def noise_check() -> None:
+    """Make known noise, measure it, and print true, estimated and error (developers)."""
+    from denoise_se.app.noise_command import run_check
+
+    sys.exit(run_check())
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`denoise-se noise`: what the noise of an image is like."""
+"""`denoise-se noise`: what the noise of images is like, as a table, a profile or a picture."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Column, Table
 
-from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, ImageError
+from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, ImageError, UsageError
 from denoise_se.image_io import read
 from denoise_se.noise_estimation import estimate_noise
+from denoise_se.noise_measurement import Measurement, measure_noise
 
 
-def run_estimate(files: list[Path]) -> int:
-    """Print a row per file; returns the exit code."""
-    table = Table(Column("file", overflow="fold"), "sigma (8-bit units)", "gain", "read noise", "correlation (h, v)")
+def run_estimate(files: list[Path], series: str | None) -> int:
+    """Print a row per file, or one per channel of a series; returns the exit code."""
+    if series is not None:
+        _print(_profile_table(_measured(files, series)))
+        return EXIT_DONE
+    table = Table(
+        Column("file", overflow="fold"), "sigma (8-bit units)", "95 %", "gain", "read noise", "correlation (h, v)"
+    )
     code = EXIT_DONE
     for path in files:
         try:
@@ -27,9 +33,70 @@ def run_estimate(files: list[Path]) -> int:
         table.add_row(
             str(path),
             f"{noise.sigma:.2f}",
-            f"{noise.gain:.2e}",
-            f"{noise.read_noise:.2e}",
+            "{:.2f} to {:.2f}".format(*noise.sigma_interval),
+            _with_interval(noise.gain, noise.gain_interval),
+            _with_interval(noise.read_noise, noise.read_noise_interval),
             ", ".join(f"{value:.2f}" for value in noise.correlation),
         )
-    Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False).print(table)
+    _print(table)
     return code
+
+
+def run_profile(files: list[Path], out: Path, *, series: str | None, plot: Path | None) -> int:
+    """Measure, print, write the profile and its plot. Raises DenoiseError before anything is written."""
+    from denoise_se.noise_plot import PLOT_SUFFIXES, plot_measurement
+
+    for option, path, suffixes in (("-o", out, (".json",)), ("--plot", plot, PLOT_SUFFIXES)):
+        if path is not None and path.suffix.lower() not in suffixes:
+            raise UsageError(f"{option} {path}: unknown kind of file; use {', '.join(suffixes)}")
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise UsageError(f"{option} {path}: cannot be written there; name a file in a folder that exists")
+    measurement = _measured(files, series)
+    measurement.profile.save(out)
+    if plot is not None:
+        plot_measurement(plot, measurement)
+    _print(_profile_table(measurement))
+    print(f"wrote {out}; use it with: denoise-se train -o RUN --clean DIR --noise profile:{out}", file=sys.stderr)
+    return EXIT_DONE
+
+
+def run_check() -> int:
+    """Print true and estimated values of noise that was made."""
+    from denoise_se.noise_check import check_estimates
+
+    table = Table("noise", "from", "quantity", "true", "estimated", "error")
+    for row in check_estimates():
+        error = f"{row.estimated / row.true - 1:+.1%}" if row.true else f"{row.estimated:+.2g}"
+        table.add_row(row.spec, row.source, row.quantity, f"{row.true:.4g}", f"{row.estimated:.4g}", error)
+    _print(table)
+    return EXIT_DONE
+
+
+def _measured(files: list[Path], series: str | None) -> Measurement:
+    return measure_noise([read(path).pixels for path in files], series)
+
+
+def _profile_table(measurement: Measurement) -> Table:
+    profile = measurement.profile
+    table = Table("channel", "gain (95 %)", "read noise (95 %)", "rows", "columns", "correlation (h, v)")
+    reach = profile.reach
+    for c, name in enumerate(("grey",) if profile.channels == 1 else ("red", "green", "blue")):
+        own = profile.autocorrelation[c]
+        beside, below = (own[reach, reach + 1], own[reach + 1, reach]) if reach else (0.0, 0.0)
+        table.add_row(
+            name,
+            _with_interval(profile.gain[c], profile.gain_interval[c]),
+            _with_interval(profile.read_noise[c], profile.read_noise_interval[c]),
+            f"{profile.row[c]:.2e}",
+            f"{profile.column[c]:.2e}",
+            f"{beside:.2f}, {below:.2f}",
+        )
+    return table
+
+
+def _with_interval(value: float, interval: tuple[float, float]) -> str:
+    return "{:.2e} ({:.1e} to {:.1e})".format(value, *interval)
+
+
+def _print(table: Table) -> None:
+    Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False).print(table)

@@ -48,6 +48,10 @@ class NoiseSpecError(UsageError):
     """A noise spec cannot be understood; the message shows the position of the mistake."""
 
 
+class ProfileError(UsageError):
+    """A noise profile is missing, of a newer schema, or wrong; the message names the file and the key."""
+
+
 class DatasetError(UsageError):
     """A training set has problems; all of them are listed, so that one round of mending is enough."""
 

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from denoise_se.noise_estimation import NORMAL_95, NoiseEstimate
+from denoise_se.noise_estimation import NoiseEstimate
+from denoise_se.noise_line import NORMAL_95
 
 Pixels = NDArray[np.float32]
 

@@ -27,7 +27,7 @@ SHIPPED = all(
     for entry in CHECKPOINTS.values()
 )
 needs_weights = pytest.mark.skipif(not SHIPPED, reason="the shipped weights are not there")
-COMMANDS = (["denoise"], ["train"], ["evaluate"], ["models"], ["noise"], ["noise", "estimate"])
+COMMANDS = (["denoise"], ["train"], ["evaluate"], ["models"], ["noise"], ["noise", "estimate"], ["noise", "profile"])
 HEAVY = ("torch", "lightning", "gradio", "matplotlib", "scipy", "skimage", "pandas", "PIL", "tifffile", "cv2", "kornia")
 
 
@@ -94,10 +94,10 @@ def test_help_is_there_for_every_command(run: Run, command: list[str]) -> None:
 def test_help_names_the_noise_models_and_formats_that_there_are(run: Run) -> None:
     from denoise_se.noise import NOISE_MODELS, parse_noise_spec
 
-    specs = re.findall(r"[a-z-]+:[^ ,;|]*\d[^ ;|]*", cli.NOISE_HELP)
-    assert {spec.partition(":")[0] for spec in specs} == set(NOISE_MODELS)
-    for spec in specs:
-        parse_noise_spec(spec.rstrip(","))
+    for name, kind in NOISE_MODELS.items():
+        assert kind.example.startswith(f"{name}:") and kind.example in cli.NOISE_HELP
+        if not kind.file:
+            parse_noise_spec(kind.example)
     text = " ".join(plain(run("denoise", "--help").out).replace("│", " ").split())
     assert set(re.findall(r"\w+", text.partition("--format")[2].partition(".")[0])) >= {"same", *FORMATS}
 
@@ -326,6 +326,55 @@ def test_noise_of_files_is_estimated_and_bad_ones_are_named(run: Run) -> None:
     assert result.code == 1 and "bad.png" in result.err
     row = next(line for line in result.out.splitlines() if "[b]flat.png" in line)
     assert float(row.split("│")[2]) == pytest.approx(10, abs=1)
+
+
+def save_burst(folder: str, shots: int = 4, side: int = 96) -> list[str]:
+    """16-bit shots of a slope with gain 0.004, read noise 0.01 and rows of 0.02, as PNG; their paths."""
+    Path(folder).mkdir()
+    rng = np.random.default_rng(0)
+    clean = np.tile(np.linspace(0.2, 0.8, side), (side, 1))
+    paths = []
+    for shot in range(shots):
+        noise = rng.normal(0, np.sqrt(0.004 * clean + 1e-4)) + rng.normal(0, 0.02, (side, 1))
+        paths.append(f"{folder}/{shot}.png")
+        cv2.imwrite(paths[-1], np.clip(np.rint(65535 * (clean + noise)), 0, 65535).astype(np.uint16))
+    return paths
+
+
+def test_a_burst_is_profiled_drawn_and_made_a_noise_model(run: Run) -> None:
+    from denoise_se.noise_profile import NoiseProfile
+
+    shots = save_burst("shots")
+    result = run("noise", "profile", *shots, "--series", "burst", "-o", "c.json", "--plot", "c.png")
+    assert result.code == 0 and "profile:c.json" in result.err and "grey" in result.out
+    profile = NoiseProfile.load("c.json")
+    assert profile.gain[0] == pytest.approx(0.004, rel=0.1) and profile.row[0] == pytest.approx(0.02, rel=0.2)
+    assert cv2.imread("c.png").shape[1] > 1000
+    shown = run("noise", "estimate", *shots, "--series", "burst")
+    assert shown.code == 0 and f"{profile.gain[0]:.2e}" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["profile", "shots/0.png", "-o", "c.txt"], "c.txt: unknown kind of file; use .json"),
+        (["profile", "shots/0.png", "-o", "no/c.json"], "name a file in a folder that exists"),
+        (["profile", "shots/0.png", "-o", "c.json", "--plot", "c.bmp"], "--plot c.bmp: unknown kind"),
+        (["profile", "shots/0.png", "-o", "c.json", "--series", "films"], "give burst or flats"),
+        (["profile", "shots/0.png", "-o", "c.json", "--series", "burst"], "at least two shots"),
+        (["estimate", "shots/0.png", "small.png", "--series", "burst"], "at least 64x64"),
+        (["profile", "shots/0.png", "rgb.png", "-o", "c.json"], "profile them apart"),
+    ],
+)
+def test_a_profile_that_cannot_be_measured_is_refused_and_nothing_written(
+    run: Run, arguments: list[str], words: str
+) -> None:
+    save_burst("shots", 1)
+    cv2.imwrite("small.png", np.zeros((20, 20), np.uint8))
+    cv2.imwrite("rgb.png", np.random.default_rng(0).integers(0, 255, (96, 96, 3)).astype(np.uint8))
+    result = run("noise", *arguments)
+    assert result.code == 2 and words in result.err
+    assert not list(Path().glob("c.*"))
 
 
 # --- training's refusals ---------------------------------------------------------------------------------------------

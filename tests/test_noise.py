@@ -11,15 +11,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from denoise_se.camera_noise import Camera, Raw, demosaic_sharp, rggb, srgb_to_linear
 from denoise_se.errors import NoiseSpecError
 from denoise_se.noise import (
-    Camera,
+    Banding,
     Correlated,
     Gaussian,
     Jpeg,
     NoiseChain,
     NoiseMixture,
+    NoiseModel,
     PoissonGaussian,
+    Quantise,
     Range,
     parse_noise_spec,
 )
@@ -110,6 +113,43 @@ def test_correlated_noise_has_the_autocorrelation_of_its_gaussian(radius):
     torch.testing.assert_close(level, constant(sigma, 1, 1, 400, 400))
 
 
+@pytest.mark.parametrize(("row", "column"), [(6, 0), (0, 3), (6, 3)])
+def test_banding_shifts_whole_rows_and_columns_by_their_deviations(row, column):
+    clean = constant(0.5, 1, 3, 900, 900)
+    noisy, level = Banding(Range(row, row), Range(column, column))(clean, seeded())
+    noise = 255 * (noisy - clean)[0]
+    assert torch.equal(noise[0], noise[1]) and torch.equal(noise[0], noise[2])
+    rows, columns = noise[0].mean(dim=1), noise[0].mean(dim=0)
+    # of 900 numbers, the standard error of a deviation is its 1 / sqrt(1800): four of them are 9.4 %
+    assert float(rows.std()) == pytest.approx(row, rel=0.094, abs=1e-4)
+    assert float(columns.std()) == pytest.approx(column, rel=0.094, abs=1e-4)
+    torch.testing.assert_close(noise[0], rows[:, None] + columns[None] - noise[0].mean(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(level, constant(math.hypot(row, column) / 255, 1, 1, 900, 900))
+    assert parse_noise_spec(f"banding:column={column},row={row}") == one(
+        Banding(Range(row, row), Range(column, column))
+    )
+
+
+@pytest.mark.parametrize("bits", [1, 3, 8])
+def test_quantising_leaves_two_to_the_bits_values_and_an_error_uniform_in_a_step(bits):
+    clean = torch.linspace(0, 1, 100_000).reshape(1, 1, 250, 400)
+    noisy, level = Quantise(Range(bits, bits))(clean, seeded())
+    assert noisy.unique().numel() == 2**bits and noisy.min() == 0 and noisy.max() == 1
+    step = 1 / (2**bits - 1)
+    assert float((noisy - clean).abs().max()) == pytest.approx(step / 2, rel=0.01)
+    assert float((noisy - clean).square().mean().sqrt()) == pytest.approx(step / math.sqrt(12), rel=0.01)
+    torch.testing.assert_close(level, constant(step / math.sqrt(12), 1, 1, 250, 400))
+
+
+def test_models_are_torch_modules_that_can_be_hashed_and_compared():
+    model = parse_noise_spec("gaussian:5-50+jpeg:40|raw:gain=0.01,read=0.01")
+    assert isinstance(model, torch.nn.Module) and isinstance(model.models[0].models[0], NoiseModel)
+    assert model == parse_noise_spec("gaussian:5-50+jpeg:40|raw:gain=0.01,read=0.01")
+    assert hash(model) != hash(parse_noise_spec("gaussian:5-50"))
+    holder = torch.nn.Sequential(model).eval().to("cpu")  # as a trainer does
+    assert not list(holder.parameters()) and not holder.state_dict()
+
+
 def test_noise_is_not_clipped():
     noisy = parse_noise_spec("gaussian:100")(constant(0.5, 1, 1, 64, 64), seeded()).image
     assert noisy.min() < 0 and noisy.max() > 1
@@ -166,6 +206,94 @@ def test_camera_needs_colour_and_room_for_its_filters():
     assert camera(constant(0.5, 1, 3, 4, 4), seeded()).image.shape == (1, 3, 4, 4)
 
 
+# drawn before the models became modules; a run that resumes must draw the same
+DRAWN = {
+    "camera:gain=0.0002-0.006,read=0.001-0.012,luma=0.4-0.9,chroma=0.5-3": (5155.336779, 0.050376, 0.976577, 0.670522),
+    "gaussian:0-40": (5189.851415, 0.024121, 1.031763, 0.677095),
+    "camera:gain=0.0002-0.006,read=0.001-0.012,luma=0.4-0.9,chroma=0.5-3+jpeg:85-99|"
+    "camera:gain=0.0002-0.006,read=0.001-0.012,luma=0.4-0.9,chroma=0.5-3|gaussian:0-40|gaussian:0-25+jpeg:80-99": (
+        5181.154415,
+        0.01282,
+        0.99125,
+        0.256329,
+    ),
+    "poisson-gaussian:gain=0.01,read=0.01-0.02": (5183.926905, 0.018451, 1.028957, 0.677095),
+    "speckle:0.1-0.3": (5186.221208, 0.009426, 1.078133, 0.677095),
+    "salt-pepper:0.1-0.4": (5166.11893, 0.008681, 0.99238, 0.857974),
+    "correlated:sigma=5-25,radius=1-2": (5148.357289, 0.017, 1.084905, 0.406623),
+}
+
+
+@pytest.mark.parametrize("spec", DRAWN)
+def test_the_shipped_recipes_noise_is_drawn_as_it_was(spec):
+    generator = seeded(11)
+    clean = torch.linspace(0, 1, 6 * 3 * 24 * 24).reshape(6, 3, 24, 24).flip(3)
+    image = parse_noise_spec(spec)(clean, generator).image
+    found = (image.double().sum(), image[0, 0, 3, 5], image[5, 2, 20, 7], torch.rand(1, generator=generator))
+    total, *values = (float(value) for value in found)
+    assert total == pytest.approx(DRAWN[spec][0], abs=0.01)
+    assert values == pytest.approx(DRAWN[spec][1:], abs=2e-5)
+
+
+# --- the raw pipeline -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_demosaicing_keeps_straight_lines_and_samples(channel):
+    y, x = torch.meshgrid(torch.arange(20.0), torch.arange(24.0), indexing="ij")
+    planes = torch.stack([0.2 + 0.01 * x + 0.02 * y] * 3)[None]
+    mask = rggb(planes)
+    filled = demosaic_sharp((planes * mask).sum(dim=1, keepdim=True))
+    torch.testing.assert_close(filled[..., 2:-2, 2:-2], planes[..., 2:-2, 2:-2])
+    white = torch.randn(1, 1, 20, 24, generator=seeded())
+    assert torch.equal((demosaic_sharp(white) * mask)[0, channel], white[0, 0] * mask[channel])
+
+
+@pytest.mark.parametrize("grey", [0.3, 0.7])
+def test_raw_noise_is_that_of_the_sensor_through_white_balance_demosaicing_and_curve(grey):
+    gain, read, balance = 0.0001, 0.001, (1.9, 1.0, 1.5)
+    clean = constant(grey, 1, 3, 600, 600)
+    noisy, level = Raw(Range(gain, gain), Range(read, read), Range(1.9, 1.9), Range(1.5, 1.5))(clean, seeded())
+    linear = ((grey + 0.055) / 1.055) ** 2.4
+    red, green, blue = (b**2 * (gain * linear / b + read**2) for b in balance)
+    # Malvar's weights, squared, in 1/256: green at red and at blue; red at green (twice) and at blue, and blue so
+    at_red, at_blue = (4 * 16 * green + (64 + 4 * 4) * other for other in (red, blue))
+    beside = [2 * 64 * own + (100 + 4 * 4 + 2 * 4 + 2 * 1) * green for own in (red, blue)]
+    across = [4 * 16 * own + (144 + 4 * 9) * other for own, other in ((red, blue), (blue, red))]
+    theory = [
+        (red + 2 * beside[0] / 256 + across[0] / 256) / 4,
+        (2 * green + at_red / 256 + at_blue / 256) / 4,
+        (blue + 2 * beside[1] / 256 + across[1] / 256) / 4,
+    ]
+    slope = 1.055 / 2.4 * linear ** (1 / 2.4 - 1)
+    for channel, variance in enumerate(theory):
+        noise = (noisy - clean)[0, channel]
+        assert abs(float(noise.mean())) < 0.03 * math.sqrt(variance) * slope
+        assert float(noise.std()) == pytest.approx(math.sqrt(variance) * slope, rel=0.01)
+    assert float(level.square().mean()) == pytest.approx(sum(theory) / 3 * slope**2, rel=0.005)
+
+
+def test_raw_without_noise_is_the_picture_but_for_its_finest_detail():
+    clean = torch.from_numpy(scene(64, 66)).movedim(2, 0)[None]
+    smooth = torch.nn.functional.avg_pool2d(clean, 5, 1)
+    model = parse_noise_spec("raw:gain=0,read=0")
+    inside = (model(smooth, seeded()).image - smooth)[..., 2:-2, 2:-2]
+    assert float(inside.abs().mean()) < 0.003
+    assert float((model(clean, seeded()).image - clean).abs().mean()) < 0.03
+    coded = parse_noise_spec("raw:gain=0,read=0,jpeg=20")(smooth, seeded()).image
+    assert float((coded - smooth).abs().mean()) > 0.008
+
+
+def test_raw_needs_colour_and_a_mosaic():
+    raw = parse_noise_spec("raw:gain=0.01,read=0.01")
+    with pytest.raises(NoiseSpecError, match=r"raw: needs RGB images, not 1 channel\(s\); use poisson-gaussian"):
+        raw(constant(0.5, 1, 1, 16, 16), seeded())
+    with pytest.raises(NoiseSpecError, match="at least 3 pixels a side"):
+        raw(constant(0.5, 1, 3, 16, 2), seeded())
+    assert raw(constant(0.5, 2, 3, 3, 5), seeded()).image.shape == (2, 3, 3, 5)
+    assert float(srgb_to_linear(torch.tensor(0.5))) == pytest.approx(0.214041, abs=1e-6)  # IEC 61966-2-1
+
+
 # --- the generator and ranges -----------------------------------------------------------------
 
 
@@ -177,6 +305,9 @@ def test_camera_needs_colour_and_room_for_its_filters():
         "speckle:0.1",
         "salt-pepper:0.1",
         CAMERA,
+        "raw:gain=0.001-0.01,read=0.01,red=1-2,jpeg=50-90",
+        "banding:row=1-5",
+        "gaussian:5+quantise:4-8",
         "correlated:sigma=25,radius=1-2",
         "jpeg:20-90",
         "gaussian:5-10+jpeg:50-60|speckle:0.1-0.3",
@@ -289,6 +420,13 @@ def test_any_two_numbers_make_a_range(ends):
         ("poisson-gaussian:gain=0.1,foo=2", 26, "poisson-gaussian is written"),
         ("poisson-gaussian:gain=0.1,gain=2", 26, "poisson-gaussian is written"),
         ("poisson-gaussian:gain=0.1,read=2", 31, "read lies from 0 to 1"),
+        ("banding:rows=2", 8, "banding is written banding:row=VALUE[,column=VALUE]"),
+        ("raw:gain=0.1,jpeg=50", 20, "raw:gain=VALUE,read=VALUE[,red=VALUE][,blue=VALUE][,jpeg=VALUE]"),
+        ("raw:gain=0.1,read=0.1,jpeg=0", 27, "jpeg lies from 1 to 100"),
+        ("quantise:0.5", 9, "bits lies from 1 to 16"),
+        ("gaussian:5+profile:camera", 19, "profile is written profile:FILE.json, not 'camera'"),
+        ("gaussian:5|profile:", 19, "profile is written profile:FILE.json, not ''"),
+        ("profile:gone+a.json|gaussian:5", 8, "gone+a.json: cannot be read (No such file or directory)"),
         ("jpeg:9|poisson-gaussian:gain=0.1+jpeg:9", 32, "poisson-gaussian also needs read"),
     ],
 )

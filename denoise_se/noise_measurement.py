@@ -1,0 +1,236 @@
+"""Measuring a NoiseProfile: on single noisy images, on a burst of one scene, or on evenly lit frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denoise_se.banding import row_covariance
+from denoise_se.errors import UsageError
+from denoise_se.noise_estimation import OPPONENT
+from denoise_se.noise_line import NoiseLine, roots
+from denoise_se.noise_patches import Patches, cut
+from denoise_se.noise_profile import NoiseProfile
+from denoise_se.noise_series import (
+    Points,
+    Residual,
+    burst_residuals,
+    flat_residuals,
+    normalised,
+    series_correlation,
+    series_points,
+    share_of_means,
+    without_bands,
+)
+from denoise_se.patch_noise import HIGH, brightness_points
+from denoise_se.patch_spectrum import PatchSpectrum, completed, correlation_weight, spectra
+from denoise_se.scanlines import ArrayScanlines
+
+Array = NDArray[np.float32]
+Float = NDArray[np.float64]
+
+MIN_SIDE = 64
+MAX_PATCHES = 60_000  # of all images together; bounds the memory
+PATCH_REACH = 6  # pixels: what an 8x8 patch can say about the correlation
+SERIES: dict[str, Callable[[Sequence[Array]], list[Residual]]] = {"burst": burst_residuals, "flats": flat_residuals}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A profile, and for each channel the points that its line was drawn through."""
+
+    profile: NoiseProfile
+    points: tuple[Points, ...]
+
+
+def measure_noise(images: Sequence[NDArray[np.generic]], series: str | None = None) -> Measurement:
+    """The noise of one device.
+
+    Args:
+        images: [H, W] or [H, W, C], C = 1 or 3 for all of them, uint8, uint16 or float in [0, 1]; at least 64x64.
+        series: None for any noisy pictures, "burst" for shots of one scene that does not move, "flats" for evenly lit
+            frames at several exposures (dark ones among them). A series says more: pictures hide weak noise, and the
+            grain of single images is known no further than 6 pixels.
+
+    Raises:
+        UsageError: no images, too small, of mixed kinds, or with nothing in them that can be measured.
+
+    >>> noisy = np.random.default_rng(0).normal(0.5, 0.1, (2, 128, 128)).astype(np.float32)
+    >>> round(measure_noise(noisy, "burst").profile.variance(0.5)[0] ** 0.5, 2)
+    0.1
+    """
+    if series is not None and series not in SERIES:
+        raise UsageError(f"--series {series!r}: give {' or '.join(SERIES)}, or leave it out for any noisy pictures")
+    frames = [_unit(image) for image in images]
+    if not frames:
+        raise UsageError("no image to measure the noise of")
+    if len({frame.shape[2] for frame in frames}) > 1:
+        raise UsageError("some of the images are grey and some are colour; profile them apart")
+    if min(min(frame.shape[:2]) for frame in frames) < MIN_SIDE:
+        raise UsageError(f"a noise profile needs images of at least {MIN_SIDE}x{MIN_SIDE} pixels")
+    if not all(np.isfinite(frame).all() for frame in frames):
+        raise UsageError("an image holds NaN or infinite values; replace them first")
+    height, width = frames[0].shape[:2]
+    source = f"{series or 'pictures'}: {len(frames)} image(s), the first {width}x{height}"
+    steps = [0.0 if image.dtype.kind == "f" else 1 / _span(image) for image in images]
+    rounding = float(np.mean(np.square(steps))) / 12
+    return _of_series(SERIES[series](frames), source, rounding) if series else _of_pictures(frames, source, rounding)
+
+
+def _unit(image: NDArray[np.generic]) -> Array:
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
+        raise UsageError(f"noise is measured on images [H, W] or [H, W, C] with C = 1 or 3, not {image.shape}")
+    if image.dtype.kind not in "uf":
+        raise UsageError(f"noise is measured on uint8, uint16 or float images, not {image.dtype}; convert it first")
+    pixels: Array = image.astype(np.float32).reshape(*image.shape[:2], -1)
+    return pixels / np.float32(_span(image))
+
+
+def _span(image: NDArray[np.generic]) -> float:
+    """The value that stands for 1."""
+    return 1.0 if image.dtype.kind == "f" else float(np.iinfo(str(image.dtype)).max)
+
+
+def _of_series(residuals: list[Residual], source: str, rounding: float) -> Measurement:
+    rows = row_covariance([r.noise for r in residuals])
+    columns = row_covariance([r.noise.swapaxes(0, 1) for r in residuals])
+    banded = {"rows": bool(rows.any()), "columns": bool(columns.any())}
+    grain = without_bands(residuals, **banded)
+    height, width, channels = grain[0].noise.shape
+    white = np.ones((1, 1))
+    correlation = series_correlation(grain, [series_points(grain, c, white).line() for c in range(channels)])
+    points = []
+    for c in range(channels):
+        found = series_points(grain, c, correlation[c, c])
+        left = 1 - share_of_means(correlation[c, c], height, width, **banded)
+        points.append(replace(found, variance=found.variance / left))
+    return Measurement(
+        _profile(source, [p.line() for p in points], rounding, rows, columns, correlation), tuple(points)
+    )
+
+
+def _of_pictures(frames: list[Array], source: str, rounding: float) -> Measurement:
+    rows, columns = row_covariance(frames), row_covariance([frame.swapaxes(0, 1) for frame in frames])
+    patches = _pooled(frames)
+    channels = len(rows)
+    mix = OPPONENT if channels == 3 else np.eye(1)
+    white = [Points(*brightness_points(patches, c)) for c in range(channels)]
+    correlation = np.eye(channels)[..., None, None]
+    high = [patches.dct[c][:, patches.order >= HIGH].ravel() for c in range(channels)]
+    if channels == 3:
+        correlation = np.array(np.corrcoef(_flattest(patches, high)))[..., None, None]
+    found = spectra(patches, mix)
+    weight = correlation_weight(found, patches) if found else 0.0
+    lines = [points.line() for points in white]
+    if weight == 0:
+        return Measurement(_profile(source, lines, rounding, rows, columns, correlation), tuple(white))
+    tables = [_table(s, patches, mix, rows, columns) for s in found]
+    middle = PATCH_REACH
+    grain = []
+    for c, (plain, line) in enumerate(zip(white, lines, strict=True)):
+        x = np.array([s.brightness[c] for s in found]) / 255
+        v = np.array([table[c, c, middle, middle] for table in tables])
+        v = np.maximum(line.at(x), (1 - weight) * line.at(x) + weight * v)
+        relative = np.full(len(x), max(0.1, float(np.median(plain.relative))))
+        grain.append(Points(x, v, relative))
+    coloured = np.mean([normalised(table) for table in tables], axis=0)
+    mixed = weight * coloured
+    mixed[..., middle, middle] += (1 - weight) * correlation[..., 0, 0]
+    fitted = [points.line() for points in grain]
+    profile = _profile(source, fitted, rounding, rows, columns, normalised(mixed))
+    return Measurement(profile, tuple(grain))
+
+
+def _pooled(frames: list[Array]) -> Patches:
+    """The patches of all images, thinned out to a bounded number."""
+    every = [patches for frame in frames if (patches := cut(ArrayScanlines(frame), 255.0)) is not None]
+    if not every:
+        raise UsageError("nothing in these images says what their noise is: they are constant or clipped")
+    share = MAX_PATCHES // len(every)
+    parts = [p.select(np.arange(0, p.means.shape[1], -(-p.means.shape[1] // share))) for p in every]
+    return replace(
+        parts[0],
+        dct=np.concatenate([p.dct for p in parts], axis=1),
+        means=np.concatenate([p.means for p in parts], axis=1),
+        overlap=max(p.overlap for p in parts),
+        low=max(p.low for p in parts),
+        high=min(p.high for p in parts),
+    )
+
+
+def _flattest(patches: Patches, high: list[NDArray[np.float32]]) -> Float:
+    """High coefficients [C, n] of the tenth of the patches with the least energy below them."""
+    energy = np.square(patches.dct[..., patches.order < HIGH]).sum(axis=(0, 2))
+    keep = np.argsort(energy, kind="stable")[: max(100, len(energy) // 10)]
+    return np.array([h.reshape(len(energy), -1)[keep].ravel() for h in high], dtype=np.float64)
+
+
+def _table(spectrum: PatchSpectrum, patches: Patches, mix: Float, rows: Float, columns: Float) -> Float:
+    """Autocovariance [C, C, 2R+1, 2R+1] of the channels (range [0, 1]) in one bin of brightness, without banding."""
+    order = np.round(patches.order)
+    height, width = patches.shape
+    covariance = spectrum.covariance.copy()
+    # a shifted row is constant along it: it fills the coefficients of horizontal frequency 0, and no others
+    for axis, banding, length in ((1, rows, width), (0, columns, height)):
+        along = patches.index[axis] == 0
+        covariance[..., along] -= (mix @ banding @ mix.T * 255**2 * length)[..., None]
+    channels = len(mix)
+    diagonal = np.maximum(np.einsum("aak->ak", covariance), 0)
+    cleared = np.empty((channels, len(order) + 1))
+    for a in range(channels):
+        cleared[a, 1:], cleared[a, 0] = completed(diagonal[a], order)
+    # below, the mixtures are taken to be related as they are above, where the picture is weak
+    above = (order >= 4) & (order <= 6)
+    level = np.sqrt(np.maximum(diagonal[:, above].mean(axis=1), 1e-9))
+    relation = covariance[..., above].mean(axis=-1) / (level[:, None] * level)
+    np.fill_diagonal(relation, 1)
+    full = np.sqrt(cleared[:, None] * cleared[None]) * relation[..., None]
+    upper = np.concatenate([[False], order >= 4])
+    full[..., upper] = covariance[..., order >= 4]
+    for a in range(channels):
+        full[a, a] = cleared[a]
+    lags = _lag_weights(patches)
+    table = np.einsum("abk,kyx->abyx", full, lags) / 255**2
+    back = np.linalg.inv(mix)
+    return np.einsum("ca,abyx,db->cdyx", back, table, back)
+
+
+def _lag_weights(patches: Patches) -> Float:
+    """[K + 1, 2R+1, 2R+1]: what a unit of variance of each coefficient, the flat one first, adds at each lag."""
+    from scipy.fft import dct
+
+    def products(n: int) -> Float:
+        waves = dct(np.eye(n), norm="ortho", axis=0)
+        found = np.zeros((n, 2 * PATCH_REACH + 1))
+        for lag in range(min(n - 1, PATCH_REACH) + 1):
+            mean = (waves[:, lag:] * waves[:, : n - lag]).sum(axis=1) / (n - lag)
+            found[:, PATCH_REACH + lag] = found[:, PATCH_REACH - lag] = mean
+        return found
+
+    height, width = patches.shape
+    i, j = np.concatenate([np.zeros((2, 1), int), patches.index], axis=1)
+    return products(height)[i][:, :, None] * products(width)[j][:, None, :]
+
+
+def _profile(
+    source: str, lines: Sequence[NoiseLine], rounding: float, rows: Float, columns: Float, correlation: Float
+) -> NoiseProfile:
+    floors = [replace(line, floor=max(0.0, line.floor - rounding)) for line in lines]
+    table = correlation.round(4)
+    return NoiseProfile(
+        source=source,
+        gain=tuple(min(1.0, line.gain) for line in floors),
+        gain_interval=tuple(line.gain_interval() for line in floors),
+        read_noise=tuple(min(1.0, line.floor**0.5) for line in floors),
+        read_noise_interval=tuple(roots(line.floor, line.floor_error) for line in floors),
+        row_covariance=_nested(rows),
+        column_covariance=_nested(columns),
+        correlation=_nested(table),
+    )
+
+
+def _nested(array: Float) -> tuple:
+    return tuple(_nested(part) if part.ndim else float(part) for part in array)
