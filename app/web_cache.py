@@ -22,7 +22,7 @@ class Cache:
         for folder in (self.uploads, self.results):
             folder.mkdir()
         self.samples = self.root / "samples"
-        with resources.as_file(resources.files("denoise_se.samples")) as shipped:
+        with resources.as_file(resources.files("denoise_se.examples")) as shipped:
             shutil.copytree(shipped, self.samples, ignore=shutil.ignore_patterns("*.py*", "__pycache__"))
 
     def folder(self) -> Path:
