@@ -8,28 +8,24 @@ import os
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from denoise_se.app.request import Engine, Request, parse_tile
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from denoise_se.blending import Strength
-from denoise_se.checkpoint import resolve
 from denoise_se.disk_space import check_space
 from denoise_se.errors import UsageError
 from denoise_se.image_io import DEFAULT_MAX_PIXELS
-from denoise_se.manifest import file_digest
 from denoise_se.plan import make_plan
 from denoise_se.preview import picture_bytes
 from denoise_se.report import Row, as_table, check_report, write_report
 
 if TYPE_CHECKING:
-    from denoise_se.denoiser import Denoiser
-
-AUTO_MODELS = {1: "gray", 3: "photo"}
+    pass
 
 
 def parse_sigma(text: str) -> float | None:
@@ -43,19 +39,6 @@ def parse_sigma(text: str) -> float | None:
     if not 0 <= sigma <= 255:
         raise UsageError(f"--sigma {text}: give auto or a number from 0 to 255, the noise level in 8-bit units")
     return sigma
-
-
-def parse_tile(text: str) -> int | str:
-    """ "auto" or a whole number; UsageError otherwise."""
-    if text == "auto":
-        return text
-    try:
-        side = int(text)
-    except ValueError:
-        side = -1
-    if side < 0:
-        raise UsageError(f"--tile {text}: give auto, 0 for the whole image at once, or a number of pixels")
-    return side
 
 
 def run_denoise(
@@ -91,8 +74,10 @@ def run_denoise(
         raise UsageError(f"--engine {engine!r} is not available; use local")
     level, side = parse_sigma(sigma), parse_tile(tile)
     check_report(report)
-    names = sorted(AUTO_MODELS.values()) if model == "auto" else [model]
-    weights = {name: resolve(name)[1] for name in names}
+    request = Request(
+        model, level, blend, format, max_pixels or DEFAULT_MAX_PIXELS, resume, Engine(device, backend, precision, side)
+    )
+    _ = request.weights  # a model that does not exist is refused first
     plan = make_plan(inputs, out, format=format, recursive=recursive, reference=reference, replace=resume or overwrite)
     taken = {os.path.realpath(p) for job in plan.jobs for p in (job.source, job.target, job.reference) if p is not None}
     if report is not None and os.path.realpath(report) in taken:
@@ -103,9 +88,7 @@ def run_denoise(
         errors.print(f"note: {notice}")
 
     from denoise_se.batch import run_batch  # torch comes with it
-    from denoise_se.denoiser import Denoiser
     from denoise_se.inspection import Inspector
-    from denoise_se.pipeline import Settings
 
     kind = "" if report is None else report.suffix.lower()
     most = picture_bytes(len(plan.jobs)) if kind == ".html" else None
@@ -113,28 +96,7 @@ def run_denoise(
         errors.print(f"note: {report}: without pictures, as {len(plan.jobs)} images are too many for one page")
     inspector = Inspector(most, noise=kind in (".json", ".html"), quality=estimate_quality)
 
-    @cache
-    def denoiser(name: str) -> Denoiser:
-        return Denoiser.load(name, device=device, backend=backend, precision=precision, tile=side)
-
-    if model != "auto":
-        denoiser(model)
-    else:
-        denoiser("photo")
-
-    def denoiser_for(channels: int) -> Denoiser:
-        return denoiser(AUTO_MODELS[channels] if model == "auto" else model)
-
-    settings = Settings(level, blend, max_pixels or DEFAULT_MAX_PIXELS, resume)
-    fingerprint = {
-        "weights": {name: file_digest(path) for name, path in weights.items()},
-        "sigma": level,
-        "strength": asdict(blend),
-        "format": format,
-        "precision": precision,
-        "backend": backend,
-        "version": version("denoise-se"),
-    }
+    request.denoiser_for(3)  # a damaged one before the first image
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -148,9 +110,9 @@ def run_denoise(
         watcher = make_watcher(errors, bar, len(plan.jobs), json_lines)
         outcome = run_batch(
             plan,
-            denoiser_for,
-            settings,
-            fingerprint=fingerprint,
+            request.denoiser_for,
+            request.settings(),
+            fingerprint=request.fingerprint(),
             watcher=watcher,
             inspector=inspector,
             workers=workers,

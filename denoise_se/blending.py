@@ -53,7 +53,9 @@ def blended(noisy: np.ndarray, restored: np.ndarray, strength: Strength) -> np.n
     else:
         before = noisy.astype(np.float32) / scale
         change = restored - before
-        result = before + chroma * change + (luma - chroma) * (change @ LUMA_WEIGHTS)[..., None]
+        # term by term: a matrix product may round differently with the shape of the band it is given
+        luma_change = sum(change[..., i : i + 1] * weight for i, weight in enumerate(LUMA_WEIGHTS))
+        result = before + chroma * change + (luma - chroma) * luma_change
     if noisy.dtype.kind == "u":
         result = np.clip(np.rint(result * scale), 0, scale)
     return result.astype(noisy.dtype)

@@ -1,0 +1,95 @@
+"""What a user asks for, and what the library is to do for it: one mapping for the command line and the web app."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from denoise_se.blending import Strength
+from denoise_se.checkpoint import resolve
+from denoise_se.errors import UsageError
+from denoise_se.image_io import DEFAULT_MAX_PIXELS
+from denoise_se.manifest import file_digest
+
+if TYPE_CHECKING:
+    from denoise_se.denoiser import Denoiser
+    from denoise_se.pipeline import Settings
+
+FULL_STRENGTH = Strength()
+AUTO_MODELS = {1: "gray", 3: "photo"}  # by colour channels
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs the networks; see `Denoiser.load` for the values."""
+
+    device: str = "auto"
+    backend: str = "auto"
+    precision: str = "auto"
+    tile: int | str = "auto"
+
+
+@dataclass(frozen=True)
+class Request:
+    """How images are to be denoised. `sigma` in 8-bit units, None to estimate it for each image."""
+
+    model: str = "auto"
+    sigma: float | None = None
+    strength: Strength = FULL_STRENGTH
+    format: str = "same"
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    resume: bool = False
+    engine: Engine = field(default_factory=Engine)
+
+    @cached_property
+    def weights(self) -> Mapping[str, Path]:
+        """The files of the models that may be needed, by name. Raises CheckpointError."""
+        names = sorted(AUTO_MODELS.values()) if self.model == "auto" else [self.model]
+        return {name: resolve(name)[1] for name in names}
+
+    def denoiser_for(self, channels: int) -> Denoiser:
+        """The denoiser for an image of so many colour channels, loaded once. Raises CheckpointError or UsageError."""
+        return loaded(AUTO_MODELS[channels] if self.model == "auto" else self.model, self.engine)
+
+    def settings(self) -> Settings:
+        """For `run_batch`."""
+        from denoise_se.pipeline import Settings
+
+        return Settings(self.sigma, self.strength, self.max_pixels, self.resume)
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What the outputs depend on besides the input, for the manifest. Raises ImageError."""
+        return {
+            "weights": {name: file_digest(path) for name, path in self.weights.items()},
+            "sigma": self.sigma,
+            "strength": asdict(self.strength),
+            "format": self.format,
+            "precision": self.engine.precision,
+            "backend": self.engine.backend,
+            "version": version("denoise-se"),
+        }
+
+
+@cache
+def loaded(model: str, engine: Engine) -> Denoiser:
+    """A denoiser, loaded at its first use and then kept."""
+    from denoise_se.denoiser import Denoiser
+
+    return Denoiser.load(model, **asdict(engine))
+
+
+def parse_tile(text: str) -> int | str:
+    """ "auto" or a whole number; UsageError otherwise."""
+    if text == "auto":
+        return text
+    try:
+        side = int(text)
+    except ValueError:
+        side = -1
+    if side < 0:
+        raise UsageError(f"--tile {text}: give auto, 0 for the whole image at once, or a number of pixels")
+    return side

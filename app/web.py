@@ -1,0 +1,114 @@
+"""`denoise-se web`: the server. Options, limits and signals here; the page in web_page.py."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from denoise_se.app.web_cache import Cache
+from denoise_se.app.web_guard import Guard
+from denoise_se.app.web_options import WebOptions
+
+from denoise_se.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UsageError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+FILES_A_REQUEST = 10  # of the largest size: what one upload may have in all
+GRACE = 5  # seconds that open connections have when the server ends
+
+
+def run_web(options: WebOptions) -> int:
+    """Serve until a signal. Returns 143 after SIGTERM, 130 after Ctrl-C. Raises UsageError before any of it."""
+    options.check()
+    try:
+        import uvicorn
+
+        import_gradio()
+    except ImportError as error:
+        raise UsageError(f'the web app needs Gradio ({error}); pip install "denoise-se[web]"') from error
+    cache = Cache(options.cache, options.keep, options.cache_size)
+    ended = 0
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal ended
+        ended = EXIT_TERMINATED if number == signal.SIGTERM else EXIT_INTERRUPTED
+
+    try:
+        # uvicorn stops at a signal and then raises it again for these, the handlers that it found
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, note)
+        config = uvicorn.Config(
+            make_app(options, cache),
+            host=options.host,
+            port=options.port,
+            log_level="warning",
+            timeout_graceful_shutdown=GRACE,
+            server_header=False,
+            proxy_headers=False,
+        )
+        print(f"serving on http://{options.host}:{options.port}{options.root_path}/ (Ctrl-C ends it)", file=sys.stderr)
+        uvicorn.Server(config).run()
+    finally:
+        cache.close()
+    return ended
+
+
+def import_gradio() -> Any:
+    """Gradio, with everything off that would leave this machine."""
+    os.environ.update(
+        GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_RUN_HISTORY="False"
+    )
+    import gradio
+
+    return gradio
+
+
+def make_app(options: WebOptions, cache: Cache) -> Guard:
+    """The ASGI application: the guard, /health, and the page."""
+    os.environ["GRADIO_TEMP_DIR"] = str(cache.uploads)
+    gradio = import_gradio()
+    from denoise_se.app.web_page import looks, make_page
+    from denoise_se.app.web_service import Service
+    from denoise_se.app.web_work import Crew
+    from fastapi import FastAPI
+
+    crew = Crew(options.jobs)
+    page = make_page(Service(options, cache, crew))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        cache.clean_regularly()
+        yield
+        crew.close()
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        return {"status": "ok", "working": crew.busy, "queued": len(page._queue)}
+
+    gradio.mount_gradio_app(
+        app,
+        page,
+        "/",
+        server_name=options.host,
+        server_port=options.port,
+        root_path=options.root_path or None,
+        auth=options.accounts() or None,
+        allowed_paths=[str(cache.results), str(cache.samples)],
+        max_file_size=options.max_upload,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        **looks(),
+    )
+    return Guard(app, cache, options.max_upload * min(options.max_files, FILES_A_REQUEST))

@@ -1,0 +1,107 @@
+"""Many photos in the web app: one batch, as on the command line, and a zip of what it wrote."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+
+from denoise_se.app.request import Request
+from denoise_se.app.web_work import Work
+
+from denoise_se.batch import run_batch
+from denoise_se.disk_space import check_space
+from denoise_se.display import thumbnail
+from denoise_se.errors import ImageError
+from denoise_se.image_io import read, write
+from denoise_se.plan import make_plan
+from denoise_se.report import METRICS, Row, na, shown, write_report
+from denoise_se.watcher import Watcher
+
+COLUMNS = ("input", "status", "error", "width", "height", "bit_depth", "model", "sigma", "seconds")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A finished batch: `rows` with the names of files, a `thumbnail` for each that was done, and the `archive`."""
+
+    rows: tuple[Row, ...]
+    thumbnails: tuple[tuple[str, str], ...]
+    archive: Path
+    notices: tuple[str, ...]
+
+
+class Follower(Watcher):
+    """Moves the progress of a piece of work by images and their tiles."""
+
+    def __init__(self, work: Work, total: int) -> None:
+        self.work, self.total, self.finished = work, total, 0
+        self.notices: list[str] = []
+
+    def row(self, row: Row) -> None:
+        self.finished += 1
+        self.tiles(0, 1)
+
+    def tiles(self, done: int, total: int) -> None:
+        share = min(1.0, (self.finished + done / max(total, 1)) / self.total)
+        self.work.step(share, f"Photo {min(self.finished + 1, self.total)} of {self.total}")
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+
+def run(sources: Sequence[Path], folder: Path, request: Request, work: Work) -> Batch:
+    """Denoise the photos into `folder`. Raises UsageError before any work, and CancelledError within a tile."""
+    plan = make_plan(sources, folder / "denoised", format=request.format)
+    check_space(plan, max_pixels=request.max_pixels)
+    follower = Follower(work, len(plan.jobs))
+    rows = run_batch(
+        plan, request.denoiser_for, request.settings(), fingerprint=request.fingerprint(), watcher=follower
+    ).rows
+    named = tuple(replace(row, input=Path(row.input).name, output=Path(row.output).name) for row in rows)
+    thumbnails: list[tuple[str, str]] = []
+    for row in rows:
+        work.step(1.0, "Making the zip")
+        if row.status == "done":
+            small = folder / f"{len(thumbnails)}.png"
+            try:
+                write(small, thumbnail(read(row.output, max_pixels=request.max_pixels)))
+            except ImageError as error:
+                follower.notice(f"{Path(row.output).name}: no thumbnail: {error.reason}")
+                continue
+            thumbnails.append((str(small), Path(row.output).name))
+    archive = folder / "denoised.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:  # images do not get smaller
+        for row in rows:
+            if row.status == "done":
+                file.write(row.output, Path(row.output).name)
+        for name in ("report.csv", "report.html"):
+            write_report(folder / name, named)
+            file.write(folder / name, name)
+    return Batch(named, tuple(thumbnails), archive, tuple(follower.notices))
+
+
+def as_table(rows: Sequence[Row]) -> str:
+    """The rows as an HTML table, failures first."""
+    measured = any(row.psnr is not None for row in rows)
+    columns = (*COLUMNS, *(METRICS if measured else ()))
+    head = "".join(f"<th scope=col>{name.replace('_', ' ')}</th>" for name in columns)
+    body = ""
+    for row in sorted(rows, key=lambda row: row.status != "failed"):
+        cells = (na(row, name) if name in METRICS else shown(row, name) for name in columns)
+        body += f"<tr class={row.status}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+    table = f"<table class=report><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div class=scroll tabindex=0>{table}</div>"
+
+
+def as_summary(rows: Sequence[Row]) -> str:
+    """How many are done, and every failure by name with its reason."""
+    failed = [row for row in rows if row.status == "failed"]
+    done = sum(row.status == "done" for row in rows)
+    text = f"<p class=ok>{done} of {len(rows)} photos denoised.</p>"
+    if failed:
+        listed = "".join(f"<li><b>{escape(row.input)}</b>: {escape(row.error)}</li>" for row in failed)
+        text += f"<div class=failures role=alert><p>{len(failed)} failed:</p><ul>{listed}</ul></div>"
+    return text

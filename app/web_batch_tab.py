@@ -1,0 +1,115 @@
+"""The tab for many photos: layout and events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import gradio as gr
+from denoise_se.app import web_batch
+from denoise_se.app import web_parts as parts
+from denoise_se.app.web_photo_layout import SUFFIXES
+from denoise_se.app.web_photo_tab import QUIET, Updates
+from denoise_se.app.web_service import Service, as_paths, blend
+from denoise_se.app.web_work import Work
+
+from denoise_se.errors import DenoiseError
+from denoise_se.image_io import FORMATS
+from denoise_se.watcher import CancelledError
+
+
+class BatchTab:
+    """Builds the tab inside a Blocks; the methods below `connect` are its event handlers."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.build()
+        self.connect()
+
+    def build(self) -> None:
+        offered = self.service.options.offered
+        first = next(iter(offered))
+        with gr.Row(elem_classes="work"):
+            with gr.Column(scale=3, min_width=300):
+                self.photos = gr.File(
+                    label="Drop photos here, or click to choose several",
+                    file_count="multiple",
+                    file_types=SUFFIXES,
+                    elem_id="photos",
+                    elem_classes="takes-files",
+                    height=220,
+                )
+                self.status = gr.HTML("", elem_id="batch-status")
+                self.cancel = gr.Button("Cancel", visible=False, elem_id="batch-cancel", size="sm")
+                self.archive = gr.DownloadButton("Download all (zip)", variant="primary", visible=False, elem_id="zip")
+                self.gallery = gr.Gallery(
+                    visible=False,
+                    columns=4,
+                    object_fit="contain",
+                    label="Results",
+                    show_label=False,
+                    elem_id="gallery",
+                    buttons=[],
+                    allow_preview=False,
+                    height="auto",
+                )
+                self.table = gr.HTML("", elem_id="table")
+            with gr.Column(scale=1, min_width=280):
+                self.start = gr.Button("Denoise all", variant="primary", elem_id="start")
+                self.strength = gr.Slider(0, 1, 1, step=0.05, label="Strength", info="0 keeps all grain, 1 removes it")
+                self.model = gr.Dropdown(
+                    list(offered), value=first, label="Model", info=offered[first], filterable=False
+                )
+                self.format = gr.Dropdown(
+                    [("Same as each photo", "same"), *((name.upper(), name) for name in FORMATS)],
+                    value="same",
+                    label="Save as",
+                    filterable=False,
+                )
+
+    def connect(self) -> None:
+        self.start.click(
+            self.denoise,
+            [self.photos, self.strength, self.model, self.format],
+            [self.status, self.cancel, self.archive, self.gallery, self.table],
+            **QUIET,
+            **self.service.denoising,
+        )
+        self.cancel.click(self.stop, None, None, queue=False, **QUIET)
+        self.model.input(self.explain, [self.model], [self.model], queue=False, **QUIET)
+
+    async def denoise(
+        self, photos: Any, strength: float, model: str, format: str, request: gr.Request
+    ) -> AsyncIterator[Updates]:
+        """Runs the batch, with its progress."""
+        idle = {self.cancel: gr.update(visible=False)}
+        try:
+            sources = self.service.options.check_files(as_paths(photos))
+            asked = self.service.options.request(model, None, blend(strength, None), format)
+            folder = self.service.cache.folder()
+
+            def work_on(work: Work[web_batch.Batch]) -> web_batch.Batch:
+                return web_batch.run(sources, folder, asked, work)
+
+            with self.service.crew.started(work_on, f"batch {request.session_hash}") as work:
+                async for at in work.progress():
+                    yield {self.status: parts.progress(at), self.cancel: gr.update(visible=True)}
+                batch = work.result()
+            yield {
+                **idle,
+                self.status: web_batch.as_summary(batch.rows)
+                + "".join(parts.note(self.service.cache.without_folders(text)) for text in batch.notices),
+                self.archive: gr.update(visible=True, value=str(batch.archive)),
+                self.gallery: gr.update(visible=bool(batch.thumbnails), value=list(batch.thumbnails)),
+                self.table: web_batch.as_table(batch.rows),
+            }
+        except CancelledError:
+            yield {**idle, self.status: parts.note("Cancelled.")}
+        except DenoiseError as error:
+            yield {**idle, self.status: parts.problem(self.service.explained(error))}
+
+    def explain(self, model: str) -> Updates:
+        return {self.model: gr.update(info=self.service.options.offered.get(model, ""))}
+
+    def stop(self, request: gr.Request) -> None:
+        self.service.crew.stop(f"batch {request.session_hash}")

@@ -1,0 +1,80 @@
+"""The folder of what people upload and get back: unguessable names, a limit, and nothing older than it may be."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import threading
+import time
+from importlib import resources
+from pathlib import Path
+
+
+class Cache:
+    """`root` holds `uploads` (Gradio's), `results` (ours) and `samples`. All of it goes when the server ends."""
+
+    def __init__(self, parent: Path | None, keep_seconds: float, max_bytes: int) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="denoise-se-web-", dir=parent)).resolve()
+        self.uploads, self.results = self.root / "uploads", self.root / "results"
+        self.keep_seconds, self.max_bytes = keep_seconds, max_bytes
+        self._closed = threading.Event()
+        for folder in (self.uploads, self.results):
+            folder.mkdir()
+        self.samples = self.root / "samples"
+        with resources.as_file(resources.files("denoise_se.examples")) as shipped:
+            shutil.copytree(shipped, self.samples, ignore=shutil.ignore_patterns("*.py*", "__pycache__"))
+
+    def folder(self) -> Path:
+        """A new folder for the results of one request."""
+        return Path(tempfile.mkdtemp(dir=self.results))
+
+    def size(self) -> int:
+        """Bytes in all files."""
+        return sum(_status(path)[0] for path in self.root.rglob("*"))
+
+    @property
+    def full(self) -> bool:
+        return self.size() > self.max_bytes
+
+    def holds(self, path: str) -> bool:
+        """Whether a path, links followed, lies in here."""
+        try:
+            return Path(path).resolve().is_relative_to(self.root)
+        except (OSError, ValueError):
+            return False
+
+    def clean(self, now: float | None = None) -> None:
+        """Deletes every upload and result in which nothing has changed for `keep_seconds`."""
+        oldest = (time.time() if now is None else now) - self.keep_seconds
+        for folder in (self.uploads, self.results):
+            for entry in folder.iterdir():
+                if max(_status(path)[1] for path in (entry, *entry.rglob("*"))) < oldest:
+                    shutil.rmtree(entry, ignore_errors=True)
+
+    def clean_regularly(self) -> None:
+        """Cleans on a thread of its own until `close`."""
+
+        def run() -> None:
+            while not self._closed.wait(max(1.0, min(60.0, self.keep_seconds / 4))):
+                self.clean()
+
+        threading.Thread(target=run, name="cache", daemon=True).start()
+
+    def close(self) -> None:
+        """Deletes all of it."""
+        self._closed.set()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def without_folders(self, message: str) -> str:
+        """A message for people: with the names of their files, without those of our folders."""
+        return re.sub(rf"{re.escape(str(self.root))}/(?:uploads|results)/[^/\s]+/", "", message)
+
+
+def _status(path: Path) -> tuple[int, float]:
+    """Size and time of change; nothing for what another thread has just deleted."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return 0, 0.0
+    return status.st_size, status.st_mtime

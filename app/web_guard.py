@@ -1,0 +1,180 @@
+"""What is refused before Gradio sees it: other sites, addresses to fetch, foreign paths, floods, and unused routes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from denoise_se.app.web_cache import Cache
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+MAX_JSON_BYTES = 1 << 20
+API = "/gradio_api/"
+# Gradio serves these for uses that this app does not have: fetching addresses, skipping the queue, editing, recording
+CLOSED = (
+    "/monitoring",
+    *(
+        API + name
+        for name in (
+            "proxy=",
+            "stream/",
+            "run/",
+            "api/",
+            "vibe-",
+            "undo-vibe-edit",
+            "process_recording",
+            "run-history",
+            "runs",
+            "deep_link",
+            "component_server",
+            "dev/",
+            "custom_component",
+            "profiling",
+        )
+    ),
+)
+# the page's own way to functions that need no queue; Gradio refuses the others here, as its `api_open` is off
+DIRECT = API + "run/predict"
+# Gradio's page has inline scripts and compiles its templates; everything else comes from this server or not at all
+HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+        b"img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'; "
+        b"object-src 'none'; base-uri 'self'; form-action 'self'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+)
+
+
+class Guard:
+    """An ASGI application around another. Refusals are JSON `{"detail": ...}` with 403, 413 or 507."""
+
+    def __init__(self, inner: Application, cache: Cache, max_request_bytes: int) -> None:
+        self.inner, self.cache, self.max_request_bytes = inner, cache, max_request_bytes
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            else:
+                await self.inner(scope, receive, send)
+            return
+        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        refused = self._refused(scope, headers)
+        if refused is None and scope["method"] == "POST" and "json" in headers.get("content-type", "json"):
+            body = await _body(receive)
+            refused = self._refused_body(body)
+            receive = _replayed(body or b"", receive)
+        if refused is not None:
+            await _answer(send, *refused)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *HEADERS]}
+            await send(message)
+
+        await self.inner(scope, receive, send_with_headers)
+
+    def _refused(self, scope: Message, headers: dict[str, str]) -> tuple[int, str] | None:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if is_foreign(headers) and not (scope["method"] in ("GET", "HEAD") and path in ("/", "/health")):
+            return 403, "this server answers its own pages only, not those of other sites"
+        if path.startswith(CLOSED) and path != DIRECT:
+            return 403, "this address is closed"
+        if path.startswith(API + "file=") and not self._may_serve(path.removeprefix(API + "file=")):
+            return 403, "only files of this server's cache are served"
+        if scope["method"] == "POST":
+            length = headers.get("content-length", "0")
+            if not length.isdecimal() or int(length) > self.max_request_bytes:
+                return 413, f"an upload may have {self.max_request_bytes:,} bytes in all; send fewer files at once"
+            if path == API + "upload" and self.cache.full:
+                return 507, "the server's space for uploads is used up; try again in a few minutes"
+        return None
+
+    def _may_serve(self, path: str) -> bool:
+        return not is_address(path) and self.cache.holds(path)
+
+    def _refused_body(self, body: bytes | None) -> tuple[int, str] | None:
+        if body is None:
+            return 413, f"a request may have {MAX_JSON_BYTES:,} bytes; upload files first, then name their paths"
+        try:
+            payload = json.loads(body or b"null")
+        except (ValueError, RecursionError):
+            return 403, "the request is not JSON"
+        for path in _paths(payload):
+            if is_address(path):
+                return 403, "addresses are not fetched; upload the file itself"
+            if not self._may_serve(path):
+                return 403, "a path must be that of an upload"
+        return None
+
+
+def is_foreign(headers: dict[str, str]) -> bool:
+    """Whether a browser says that the request comes from another site's page."""
+    if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        return True
+    origin = headers.get("origin")
+    if origin is None:
+        return False
+    # behind a proxy the address that the browser saw stands in X-Forwarded-Host, which no other site's page can set
+    own = {headers.get("host"), headers.get("x-forwarded-host")} - {None}
+    return urlsplit(origin).netloc not in own
+
+
+def is_address(path: str) -> bool:
+    """Whether a "path" is something to fetch: it has a scheme, or names a host."""
+    plain = unquote(path).strip()
+    return "://" in plain or plain.startswith(("//", "\\\\")) or plain.lower().startswith(("data:", "file:"))
+
+
+def _paths(payload: Any) -> Iterator[str]:
+    """Every "path" of every object in a JSON document, however deep."""
+    waiting = [payload]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if isinstance(value.get("path"), str):
+                yield value["path"]
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """The whole body, None when it is too long."""
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > MAX_JSON_BYTES:
+            return None
+        if not message.get("more_body"):
+            return body
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+async def _answer(send: Send, status: int, detail: str) -> None:
+    headers = [(b"content-type", b"application/json"), *HEADERS]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps({"detail": detail}).encode()})

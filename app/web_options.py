@@ -1,0 +1,85 @@
+"""How a server is run: what it offers, what it refuses, whom it lets in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from denoise_se.app.request import Engine, Request
+
+from denoise_se.blending import Strength
+from denoise_se.checkpoint import CHECKPOINTS, resolve
+from denoise_se.errors import UsageError
+from denoise_se.image_io import FORMATS
+
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class WebOptions:
+    """The options of `denoise-se web`; sizes in bytes, ages in seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    root_path: str = ""
+    models: tuple[str, ...] = ()
+    engine: Engine = field(default_factory=Engine)
+    jobs: int = 1
+    queue: int = 64
+    max_upload: int = 200 * MEGABYTE
+    max_files: int = 200
+    max_pixels: int = 100 * MEGABYTE
+    keep: float = 3600
+    cache: Path | None = None
+    cache_size: int = 20_000 * MEGABYTE
+    auth_file: Path | None = None
+
+    @property
+    def offered(self) -> dict[str, str]:
+        """The models that people may choose, with a line of explanation each."""
+        if self.models:
+            return {name: CHECKPOINTS[name].purpose if name in CHECKPOINTS else "own model" for name in self.models}
+        auto = "photo for colour images, gray for grey ones"
+        return {"auto": auto, **{name: entry.purpose for name, entry in CHECKPOINTS.items()}}
+
+    def request(self, model: str, sigma: float | None, strength: Strength, format: str) -> Request:
+        """What one person asks for, checked. Raises UsageError with the mend."""
+        if model not in self.offered:
+            raise UsageError(f"model {model!r} is not offered here; one of {', '.join(self.offered)}")
+        if sigma is not None and not 0 <= sigma <= 255:
+            raise UsageError(f"sigma is {sigma:g}; give a number from 0 to 255, the noise level in 8-bit units")
+        if format != "same" and format not in FORMATS:
+            raise UsageError(f"format {format!r} is unknown; one of same, {', '.join(FORMATS)}")
+        return Request(model, sigma, strength, format, self.max_pixels, engine=self.engine)
+
+    def accounts(self) -> list[tuple[str, str]]:
+        """Names and passwords of `auth_file`, a `name:password` a line; none without one. Raises UsageError."""
+        if self.auth_file is None:
+            return []
+        try:
+            lines = self.auth_file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--auth-file {self.auth_file}: cannot be read ({error})") from error
+        accounts = [tuple(line.split(":", 1)) for line in lines if line.strip()]
+        if not accounts or any(len(account) != 2 or not all(account) for account in accounts):
+            raise UsageError(f"--auth-file {self.auth_file}: give one name:password a line")
+        return [(name, password) for name, password in accounts]
+
+    def check(self) -> None:
+        """Raises UsageError for what can be told before anything is loaded: a model, an account, a path."""
+        for name in self.models:
+            resolve(name)
+        self.accounts()
+        if self.root_path and not self.root_path.startswith("/"):
+            raise UsageError(f"--root-path {self.root_path}: starts with a slash, as /denoise")
+        if self.cache is not None and not self.cache.is_dir():
+            raise UsageError(f"--cache {self.cache}: no such folder")
+
+    def check_files(self, paths: Sequence[str | Path]) -> list[Path]:
+        """The uploads as paths. Raises UsageError when there are none, or too many."""
+        if not paths:
+            raise UsageError("no files were given; upload at least one")
+        if len(paths) > self.max_files:
+            raise UsageError(f"{len(paths)} files at once; at most {self.max_files} are taken")
+        return [Path(path) for path in paths]

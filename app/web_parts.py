@@ -1,0 +1,72 @@
+"""Pieces of the page: the header, the progress bar, messages, facts and the examples, as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from urllib.parse import quote
+
+from denoise_se.app.web_work import Work
+
+from denoise_se.report import Row, shown_number
+
+HEADER = """
+<header><div><h1>denoise-se</h1><p>Take the noise out of a photo. Compare, choose how much, and download it
+with its format, bit depth and metadata kept.</p></div>
+<button id=scheme type=button aria-label="Switch between light and dark" title="Light or dark">◐</button></header>
+"""
+
+
+def asset(name: str) -> str:
+    """The text of a file that lies beside this module."""
+    return resources.files("denoise_se.app").joinpath(name).read_text(encoding="utf-8")
+
+
+def progress(work: Work) -> str:
+    """A progress bar with the step's name."""
+    percent = round(100 * work.share)
+    return (
+        f'<div class=working><div role=progressbar aria-label="Denoising" aria-valuemin=0 aria-valuemax=100 '
+        f'aria-valuenow={percent}><i style="width:{percent}%"></i></div><p>{escape(work.label)}</p></div>'
+    )
+
+
+def problem(message: str) -> str:
+    """What went wrong and the mend."""
+    return f"<p class=problem role=alert>{escape(message)}</p>"
+
+
+def note(message: str) -> str:
+    return f"<p class=note role=status>{escape(message)}</p>"
+
+
+def examples(names: Sequence[str], folder: str) -> str:
+    """A button with a picture for each sample."""
+    buttons = "".join(
+        f'<button type=button data-name="{escape(name)}" aria-label="Try the example {escape(name)}">'
+        f'<img src="gradio_api/file={quote(folder)}/{quote(name)}" alt="" loading=lazy></button>'
+        for name in names
+    )
+    return f"<p>No photo at hand? Try one of these.</p><div class=row>{buttons}</div>"
+
+
+def facts(row: Row, estimated: float, notices: Sequence[str], command: str) -> str:
+    """Size, noise and scores of a result, and the command that gives the same file."""
+    colour = "grey" if row.channels == 1 else "colour"
+    parts = [
+        ("Photo", f"{row.width:,} × {row.height:,}, {row.bit_depth}-bit {colour}"),
+        ("Noise found", f"{estimated:.1f} of 255"),
+        ("Model", escape(row.model)),
+    ]
+    if row.psnr is not None:
+        parts.append(("PSNR", f"{shown_number('psnr', row.psnr_noisy)} → <b>{shown_number('psnr', row.psnr)} dB</b>"))
+        if row.ssim is not None:
+            before, after = (shown_number("ssim", value) for value in (row.ssim_noisy, row.ssim))
+            parts.append(("SSIM", f"{before} → <b>{after}</b>"))
+    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in parts)
+    told = "".join(note(text) for text in notices)
+    return (
+        f"<dl class=facts>{listed}</dl>{told}<details class=command><summary>The same from the command line</summary>"
+        f"<code>{escape(command)}</code></details>"
+    )

@@ -1,0 +1,155 @@
+"""One photo in the web app: the network runs once, everything after it comes from what was kept."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from denoise_se.app.request import Request
+from denoise_se.app.web_work import Work
+
+from denoise_se.batch import run_batch
+from denoise_se.blending import Strength
+from denoise_se.display import BROWSER_FORMATS, as_shown, difference, residual
+from denoise_se.errors import UsageError
+from denoise_se.image_io import Image, output_suffix, probe, read, write
+from denoise_se.noise_estimation import estimate_sigma
+from denoise_se.plan import make_plan
+from denoise_se.recorded import Recorded, record
+from denoise_se.report import Row
+from denoise_se.scanlines import ArrayScanlines
+from denoise_se.watcher import Watcher
+
+MOST_KEPT = 4  # written results of one photo, for going back and forth between two strengths
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A written result and what the batch reports of it."""
+
+    path: Path
+    row: Row
+    notices: tuple[str, ...]
+
+
+class Notices(Watcher):
+    """Keeps what the user should know."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def notice(self, text: str) -> None:
+        self.texts.append(text)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A denoised photo: `source` as uploaded, `folder` for all that is made of it, `estimated` noise in 8-bit units."""
+
+    source: Path
+    folder: Path
+    request: Request
+    recorded: Recorded
+    estimated: float
+    reference: Path | None = None
+    kept: dict[Request, Saved] = field(default_factory=dict)
+
+    @classmethod
+    def denoised(cls, source: Path, folder: Path, request: Request, reference: Path | None, work: Work) -> Photo:
+        """Read a photo and run the network over it. Raises DenoiseError, and CancelledError within a tile."""
+        work.step(0.0, "Reading")
+        image = read(source, max_pixels=request.max_pixels)
+        work.step(0.0, "Estimating the noise")
+        estimated = estimate_sigma(image.pixels)
+        denoiser = request.denoiser_for(image.channels)
+        pixels = ArrayScanlines(image.pixels)
+        recorded = record(denoiser, pixels, folder / "restored.npy", request.sigma, progress=work.tiles)
+        return cls(source, folder, request, recorded, estimated, reference)
+
+    def saved(self, strength: Strength, format: str) -> Saved:
+        """The result at this strength, written by the same batch as the command line's, or as it was written before.
+
+        Raises DenoiseError: the format cannot hold the image, or the photo has been deleted by age.
+        """
+        if not self.source.exists():
+            raise UsageError("this photo has been deleted from the server by its age; drop it again")
+        os.utime(self.source)  # in use: keeps it from being deleted by age
+        request = replace(self.request, strength=strength, format=format)
+        if (kept := self.kept.get(request)) is not None:
+            return kept
+        home = Path(tempfile.mkdtemp(dir=self.folder))
+        target = home / f"{self.source.stem}-denoised{output_suffix(self.source, format)}"
+        plan = make_plan([self.source], target, format=format, reference=self.reference, replace=True)
+        notices = Notices()
+        rows = run_batch(plan, lambda channels: self.recorded, request.settings(), fingerprint={}, watcher=notices).rows
+        if rows[0].status == "failed":
+            raise UsageError(f"{self.source.name}: {rows[0].error}")
+        saved = self.kept[request] = Saved(plan.jobs[0].target, rows[0], tuple(notices.texts))
+        while len(self.kept) > MOST_KEPT:
+            oldest = self.kept.pop(next(iter(self.kept)))
+            shutil.rmtree(oldest.path.parent, ignore_errors=True)
+        return saved
+
+    def pictures(self, saved: Saved, view: str) -> Mapping[str, str]:
+        """What the viewer shows: files that a browser can decode, by role.
+
+        view: "compare" (before and after), "residual" or "difference". Raises DenoiseError.
+        """
+        before, after = self._viewable(self.source), self._viewable(saved.path)
+        if view == "residual":
+            return {"before": before, "after": self._map(saved, "residual")}
+        if view == "difference":
+            if self.reference is None:
+                raise UsageError("give a clean photo to compare with first")
+            return {"before": self._map(saved, "difference", self.source), "after": self._map(saved, "difference")}
+        return {"before": before, "after": after}
+
+    def compared_with(self, reference: Path | None) -> Photo:
+        """The same photo with another clean reference; nothing is run again."""
+        return replace(self, reference=reference, kept={})
+
+    def remove(self) -> None:
+        """Deletes what was made, not the upload."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _viewable(self, path: Path) -> str:
+        if probe(path).format in BROWSER_FORMATS:
+            return str(path)
+        made = self.folder / f"{path.parent.name}-{path.stem}-shown.png"
+        if not made.exists():
+            write(made, as_shown(self._read(path)))
+        return str(made)
+
+    def _map(self, saved: Saved, kind: str, of: Path | None = None) -> str:
+        image = of or saved.path
+        made = saved.path.with_name(f"{'before' if of else 'after'}-{kind}.png")
+        if not made.exists():
+            if kind == "residual":
+                picture = residual(self._read(self.source), self._read(image))
+            else:
+                picture = difference(self._read(self.reference or self.source), self._read(image))
+            write(made, picture)
+        return str(made)
+
+    def _read(self, path: Path) -> Image:
+        return read(path, max_pixels=self.request.max_pixels)
+
+
+def command_line(photo: Photo, strength: Strength, format: str) -> str:
+    """The command that gives the same file."""
+    source, request = photo.source, photo.request
+    words = ["denoise-se", "denoise", source.name, "-o", f"{source.stem}-denoised{output_suffix(source, format)}"]
+    if request.model != "auto":
+        words += ["--model", Path(request.model).name]
+    if request.sigma is not None:
+        words += ["--sigma", f"{request.sigma:g}"]
+    if strength.luma != 1:
+        words += ["--strength", f"{strength.luma:g}"]
+    if strength.chroma != strength.luma:
+        words += ["--chroma-strength", f"{strength.chroma:g}"]
+    return shlex.join(words)

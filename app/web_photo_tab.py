@@ -1,0 +1,243 @@
+"""The tab for one photo: what happens when a person does something."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import gradio as gr
+from denoise_se.app import web_parts as parts
+from denoise_se.app.web_photo import Photo, command_line
+from denoise_se.app.web_photo_layout import VIEWS, PhotoLayout
+from denoise_se.app.web_service import SAVING, Service, as_paths, blend
+from denoise_se.app.web_work import Work
+
+from denoise_se.denoiser import Denoiser
+from denoise_se.errors import DenoiseError, UsageError
+from denoise_se.watcher import CancelledError
+
+TAGS = {
+    "compare": ("Before", "After"),
+    "residual": ("Before", "Removed noise"),
+    "difference": ("Error before", "Error after"),
+}
+# the button that a person presses makes the file; this one, which they do not see, is a link to it
+FETCH = "() => setTimeout(() => document.querySelector('#file a, a#file, button#file')?.click(), 50)"
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+Updates = dict[Any, Any]
+
+
+class PhotoTab(PhotoLayout):
+    """The laid out tab with its events; the methods below `connect` handle them."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service)
+        self.connect()
+
+    def connect(self) -> None:
+        look = [self.strength, self.apart, self.chroma, self.format, self.view]
+        asked = [self.photo, self.reference, self.model, self.auto, self.sigma, *look, self.state]
+        shown = [
+            self.status,
+            self.cancel,
+            self.viewer,
+            self.facts,
+            self.panel,
+            self.view,
+            self.state,
+            self.examples,
+            self.sigma,
+            self.auto,
+        ]
+        run: dict[str, Any] = {
+            "inputs": asked,
+            "outputs": shown,
+            **QUIET,
+            **self.service.denoising,
+            "trigger_mode": "always_last",
+        }
+        self.photo.change(self.denoise, **run)
+        self.model.input(self.explain, [self.model], [self.model], queue=False, **QUIET)
+        for event in (self.model.input, self.sigma.release, self.auto.input):
+            event(self.denoise, **run)
+        self.examples.pick(self.pick, None, [self.photo, self.reference], queue=False, **QUIET)
+        self.cancel.click(self.stop, None, None, queue=False, **QUIET)
+        self.apart.input(
+            lambda apart, strength: gr.update(visible=apart, value=strength),
+            [self.apart, self.strength],
+            self.chroma,
+            queue=False,
+            **QUIET,
+        )
+        again: dict[str, Any] = {
+            "inputs": [*look, self.state],
+            "outputs": [self.status, self.viewer, self.facts],
+            "trigger_mode": "always_last",
+            **QUIET,
+            **SAVING,
+        }
+        for event in (self.strength.change, self.chroma.change, self.format.input, self.view.input):
+            event(self.blend, **again)
+        self.reference.change(
+            self.compare,
+            [*look, self.state, self.reference],
+            [self.status, self.viewer, self.facts, self.state],
+            **QUIET,
+            **SAVING,
+        )
+        self.download.click(self.save, [*look, self.state], [self.status, self.file], **QUIET, **SAVING).success(
+            None,
+            None,
+            None,
+            js=FETCH,
+            api_visibility="private",
+        )
+
+    async def denoise(
+        self,
+        photo: Any,
+        reference: Any,
+        model: str,
+        auto: bool,
+        sigma: float,
+        strength: float,
+        apart: bool,
+        chroma: float,
+        format: str,
+        view: str,
+        old: Photo | None,
+        request: gr.Request,
+    ) -> AsyncIterator[Updates]:
+        """Runs the network, with its progress; a newer event of the same person ends an older one's work."""
+        owner = str(request.session_hash)
+        self.service.crew.stop(owner)
+        if not photo:
+            yield self._emptied(old)
+            return
+        source, clean = as_paths(photo)[0], as_paths(reference)
+        try:
+            asked = self.service.options.request(model, None if auto else sigma, blend(1, None), "same")
+            folder = self.service.cache.folder()
+
+            def work_on(work: Work[Photo]) -> Photo:
+                return Photo.denoised(source, folder, asked, clean[0] if clean else None, work)
+
+            with self.service.crew.started(work_on, owner) as work:
+                async for at in work.progress():
+                    yield {
+                        self.status: parts.progress(at),
+                        self.cancel: gr.update(visible=True),
+                        self.examples: gr.update(visible=False),
+                    }
+                made = work.result()
+            if old is not None:
+                old.remove()
+            yield {
+                **self._looks(made, strength, apart, chroma, format, view),
+                self.state: made,
+                self.cancel: gr.update(visible=False),
+                self.panel: gr.update(visible=True),
+                self.view: gr.update(visible=True, choices=VIEWS if made.reference else VIEWS[:2]),
+                **self._level(made.recorded, made, auto),
+            }
+        except CancelledError:
+            yield {self.status: parts.note("Cancelled. Nothing was changed."), self.cancel: gr.update(visible=False)}
+        except DenoiseError as error:
+            yield {
+                **self._emptied(old),
+                self.status: parts.problem(self.service.explained(error)),
+                self.examples: gr.update(visible=True),
+            }
+
+    def _level(self, used: Denoiser, photo: Photo, auto: bool) -> Updates:
+        """The noise controls as this model needs them; a blind one takes no level."""
+        if used.blind:
+            return {self.auto: gr.update(visible=False), self.sigma: gr.update(visible=False)}
+        label = f"Estimate the noise level ({photo.estimated:.1f} of 255)"
+        level = {"value": round(photo.estimated, 1)} if auto else {}
+        return {
+            self.auto: gr.update(visible=True, label=label),
+            self.sigma: gr.update(visible=not auto, **level),
+        }
+
+    def _emptied(self, old: Photo | None) -> Updates:
+        if old is not None:
+            old.remove()
+        return {
+            self.status: "",
+            self.cancel: gr.update(visible=False),
+            self.viewer: None,
+            self.facts: "",
+            self.panel: gr.update(visible=False),
+            self.view: gr.update(visible=False, value="compare"),
+            self.state: None,
+            self.examples: gr.update(visible=True),
+        }
+
+    def _looks(self, photo: Photo, strength: float, apart: bool, chroma: float, format: str, view: str) -> Updates:
+        """The viewer and the facts at one strength. Raises DenoiseError."""
+        amount = blend(strength, chroma if apart else None)
+        if view == "difference" and photo.reference is None:
+            view = "compare"
+        saved = photo.saved(amount, format)
+        pictures = photo.pictures(saved, view)
+        tags = TAGS[view]
+        value = {
+            **pictures,
+            "name": photo.source.name,
+            "before_tag": tags[0],
+            "after_tag": tags[1],
+            "before_alt": f"{photo.source.name}, {tags[0].lower()}",
+            "after_alt": f"{photo.source.name}, {tags[1].lower()}",
+        }
+        notices = [self.service.cache.without_folders(text) for text in saved.notices]
+        return {
+            self.status: "",
+            self.viewer: value,
+            self.facts: parts.facts(saved.row, photo.estimated, notices, command_line(photo, amount, format)),
+        }
+
+    def blend(
+        self, strength: float, apart: bool, chroma: float, format: str, view: str, photo: Photo | None
+    ) -> Updates:
+        """Another strength, format or view of what the network gave."""
+        if photo is None:
+            return {self.status: gr.skip()}
+        try:
+            return self._looks(photo, strength, apart, chroma, format, view)
+        except DenoiseError as error:
+            return {self.status: parts.problem(self.service.explained(error))}
+
+    def compare(
+        self, strength: float, apart: bool, chroma: float, format: str, view: str, photo: Photo | None, reference: Any
+    ) -> Updates:
+        """A clean photo was given or taken away."""
+        if photo is None:
+            return {self.status: gr.skip()}
+        clean = as_paths(reference)
+        photo = photo.compared_with(clean[0] if clean else None)
+        return {**self.blend(strength, apart, chroma, format, view, photo), self.state: photo}
+
+    def save(self, strength: float, apart: bool, chroma: float, format: str, view: str, photo: Photo | None) -> Updates:
+        """The file to download."""
+        try:
+            if photo is None:
+                raise UsageError("there is no photo yet; drop one first")
+            saved = photo.saved(blend(strength, chroma if apart else None), format)
+            return {self.status: "", self.file: gr.update(value=str(saved.path))}
+        except DenoiseError as error:
+            raise gr.Error(self.service.explained(error), print_exception=False) from error
+
+    def pick(self, event: gr.EventData) -> tuple[str, str]:
+        """An example and its clean original."""
+        name = str(event._data["name"])
+        if name not in self.service.samples():
+            raise gr.Error("There is no such example.", print_exception=False)
+        samples = self.service.cache.samples
+        return str(samples / "noisy" / name), str(samples / "clean" / name)
+
+    def explain(self, model: str) -> Updates:
+        return {self.model: gr.update(info=self.service.options.offered.get(model, ""))}
+
+    def stop(self, request: gr.Request) -> None:
+        self.service.crew.stop(str(request.session_hash))

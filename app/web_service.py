@@ -1,0 +1,52 @@
+"""What the tabs and the named endpoints of the web app share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from denoise_se.app.web_cache import Cache
+from denoise_se.app.web_options import WebOptions
+from denoise_se.app.web_work import Crew
+
+from denoise_se.blending import Strength
+from denoise_se.errors import DenoiseError
+
+SAVING = {"concurrency_id": "saving", "concurrency_limit": 2}  # blends and writes; needs no network
+
+
+@dataclass(frozen=True)
+class Service:
+    """The options, the cache, and the threads that run networks."""
+
+    options: WebOptions
+    cache: Cache
+    crew: Crew
+
+    @property
+    def denoising(self) -> dict[str, object]:
+        """How events that run a network are queued."""
+        return {"concurrency_id": "denoising", "concurrency_limit": self.options.jobs}
+
+    def samples(self) -> list[str]:
+        """The names of the examples."""
+        return sorted(path.name for path in (self.cache.samples / "noisy").glob("*.png"))
+
+    def explained(self, error: DenoiseError) -> str:
+        """An error's message for people, without the server's folders and the command line's options."""
+        return self.cache.without_folders(str(error)).replace(
+            "(--max-pixels): give a larger --max-pixels if the file is meant to be this large",
+            "of this server: make it smaller, or use the command line",
+        )
+
+
+def blend(strength: float, chroma: float | None) -> Strength:
+    """The strength that two sliders stand for. Raises UsageError."""
+    return Strength(float(strength), float(strength if chroma is None else chroma))
+
+
+def as_paths(files: object) -> list[Path]:
+    """Uploads as Gradio gives them: none, one or several."""
+    if files is None:
+        return []
+    return [Path(str(file)) for file in (files if isinstance(files, list) else [files])]

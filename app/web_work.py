@@ -1,0 +1,100 @@
+"""Work on threads of its own, followed from the event loop, stopped by the one who asked for it or when they leave."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from denoise_se.watcher import CancelledError
+
+T = TypeVar("T")
+TICK = 0.2  # seconds between two looks at the progress
+
+
+class Work(Generic[T]):
+    """A function that runs on a thread of a crew: how far it is, and how to stop it."""
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self.share = 0.0
+        self.label = "Waiting for its turn"
+        self.stopped = threading.Event()
+        self.future: Future[T] = Future()
+
+    def step(self, share: float, label: str) -> None:
+        """Called by the function itself: `share` of 1 is done. Raises CancelledError when it is to end here."""
+        self.share, self.label = share, label
+        if self.stopped.is_set():
+            raise CancelledError
+
+    def tiles(self, done: int, total: int) -> None:
+        """A progress callback of the library."""
+        self.step(done / max(total, 1), f"Tile {min(done + 1, total)} of {total}")
+
+    async def progress(self) -> AsyncIterator[Work[T]]:
+        """Yields at once and then at every tick, until the function has ended."""
+        waited = asyncio.wrap_future(self.future)
+        while not waited.done():
+            yield self
+            await asyncio.wait([waited], timeout=TICK)
+        if not waited.cancelled():
+            waited.exception()  # seen: `result` raises it where it can be handled
+
+    def result(self) -> T:
+        """What the function returned. Raises what it raised, CancelledError included."""
+        return self.future.result()
+
+
+class Crew:
+    """So many threads, and all work that waits or runs."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="denoise")
+        self._lock = threading.Lock()
+        self._all: set[Work] = set()
+
+    @contextmanager
+    def started(self, function: Callable[[Work[T]], T], owner: str = "") -> Iterator[Work[T]]:
+        """Runs `function(work)` as soon as a thread is free; leaving the block stops it within a tile."""
+        work: Work[T] = Work(owner)
+
+        def run() -> T:
+            work.step(0.0, "Starting")
+            return function(work)
+
+        work.future = self._threads.submit(run)
+        with self._lock:
+            self._all.add(work)
+        try:
+            yield work
+        finally:
+            work.stopped.set()
+            work.future.cancel()
+            with self._lock:
+                self._all.discard(work)
+
+    def stop(self, owner: str) -> None:
+        """Ends all work of one owner."""
+        for work in self._of(owner):
+            work.stopped.set()
+
+    def close(self) -> None:
+        """Ends all work; returns when every thread is free, which takes a tile at most."""
+        with self._lock:
+            every = list(self._all)
+        for work in every:
+            work.stopped.set()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def busy(self) -> int:
+        """How much work waits or runs."""
+        return len(self._all)
+
+    def _of(self, owner: str) -> list[Work]:
+        with self._lock:
+            return [work for work in self._all if work.owner == owner]

@@ -1,0 +1,1 @@
+"""Free pictures with noise, and the same without: the web app's examples."""

@@ -1,0 +1,69 @@
+"""A network's result for one image kept on disk: another strength or format then needs no second run of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from denoise_se.denoiser import Denoiser, Progress, RestoredTile
+from denoise_se.errors import ImageError
+from denoise_se.scanlines import Scanlines
+from denoise_se.tiling import Span
+
+_ROWS = 256  # given at a time
+
+
+class Recorded(Denoiser):
+    """A denoiser for the one image that was recorded: gives what the network gave, without running it.
+
+    Blending and all that follows are `Denoiser`'s own, so that the result is the same to the last bit.
+    """
+
+    def __init__(self, denoiser: Denoiser, level: float | np.ndarray | None, path: Path) -> None:
+        super().__init__(denoiser.checkpoint, denoiser.backend, denoiser.tile)
+        self.level, self.path = level, path
+
+    def noise_level(self, source: Scanlines, sigma: float | np.ndarray | None = None) -> float | np.ndarray | None:
+        """The level that the recorded run used."""
+        return self.level
+
+    def tiles(
+        self, source: Scanlines, level: float | np.ndarray | None, progress: Progress | None = None
+    ) -> Iterator[RestoredTile]:
+        """Rows over the full width. Raises ImageError when the record is gone or of another image."""
+        try:
+            restored = np.load(self.path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise ImageError(self.path, "the kept result is gone; denoise the image again") from error
+        if restored.shape != source.shape:
+            raise ImageError(self.path, f"is of an image of shape {restored.shape}, not {source.shape}")
+        height, width, _ = source.shape
+        for start in range(0, height, _ROWS):
+            rows = Span(start, min(start + _ROWS, height))
+            noisy = source.rows(rows.start, rows.stop)
+            yield RestoredTile(rows, Span(0, width), noisy, np.array(restored[rows.slice]))
+
+
+def record(
+    denoiser: Denoiser, source: Scanlines, path: Path, sigma: float | None = None, progress: Progress | None = None
+) -> Recorded:
+    """Run the network over an image and keep its full result as a .npy file `[H, W, C]` float32 in units of the range.
+
+    Args:
+        sigma, progress: as for `Denoiser.denoise`; what `progress` raises stops the work within a tile.
+
+    Raises:
+        UsageError: a sigma that is no noise level.
+        ImageError: the file cannot be written.
+    """
+    level = denoiser.noise_level(source, sigma)
+    try:
+        restored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=source.shape)
+    except OSError as error:
+        raise ImageError(path, f"cannot be written ({error.strerror})") from error
+    for tile in denoiser.tiles(source, level, progress):
+        restored[tile.rows.slice, tile.columns.slice] = tile.restored
+    restored.flush()
+    return Recorded(denoiser, level, path)
