@@ -28,6 +28,7 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 from denoise_se.checkpoint import Checkpoint
 from denoise_se.datasets import Pair, TrainingData, to_unit
 from denoise_se.errors import CheckpointError, TrainingError, UsageError
+from denoise_se.muon import Muon
 from denoise_se.network import Network, build_network
 from denoise_se.noise import NoiseChain, NoiseMixture, Noisy, parse_noise_spec
 from denoise_se.run_folder import RunFolder
@@ -191,6 +192,8 @@ class DenoisingTask(LightningModule):
         self.val_ssim.reset()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        if self.config.optimizer == "muon":
+            return Muon(self.network, self.config.learning_rate, self.config.weight_decay)
         return torch.optim.AdamW(
             self.network.parameters(),
             lr=self.config.learning_rate,

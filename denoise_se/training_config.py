@@ -20,8 +20,9 @@ class TrainingConfig:
         noise: noise spec for clean images; None when noisy/clean pairs are given.
         steps, minutes: the budget, whichever ends first; 0 is no limit. The learning rate follows its used share.
         batch, patch: patches per step, and their side in pixels.
-        learning_rate, warmup_steps, weight_decay, clip: AdamW's rate after the linear warm-up (cosine to zero from
-            there), its decay, and the gradient norm that is clipped to.
+        optimizer: "adamw", or "muon" for the convolutions, see `denoise_se.muon`.
+        learning_rate, warmup_steps, weight_decay, clip: the rate after the linear warm-up (cosine to zero from there),
+            the decoupled decay, and the gradient norm that is clipped to.
         loss: "l1", or "charbonnier": sqrt(d^2 + 1e-6).
         ema: decay of the exponential moving average of the weights, which is what is validated and written.
         seed: of the initial weights, the patches and the noise.
@@ -35,6 +36,7 @@ class TrainingConfig:
     minutes: float = 30.0
     batch: int = 16
     patch: int = 64
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
     warmup_steps: int = 100
     weight_decay: float = 1e-4
@@ -60,6 +62,8 @@ class TrainingConfig:
             raise UsageError("a training run needs --steps or --minutes above 0")
         if self.loss not in ("l1", "charbonnier") or self.precision not in ("auto", "fp32", "bf16"):
             raise UsageError(f"loss {self.loss!r} or precision {self.precision!r} is unknown; see TrainingConfig")
+        if self.optimizer not in ("adamw", "muon"):
+            raise UsageError(f"optimizer {self.optimizer!r} is unknown; adamw or muon")
         if not (0 < self.learning_rate < 1 and 0 <= self.ema < 1 and self.clip > 0 and self.weight_decay >= 0):
             raise UsageError("learning_rate lies in (0, 1), ema in [0, 1), clip is above 0, weight_decay not below 0")
 
