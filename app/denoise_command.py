@@ -12,10 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from denoise_se.app.request import Engine, Request, parse_tile
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from denoise_se.app.request import Engine, Request, parse_tile
 from denoise_se.blending import Strength
 from denoise_se.disk_space import check_space
 from denoise_se.errors import UsageError

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from denoise_se.app.request import AUTO_MODELS
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
+from denoise_se.app.request import AUTO_MODELS
 from denoise_se.errors import UsageError
 
 

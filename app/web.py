@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from denoise_se.app.web_cache import Cache
 from denoise_se.app.web_guard import Guard
 from denoise_se.app.web_options import WebOptions
-
 from denoise_se.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UsageError
 
 if TYPE_CHECKING:
@@ -73,10 +72,11 @@ def make_app(options: WebOptions, cache: Cache) -> Guard:
     """The ASGI application: the guard, /health, and the page."""
     os.environ["GRADIO_TEMP_DIR"] = str(cache.uploads)
     gradio = import_gradio()
+    from fastapi import FastAPI
+
     from denoise_se.app.web_page import looks, make_page
     from denoise_se.app.web_service import Service
     from denoise_se.app.web_work import Crew
-    from fastapi import FastAPI
 
     crew = Crew(options.jobs)
     page = make_page(Service(options, cache, crew))

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+
 from denoise_se.app import web_batch
 from denoise_se.app.web_service import SAVING, Service, as_paths, blend
 from denoise_se.app.web_work import T, Work
-
 from denoise_se.batch import run_batch
 from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.image_io import read

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from denoise_se.app.request import Request
 from denoise_se.app.web_work import Work
-
 from denoise_se.batch import run_batch
 from denoise_se.disk_space import check_space
 from denoise_se.display import thumbnail

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import gradio as gr
+
 from denoise_se.app import web_batch
 from denoise_se.app import web_parts as parts
 from denoise_se.app.web_photo_layout import SUFFIXES
 from denoise_se.app.web_photo_tab import QUIET, Updates
 from denoise_se.app.web_service import Service, as_paths, blend
 from denoise_se.app.web_work import Work
-
 from denoise_se.errors import DenoiseError
 from denoise_se.image_io import FORMATS
 from denoise_se.watcher import CancelledError

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from denoise_se.app.request import Engine, Request
-
 from denoise_se.blending import Strength
 from denoise_se.checkpoint import CHECKPOINTS, resolve
 from denoise_se.errors import UsageError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+
 from denoise_se.app import web_parts as parts
 from denoise_se.app.web_api import Endpoints
 from denoise_se.app.web_batch_tab import BatchTab

@@ -8,7 +8,6 @@ from importlib import resources
 from urllib.parse import quote
 
 from denoise_se.app.web_work import Work
-
 from denoise_se.report import Row, shown_number
 
 HEADER = """

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from denoise_se.app.request import Request
 from denoise_se.app.web_work import Work
-
 from denoise_se.batch import run_batch
 from denoise_se.blending import Strength
 from denoise_se.display import BROWSER_FORMATS, as_shown, difference, residual

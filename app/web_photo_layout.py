@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gradio as gr
+
 from denoise_se.app import web_parts as parts
 from denoise_se.app.web_service import Service
-
 from denoise_se.image_io import FORMATS, READABLE_SUFFIXES
 
 VIEWS = [("Before / after", "compare"), ("Removed noise", "residual"), ("Error map", "difference")]

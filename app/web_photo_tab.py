@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import gradio as gr
+
 from denoise_se.app import web_parts as parts
 from denoise_se.app.web_photo import Photo, command_line
 from denoise_se.app.web_photo_layout import VIEWS, PhotoLayout
 from denoise_se.app.web_service import SAVING, Service, as_paths, blend
 from denoise_se.app.web_work import Work
-
 from denoise_se.denoiser import Denoiser
 from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.watcher import CancelledError

@@ -8,7 +8,6 @@ from pathlib import Path
 from denoise_se.app.web_cache import Cache
 from denoise_se.app.web_options import WebOptions
 from denoise_se.app.web_work import Crew
-
 from denoise_se.blending import Strength
 from denoise_se.errors import DenoiseError
 

@@ -25,10 +25,11 @@ import PIL.ImageOps
 import pytest
 import tifffile
 from cmyk_profile import cmyk_profile
-from denoise_se.app import cli
 from PIL import ImageCms
 from safetensors.numpy import load_file, save_file
 from tiny_model import save_tiny
+
+from denoise_se.app import cli
 
 RNG = np.random.default_rng(4)
 RGB = RNG.integers(0, 256, (20, 28, 3), np.uint8)

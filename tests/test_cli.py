@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
-from denoise_se.app import cli
 from tiny_model import save_tiny
 
+from denoise_se.app import cli
 from denoise_se.checkpoint import CHECKPOINTS, load_checkpoint
 from denoise_se.image_io import FORMATS
 

@@ -14,7 +14,6 @@ import sys
 # everything that a batch loads; nothing is computed here, so that no thread is lost in a fork
 import denoise_se.app.cli
 import denoise_se.app.denoise_command
-
 import denoise_se.batch
 import denoise_se.denoiser
 import denoise_se.image_io
