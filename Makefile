@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fuzz kill memory lint samples wheel clean
+.PHONY: demo test fuzz kill memory throughput lint samples wheel clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -26,6 +26,9 @@ kill: .venv/installed  ## kill a batch 100 times and resume it; KILL="--kills 20
 
 memory: .venv/installed  ## peak memory against the size of an image; MEMORY="--formats png jpg --megapixels 100"
 	$(BIN)/python tests/memory_curve.py $(MEMORY)
+
+throughput: .venv/installed  ## folders beside a plain loop over the network; THROUGHPUT="--small 100 --large 2"
+	$(BIN)/python tests/throughput.py $(THROUGHPUT)
 
 lint: .venv/installed
 	$(BIN)/ruff check .
