@@ -196,6 +196,51 @@ def evaluate(
     )
 
 
+@app.command(
+    epilog="Example:\n\n  denoise-se benchmark --clean Set12 --against dncnn=DnCNN_sigma25.mat,nlm --plot speed.png"
+)
+def benchmark(
+    model: Annotated[list[str] | None, typer.Option(help="Model name or path; may be repeated. Default all.")] = None,
+    backend: Annotated[str, typer.Option(help="Engines for our models, joined by commas.")] = "torch",
+    precision: Annotated[str, typer.Option(help="Precisions for our models, joined by commas.")] = "fp32",
+    against: Annotated[
+        str | None, typer.Option(help="bm3d, nlm, wavelet, tv, dncnn=WEIGHTS, ffdnet=WEIGHTS; joined by commas.")
+    ] = None,
+    clean: Annotated[
+        list[Path] | None, typer.Option(help="Clean images for PSNR; may be repeated. Default the samples.")
+    ] = None,
+    sigma: Annotated[float, typer.Option(min=0.1, help="Gaussian noise for PSNR, 8-bit units.")] = 25.0,
+    side: Annotated[int, typer.Option(min=16, help="Side of the timed picture in pixels.")] = 512,
+    rounds: Annotated[int, typer.Option(min=1, help="Times each is timed; the fastest counts.")] = 5,
+    sizes: Annotated[str, typer.Option(help="Also time our first models at these megapixels, as 0.1,1,4.")] = "",
+    threads: Annotated[int, typer.Option(min=0, help="Threads; 0 for what the machine grants.")] = 0,
+    memory: Annotated[bool, typer.Option(help="Peak memory of each, in a process of its own.")] = True,
+    report: Annotated[Path | None, typer.Option(help="Write .json or .md.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture, .png, .svg or .pdf.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Measure speed, memory and PSNR of our models on every engine beside peers, in one run."""
+    from denoise_se.app.benchmark_command import run_benchmark_command
+    from denoise_se.checkpoint import CHECKPOINTS
+
+    run_benchmark_command(
+        model or list(CHECKPOINTS),
+        backend,
+        precision,
+        against=against,
+        clean=clean or [],
+        sigma=sigma,
+        side=side,
+        rounds=rounds,
+        sizes=sizes,
+        threads=threads,
+        memory=memory,
+        report=report,
+        plot=plot,
+        quiet=quiet,
+    )
+
+
 @app.command()
 def models() -> None:
     """List the shipped models with their size and cost."""

@@ -1,0 +1,174 @@
+"""What a benchmark shows: tables, the report file, and PSNR against time as a picture."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from denoise_se.atomic_file import replacing
+from denoise_se.benchmark import Benchmark, Result
+from denoise_se.errors import DenoiseError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+REPORT_SUFFIXES, PLOT_SUFFIXES = (".json", ".md"), (".png", ".svg", ".pdf")
+KINDS = {1: "grey", 3: "colour", None: "both"}
+COLUMNS = ("method", "images", "PSNR dB", "ms", "s/MP", "MMAC/pixel", "GFLOP/s", "of peak", "peak MB", "front")
+
+
+def check_outputs(report: Path | None, plot: Path | None) -> None:
+    """Refuse, before any work, a file of a kind that is not written or in a folder that is not there."""
+    for option, path, suffixes in (("--report", report, REPORT_SUFFIXES), ("--plot", plot, PLOT_SUFFIXES)):
+        if path is not None and path.suffix.lower() not in suffixes:
+            raise UsageError(f"{option} {path}: unknown kind of file; use {', '.join(suffixes)}")
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise UsageError(f"{option} {path}: cannot be written there; name a file in a folder that exists")
+
+
+def render(benchmark: Benchmark) -> Group:
+    """The tables for a rich console."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    parts: list[Any] = []
+    for title, columns, rows in _tables(benchmark):
+        table = Table(*columns, title=title, title_justify="left")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        parts.append(table)
+    return Group(*parts, *(Text(line) for line in _conditions(benchmark)))
+
+
+def write_report(path: Path, benchmark: Benchmark) -> None:
+    """Write `.json` (everything) or `.md` (the tables), whole or not at all. Raises DenoiseError."""
+    text = _json(benchmark) if path.suffix.lower() == ".json" else _markdown(benchmark)
+    _write(path, text.encode())
+
+
+def write_plot(path: Path, benchmark: Benchmark) -> None:
+    """PSNR against seconds a megapixel for grey and for colour, and the cost against size. Raises DenoiseError."""
+    from matplotlib.figure import Figure
+
+    panels = [channels for channels in (1, 3) if any(_fits(row, channels) for row in benchmark.results)]
+    figure = Figure(figsize=(6 * (len(panels) + bool(benchmark.growth)), 4.5), layout="constrained")
+    axes = iter(figure.subplots(1, max(1, len(panels) + bool(benchmark.growth)), squeeze=False)[0])
+    for channels in panels:
+        plot = next(axes)
+        front = benchmark.front(channels)
+        plot.step([r.seconds_per_megapixel for r in front], [r.psnr for r in front], where="post", color="0.8", lw=1)
+        for row in benchmark.results:
+            if _fits(row, channels):
+                color = "tab:blue" if row.contender.ours else "tab:gray"
+                plot.plot(row.seconds_per_megapixel, row.psnr, "o", color=color)
+                place = (row.seconds_per_megapixel, row.psnr)
+                plot.annotate(row.contender.name, place, (4, 4), textcoords="offset points", fontsize=7)
+        plot.set(xscale="log", xlabel="seconds a megapixel", ylabel=f"PSNR in dB, sigma {benchmark.sigma:g}")
+        plot.set_title(f"{KINDS[channels]}: {', '.join(benchmark.sets)}")
+        plot.margins(x=0.25)
+    if benchmark.growth:
+        plot = next(axes)
+        for name in dict.fromkeys(row.contender for row in benchmark.growth):
+            rows = [row for row in benchmark.growth if row.contender == name]
+            plot.plot([row.megapixels for row in rows], [row.seconds_per_megapixel for row in rows], "o-", label=name)
+        plot.set(xscale="log", xlabel="megapixels", ylabel="seconds a megapixel", title="cost against size")
+        plot.set_ylim(0)
+        plot.legend(fontsize=7)
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix.lower()[1:], dpi=120)
+    _write(path, content.getvalue())
+
+
+def _fits(row: Result, channels: int) -> bool:
+    return row.psnr is not None and row.contender.channels in (None, channels)
+
+
+def _tables(benchmark: Benchmark) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:
+    on_front = {id(row) for channels in (1, 3) for row in benchmark.front(channels)}
+    rows = [_cells(row, benchmark.peak_gflops, id(row) in on_front) for row in benchmark.results]
+    tables: list[tuple[str, tuple[str, ...], list[list[str]]]]
+    tables = [(f"One picture of {benchmark.results[0].pixels:,} pixels", COLUMNS, rows)]
+    if benchmark.growth:
+        names = list(dict.fromkeys(row.contender for row in benchmark.growth))
+        costs = {(row.megapixels, row.contender): row.seconds_per_megapixel for row in benchmark.growth}
+        sizes = sorted({row.megapixels for row in benchmark.growth})
+        cells = [[f"{size:g}", *(f"{costs[size, name]:.2f}" for name in names)] for size in sizes]
+        tables.append(("Seconds a megapixel against size", ("megapixels", *names), cells))
+    return tables
+
+
+def _cells(row: Result, peak: float, front: bool) -> list[str]:
+    macs, gflops = row.contender.macs_per_pixel, row.gflops
+    return [
+        row.contender.name,
+        KINDS[row.contender.channels],
+        "" if row.psnr is None else f"{row.psnr:.2f}",
+        f"{1000 * row.seconds:.0f}",
+        f"{row.seconds_per_megapixel:.2f}",
+        "" if macs is None else f"{macs / 1e6:.3f}",
+        "" if gflops is None else f"{gflops:.0f}",
+        "" if gflops is None else f"{gflops / peak:.0%}",
+        "" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f}",
+        "yes" if front else "",
+    ]
+
+
+def _conditions(benchmark: Benchmark) -> list[str]:
+    measured = f"PSNR: Gaussian noise of sigma {benchmark.sigma:g} on {', '.join(benchmark.sets)}. " * bool(
+        benchmark.sets
+    )
+    speed = f"{benchmark.machine}, {benchmark.threads} thread(s), matrix product {benchmark.peak_gflops:.0f} GFLOP/s."
+    return [measured + speed, *(f"note: {note}" for note in benchmark.notes)]
+
+
+def _markdown(benchmark: Benchmark) -> str:
+    lines: list[str] = []
+    for title, columns, rows in _tables(benchmark):
+        lines += [f"**{title}**", ""]
+        lines += [f"| {' | '.join(row)} |" for row in ([*columns], ["---"] * len(columns), *rows)]
+        lines.append("")
+    return "\n".join([*lines, *_conditions(benchmark)]) + "\n"
+
+
+def _json(benchmark: Benchmark) -> str:
+    rows = []
+    for row in benchmark.results:
+        own = {key: value for key, value in asdict(row.contender).items() if value != ""}
+        rows.append(
+            own
+            | {
+                "name": row.contender.name,
+                "channels": row.contender.channels,
+                "psnr": row.psnr,
+                "seconds": row.seconds,
+                "pixels": row.pixels,
+                "macs_per_pixel": row.contender.macs_per_pixel,
+                "gflops": row.gflops,
+                "peak_bytes": row.peak_bytes,
+            }
+        )
+    content = {
+        "machine": benchmark.machine,
+        "threads": benchmark.threads,
+        "matrix_gflops": benchmark.peak_gflops,
+        "sigma": benchmark.sigma,
+        "sets": list(benchmark.sets),
+        "results": rows,
+        "growth": [asdict(row) for row in benchmark.growth],
+        "notes": list(benchmark.notes),
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        with replacing(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise DenoiseError(f"{path}: cannot be written ({error.strerror})") from error

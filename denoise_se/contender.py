@@ -1,0 +1,106 @@
+"""What takes part in a benchmark: a model of ours on an engine, a published peer, or a classical method.
+
+Run as a program (`python -m denoise_se.contender`), it denoises one picture and prints the most memory that it held.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denoise_se.errors import DenoiseError
+from denoise_se.evaluation import Method, ModelMethod, parse_against
+
+Pixels = NDArray[np.float32]
+STATUS = Path("/proc/self/status")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to denoise.
+
+    Attributes:
+        label: of a model of ours (name or path), or an item of `--against`.
+        ours: which of the two.
+        backend, precision: the engine of our models; "" for the others.
+    """
+
+    label: str
+    ours: bool
+    backend: str = ""
+    precision: str = ""
+
+    @property
+    def name(self) -> str:
+        """Unique in a run, and what tables show."""
+        if self.ours:
+            return f"{self._ours.checkpoint.name} {self.backend} {self.precision}"
+        return self._method.name
+
+    @property
+    def channels(self) -> int | None:
+        """1 for grey, 3 for colour, None when it takes both."""
+        return self._method.channels
+
+    @cached_property
+    def macs_per_pixel(self) -> float | None:
+        """Multiply-adds a pixel of a network; None for a classical method."""
+        if self.ours:
+            from denoise_se.network import count_macs_per_pixel
+
+            return count_macs_per_pixel(self._ours.checkpoint.config)
+        layers = getattr(self._method, "layers", None)
+        if layers is None:
+            return None
+        # FFDNet's layers see a quarter of the pixels
+        share = 1.0 if layers[-1].kernel.shape[0] == self.channels else 0.25
+        return share * sum(layer.kernel.size for layer in layers)
+
+    def method(self) -> Method:
+        """What is measured, loaded once, under this contender's name. Raises DenoiseError when it cannot be had."""
+        return self._method
+
+    def peak_bytes(self, side: int, sigma: float) -> int | None:
+        """The most memory that a process held which denoises a square picture of `side` pixels and nothing else; None
+        where the system does not say. Raises DenoiseError when it fails."""
+        if not STATUS.exists():
+            return None
+        command = [sys.executable, "-m", "denoise_se.contender", json.dumps(asdict(self)), str(side), str(sigma)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise DenoiseError(f"{self.name}: failed in a process of its own: {done.stderr.strip()[-300:]}")
+        return int(done.stdout.split()[-1])
+
+    @cached_property
+    def _ours(self) -> Any:
+        from denoise_se.denoiser import Denoiser
+
+        return Denoiser.load(self.label, backend=self.backend, precision=self.precision, device="cpu")
+
+    @cached_property
+    def _method(self) -> Method:
+        if self.ours:
+            return ModelMethod(self.name, self._ours.network.channels, self._ours)
+        return parse_against(self.label)[0]
+
+
+def main(arguments: list[str]) -> None:
+    from denoise_se.benchmark import noisy_picture
+
+    contender, side, sigma = Contender(**json.loads(arguments[0])), int(arguments[1]), float(arguments[2])
+    contender.method()(noisy_picture(side, side, contender.channels or 3, sigma), sigma)
+    for line in STATUS.read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM:"):  # of this program alone, unlike what getrusage says after a fork
+            print(1024 * int(line.split()[1]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
