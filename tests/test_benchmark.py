@@ -1,0 +1,92 @@
+"""The benchmark's arithmetic by hand, and one small run from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from denoise_se.app.cli import app
+from denoise_se.benchmark import Benchmark, Growth, Result, noisy_picture, run_benchmark
+from denoise_se.benchmark_report import render, write_plot, write_report
+from denoise_se.contender import Contender
+from denoise_se.errors import UsageError
+
+
+def benchmark_of(*results: Result) -> Benchmark:
+    growth = (Growth("wavelet", 0.1, 2.0), Growth("wavelet", 1.0, 2.1))
+    return Benchmark(results, growth, 100.0, "a machine", 1, 25.0, ("clean",), ("left out",))
+
+
+def test_the_rate_counts_two_operations_for_a_multiply_add() -> None:
+    row = Result(Contender("gray", True, "torch", "fp32"), seconds=0.5, pixels=1_000_000)
+    assert row.seconds_per_megapixel == 0.5
+    assert row.contender.macs_per_pixel == pytest.approx(194_000, rel=0.01)
+    assert row.gflops == pytest.approx(2 * row.contender.macs_per_pixel * 1e6 / 0.5 / 1e9)
+
+
+def test_the_front_holds_what_nothing_beats_in_both_time_and_psnr() -> None:
+    wavelet, tv, nlm = (Contender(name, False) for name in ("wavelet", "tv", "nlm"))
+    slow_but_best = Result(nlm, 3.0, 10, 30.0)
+    slower_and_worse = Result(tv, 2.0, 10, 27.0)
+    fastest = Result(wavelet, 1.0, 10, 28.0)
+    benchmark = benchmark_of(slow_but_best, slower_and_worse, fastest, Result(tv, 0.1, 10))
+    assert benchmark.front(1) == benchmark.front(3) == [fastest, slow_but_best]
+
+
+def test_a_picture_has_the_noise_that_was_asked_for() -> None:
+    picture = noisy_picture(400, 300, 3, 25.0)
+    assert picture.shape == (400, 300, 3)
+    assert (picture - picture.mean(axis=(1, 2), keepdims=True)).std() * 255 == pytest.approx(25, rel=0.01)
+
+
+def test_nothing_to_measure_is_refused() -> None:
+    with pytest.raises(UsageError, match="nothing to measure"):
+        run_benchmark([], [])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_the_plot_is_written(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"plot{suffix}"
+    write_plot(path, benchmark_of(Result(Contender("wavelet", False), 1.0, 10, 28.0)))
+    assert path.stat().st_size > 5000
+
+
+def test_reports_hold_what_the_terminal_shows(tmp_path: Path) -> None:
+    benchmark = benchmark_of(Result(Contender("wavelet", False), 0.5, 1_000_000, 28.0, 123_000_000))
+    write_report(tmp_path / "b.md", benchmark)
+    text = (tmp_path / "b.md").read_text(encoding="utf-8")
+    assert "| wavelet | both | 28.00 | 500 | 0.50 |  |  |  | 123 | yes |" in text
+    assert "note: left out" in text
+    assert render(benchmark).renderables
+
+
+def test_the_command_measures_models_and_classical_methods_in_one_run(tmp_path: Path) -> None:
+    report = tmp_path / "b.json"
+    options = ["--model", "gray", "--against", "wavelet", "--side", "48", "--rounds", "1", "--sizes", "0.01"]
+    result = CliRunner().invoke(app, ["benchmark", *options, "--report", str(report), "--quiet"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(report.read_text(encoding="utf-8"))
+    assert [row["name"] for row in found["results"]] == ["gray torch fp32", "wavelet"]
+    ours, wavelet = found["results"]
+    assert ours["psnr"] > wavelet["psnr"] > 20
+    assert ours["peak_bytes"] is None or ours["peak_bytes"] > 50e6
+    assert wavelet["gflops"] is None and ours["gflops"] > 0
+    assert [row["megapixels"] for row in found["growth"]] == [0.01]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sizes", "x"], "--sizes x"),
+        (["--report", "b.txt"], "unknown kind of file"),
+        (["--against", "magic"], "unknown method"),
+        (["--plot", "nowhere/b.png"], "cannot be written there"),
+    ],
+)
+def test_a_wrong_request_is_refused_by_name(options: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, ["benchmark", "--model", "gray", *options, "--quiet"])
+    assert isinstance(result.exception, UsageError)
+    assert message in str(result.exception)
