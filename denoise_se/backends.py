@@ -6,6 +6,7 @@ engine's module is imported when it is chosen: torch alone takes seconds.
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -16,6 +17,8 @@ import numpy as np
 
 from denoise_se.checkpoint import CheckpointFile
 from denoise_se.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -78,22 +81,29 @@ def make_backend(checkpoint: CheckpointFile, backend: str, device: str, precisio
         raise UsageError(f"--precision {precision!r} is unknown; one of {', '.join(PRECISIONS)}")
     if device not in DEVICES:
         raise UsageError(f"--device {device!r} is unknown; one of {', '.join(DEVICES)}")
-    if backend == "auto":
-        backend = fastest(device, precision)
-    if backend == "torch":
+    chosen = fastest(device, precision) if backend == "auto" else backend
+    if chosen == "torch":
         return _torch(checkpoint, device, precision)
     if device not in ("auto", "cpu"):
-        raise UsageError(f"--backend {backend} runs on the CPU only; use --device cpu, or --backend torch for {device}")
-    if find_spec(backend) is None:
-        raise UsageError(f'--backend {backend}: it is not installed; pip install "denoise-se[{backend}]", or use torch')
-    return BACKENDS[backend](checkpoint, "cpu", precision)
+        raise UsageError(f"--backend {chosen} runs on the CPU only; use --device cpu, or --backend torch for {device}")
+    if find_spec(chosen) is None:
+        raise UsageError(f'--backend {chosen}: it is not installed; pip install "denoise-se[{chosen}]", or use torch')
+    try:
+        return BACKENDS[chosen](checkpoint, "cpu", precision)
+    except ImportError as error:
+        if backend == "auto":
+            log.warning(
+                "note: %s is installed but cannot be loaded (%s); torch is used, which is slower", chosen, error
+            )
+            return _torch(checkpoint, device, precision)
+        raise UsageError(f"--backend {chosen}: cannot be loaded ({error}); install it again, or use torch") from error
 
 
 def fastest(device: str, precision: str) -> str:
     """The backend that "auto" stands for."""
     on_cpu = device == "cpu" or (device == "auto" and not has_gpu())
     # fp16 on a CPU is a matter of torch alone
-    return "openvino" if on_cpu and precision != "fp16" and find_spec("openvino") else "torch"
+    return "openvino" if on_cpu and precision != "fp16" and find_spec("openvino") and find_spec("onnx") else "torch"
 
 
 def has_gpu() -> bool:

@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from denoise_se.network_config import Norm
 
+
 class ConvNorm(nn.Module):
     """A convolution with "same" padding for odd kernels, then BatchNorm or nothing.
 

@@ -27,6 +27,7 @@ from denoise_se.blocks import (
 )
 from denoise_se.network_config import NetworkConfig
 
+
 def make_block(config: NetworkConfig, width: int, last: bool) -> nn.Module:
     """One block of `width` channels; `last` says whether it ends its run of blocks."""
     se: dict[str, Any] = {"ratio": config.se_ratio, "gate_scale": config.se_gate_scale, "norm": config.norm}

@@ -67,7 +67,9 @@ class OpenVinoBackend(GraphBackend):
 
     def _inputs(self) -> Mapping[str, Any]:
         shapes = {port.any_name: port.partial_shape for port in self.compiled.inputs}
-        return {name: [axis.get_length() if axis.is_static else None for axis in shape] for name, shape in shapes.items()}
+        return {
+            name: [axis.get_length() if axis.is_static else None for axis in shape] for name, shape in shapes.items()
+        }
 
     def _run(self, values: Mapping[str, np.ndarray], output: str) -> np.ndarray:
         with self.lock:
