@@ -67,7 +67,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A checkpoint's file and what its header says; `digest` is the sha256 of the file. Its weights are not read yet."""
+    """A checkpoint's file and what its header says; `digest` is the file's sha256. Its weights are not read yet."""
 
     name: str
     path: Path

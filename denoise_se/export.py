@@ -7,7 +7,6 @@ inside, and the gates are pooled over the whole image.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -123,7 +122,7 @@ def _write_ir(model: bytes, paths: Sequence[Path]) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         ov.save_model(ov.Core().read_model(model), Path(temporary) / paths[0].name, compress_to_fp16=False)
         for path in reversed(paths):  # the one that refers to the other comes last
-            os.replace(Path(temporary) / path.name, path)
+            (Path(temporary) / path.name).replace(path)
 
 
 def _runner(path: Path, engine: str) -> Runner:

@@ -4,30 +4,45 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino as ov
 
+from denoise_se.calibration import MOST_LOSS, read_calibration
 from denoise_se.checkpoint import CheckpointFile
 from denoise_se.errors import UsageError
 from denoise_se.graph import trace
 from denoise_se.graph_backend import GraphBackend
 from denoise_se.graph_cache import Entry
+from denoise_se.quantisation import rounded
 from denoise_se.threads import granted_cores
 
-HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}  # int8: of what stays in float
+CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 class OpenVinoBackend(GraphBackend):
-    """OpenVINO on the CPU. "auto" precision is fp32.
+    """OpenVINO on the CPU. "auto" precision is int8 where that is fast and known to cost little, else fp32.
 
-    Raises UsageError for a precision that the CPU has no instructions for.
+    Raises UsageError for a precision that the CPU has no instructions for, and for int8 of a checkpoint that has no
+    calibration.
     """
 
     def __init__(self, checkpoint: CheckpointFile, precision: str = "auto") -> None:
-        precision = "fp32" if precision == "auto" else precision
+        self.calibration = read_calibration(checkpoint) if precision in ("auto", "int8") else None
+        if precision == "auto":
+            harmless = self.calibration is not None and self.calibration.worst_loss <= MOST_LOSS
+            precision = "int8" if harmless and multiplies_bytes() else "fp32"
+        if precision == "int8" and self.calibration is None:
+            raise UsageError(
+                f"--precision int8: {checkpoint.name} has no calibration for these weights; "
+                f"denoise-se quantize {checkpoint.path} --clean FOLDER makes one"
+            )
+        if precision != "int8":
+            self.calibration = None
         self.core = ov.Core()
         able = self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision not in HINTS or CAPABILITIES[precision] not in able:
@@ -48,13 +63,15 @@ class OpenVinoBackend(GraphBackend):
                 "cpu": self.core.get_property("CPU", "FULL_DEVICE_NAME"),
                 "capabilities": sorted(able),
                 "properties": self.properties,
+                "ranges": None if self.calibration is None else dict(self.calibration.ranges),
             },
         )
         self.request = self.compiled.create_infer_request()
         self.lock = threading.Lock()  # a request holds the memory of a whole tile, so there is one, used in turns
 
     def _make(self) -> Entry:
-        graph = trace(self.checkpoint.load().network())
+        network = self.checkpoint.load().network()
+        graph = trace(network if self.calibration is None else rounded(network, self.calibration.ranges))
         self.compiled = self.core.compile_model(self.core.read_model(graph.model), "CPU", self.properties)
         return Entry({"halo": graph.halo}, self.compiled.export_model().getvalue())
 
@@ -66,12 +83,24 @@ class OpenVinoBackend(GraphBackend):
         return True
 
     def _inputs(self) -> Mapping[str, Any]:
-        shapes = {port.any_name: port.partial_shape for port in self.compiled.inputs}
         return {
-            name: [axis.get_length() if axis.is_static else None for axis in shape] for name, shape in shapes.items()
+            port.any_name: [axis.get_length() if axis.is_static else None for axis in port.partial_shape]
+            for port in self.compiled.inputs
         }
 
     def _run(self, values: Mapping[str, np.ndarray], output: str) -> np.ndarray:
         with self.lock:
             self.request.infer(dict(values), share_inputs=True)
             return np.array(self.request.get_tensor(output).data)
+
+
+def multiplies_bytes() -> bool:
+    """Whether the CPU has instructions that multiply bytes and add up (VNNI), without which int8 gains little.
+
+    Known on Linux only.
+    """
+    try:
+        flags = next(line for line in CPU_INFO.read_text(encoding="ascii").splitlines() if line.startswith("flags"))
+    except (OSError, ValueError, StopIteration):
+        return False
+    return bool({"avx512_vnni", "avx_vnni"} & set(flags.split()))

@@ -25,10 +25,11 @@ Batch = tuple["Tensor", "Tensor", "Tensor"]  # noisy, level and clean, as the ne
 
 
 def rounded(network: Network, ranges: Ranges) -> Network:
-    """`network` itself, its named convolutions replaced by ones that round like int8. BatchNorm must be folded.
+    """`network` itself, its named convolutions replaced by ones that round like int8; BatchNorm is folded.
 
     Raises CheckpointError for a name that is no convolution's.
     """
+    network.fold_batchnorm()
     for name, (low, high) in ranges.items():
         parent, _, own = name.rpartition(".")
         try:

@@ -15,10 +15,7 @@ def granted_cores() -> int:
 
     A container's quota is a share of time on all cores: more threads than it pays for wait for each other.
     """
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isascii() and asked.isdecimal() and int(asked) > 0:
         cores = min(cores, int(asked))
@@ -43,7 +40,7 @@ def _groups() -> list[Path]:
         lines = []
     folders = [CGROUPS, CGROUPS / "cpu"]
     for line in lines:
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers and "cpu" not in controllers.split(","):
             continue
         root = CGROUPS / "cpu" if controllers else CGROUPS

@@ -1,4 +1,4 @@
-"""Every backend gives what torch gives, on the shipped weights and on random ones; which one is chosen, and refusals."""
+"""Every backend gives what torch gives, on shipped weights and random ones; which is chosen, and what is refused."""
 
 from __future__ import annotations
 
