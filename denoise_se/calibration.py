@@ -115,7 +115,7 @@ def calibrate(checkpoint: CheckpointFile, clean: Path, tell: Callable[[str], Non
             tell(f"{name} in float too: {_decibels(loss)}")
             if max(loss.values()) <= MOST_LOSS:
                 break
-    return Calibration(checkpoint.digest, chosen, f"{IMAGES} images of {clean.name}", loss)
+    return Calibration(checkpoint.digest, chosen, f"{IMAGES} images like those of the training ({clean.name})", loss)
 
 
 def _decibels(loss: Mapping[str, float]) -> str:

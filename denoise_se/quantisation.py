@@ -112,7 +112,7 @@ def _best_range(values: Tensor, low: float, high: float) -> tuple[float, float]:
         return float((rounded_values - values).square().mean())
 
     clip = min(CLIPS, key=error)
-    return clip * low, clip * high
+    return float(f"{clip * low:.6g}"), float(f"{clip * high:.6g}")
 
 
 def mean_psnr(network: Network, batches: Sequence[Batch]) -> float:
