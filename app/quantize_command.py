@@ -42,7 +42,7 @@ def with_int8(card: str, calibration: Calibration) -> str:
         "",
         f"Calibrated on {calibration.data}; PSNR lost against fp32, on other images of them:",
         "",
-        *(f"- {noise.replace('|', ' or ')}: {decibels:.3f} dB" for noise, decibels in calibration.loss.items()),
+        *(f"- {noise}: {decibels:.3f} dB" for noise, decibels in calibration.loss.items()),
         "",
         "",
     ]

@@ -92,8 +92,10 @@ def calibrate(checkpoint: CheckpointFile, clean: Path, tell: Callable[[str], Non
     if not spec:
         raise UsageError(f"{checkpoint.path}: does not say which noise it was trained on, so none can be made")
     calibrating = _batches(images[: IMAGES * 2 // 3], str(spec))
-    specs = [f"gaussian:{sigma}" for sigma in SIGMAS] if checkpoint.config.noise_map else [str(spec)]
-    measuring = {noise: _batches(images[IMAGES * 2 // 3 :], noise) for noise in specs}
+    specs = {f"gaussian:{sigma}": f"gaussian:{sigma}" for sigma in SIGMAS}
+    if not checkpoint.config.noise_map:
+        specs = {"the noise it was trained on": str(spec)}
+    measuring = {noise: _batches(images[IMAGES * 2 // 3 :], text) for noise, text in specs.items()}
     before = {noise: mean_psnr(network, batches) for noise, batches in measuring.items()}
     ranges = find_ranges(network, calibrating)
 

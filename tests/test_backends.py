@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -86,6 +87,29 @@ def test_the_same_image_gives_the_same_bytes_whatever_ran_before(tmp_path, backe
     denoiser(other, 50.0)
     assert np.array_equal(expected, kept), "a result is not overwritten by the next one"
     assert np.array_equal(denoiser(first, 20.0), expected)
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_the_number_of_threads_does_not_change_the_result(tmp_path, monkeypatch, backend):
+    module = pytest.importorskip(f"denoise_se.{backend}_backend")
+    path = save_tiny(tmp_path / "a.safetensors")
+    codes = (picture(61, 83, 3).clip(0, 1) * 255).astype(np.uint8)
+    results = []
+    for cores in (1, 2):
+        monkeypatch.setattr(module, "granted_cores", lambda cores=cores: cores)
+        results.append(Denoiser.load(path, device="cpu", backend=backend)(codes, 20.0).astype(int))
+    assert np.abs(results[0] - results[1]).max() <= 1
+
+
+@pytest.mark.parametrize("backend", ["torch", *OTHERS])
+def test_several_threads_may_use_one_denoiser(tmp_path, backend):
+    pytest.importorskip(backend)
+    denoiser = Denoiser.load(save_tiny(tmp_path / "a.safetensors"), device="cpu", backend=backend)
+    images = [picture(20 + 3 * seed, 45, 3, seed) for seed in range(6)]
+    expected = [denoiser(image, 20.0) for image in images]
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda image: denoiser(image, 20.0), images))
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_bfloat16_in_openvino_is_near_fp32_or_refused(tmp_path):
