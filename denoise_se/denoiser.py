@@ -192,8 +192,10 @@ class Denoiser:
         if height * width == 0:
             return
         multiple = self.network.multiple_of
-        rows_and_windows = spans(height, self.tile, self.halo, multiple)
-        columns_and_windows = spans(width, self.tile, self.halo, multiple)
+        # the gates of such an image are pooled over all of it at once, so its tiles would save no memory
+        tile = 0 if self.tile == AUTO_TILE and height * width <= WHOLE_PIXELS else self.tile
+        rows_and_windows = spans(height, tile, self.halo, multiple)
+        columns_and_windows = spans(width, tile, self.halo, multiple)
         total, done = len(rows_and_windows) * len(columns_and_windows), 0
         gates = None
         if total > 1 or height * width > WHOLE_PIXELS or self.network.channels < channels:

@@ -12,7 +12,7 @@ from denoise_se import denoiser as denoiser_module
 from denoise_se import tiling
 from denoise_se.blending import Strength, blended
 from denoise_se.checkpoint import save_checkpoint
-from denoise_se.denoiser import Denoiser
+from denoise_se.denoiser import AUTO_TILE, Denoiser
 from denoise_se.errors import CheckpointError, DenoiseError, UsageError
 from denoise_se.network import NetworkConfig, build_network
 from denoise_se.noise_estimation import estimate_sigma
@@ -89,6 +89,12 @@ def test_tiles_of_a_large_image_share_the_gates_of_its_samples(load, monkeypatch
     for result in results[1:]:
         np.testing.assert_allclose(result, results[0], atol=1e-4, rtol=0)
     assert np.abs(results[0] - pooled_over_all).max() > 1e-3
+
+
+def test_an_image_whose_gates_need_all_of_it_at_once_is_one_tile(load):
+    gray, calls = load("gray"), []
+    gray.denoise(picture(8, AUTO_TILE + 40), 20.0, progress=lambda *counts: calls.append(counts))
+    assert calls == [(0, 1), (1, 1)]
 
 
 def test_bands_may_be_written_over_the_image_they_are_read_from(load):
