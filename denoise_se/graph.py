@@ -92,7 +92,7 @@ def onnx_bytes(
         torch.onnx.export(
             module,
             tuple(inputs.values()),
-            file,
+            file,  # type: ignore[arg-type]  # a stream too, without dynamo
             input_names=list(inputs),
             output_names=outputs,
             dynamic_axes={name: dict(axes) for name, axes in free.items() if name in inputs or name in outputs},

@@ -29,14 +29,16 @@ def rounded(network: Network, ranges: Ranges) -> Network:
 
     Raises CheckpointError for a name that is no convolution's.
     """
+    import torch.nn as nn
+
     network.fold_batchnorm()
+    modules = dict(network.named_modules())
     for name, (low, high) in ranges.items():
+        conv = modules.get(name)
+        if not isinstance(conv, nn.Conv2d):
+            raise CheckpointError(f"the calibration names {name!r}, which is no convolution; make it again")
         parent, _, own = name.rpartition(".")
-        try:
-            owner = network.get_submodule(parent)
-            setattr(owner, own, _rounding(network.get_submodule(name), low, high))
-        except (AttributeError, TypeError) as error:
-            raise CheckpointError(f"the calibration names {name!r}, which is no convolution; make it again") from error
+        setattr(modules[parent], own, _rounding(conv, low, high))
     return network
 
 
@@ -45,13 +47,11 @@ def _steps(low: float, high: float) -> tuple[float, int, int, int]:
     return (high / 255, 0, 0, 255) if low == 0 else (max(-low, high) / 127, 0, -128, 127)
 
 
-def _rounding(conv: nn.Module, low: float, high: float) -> nn.Module:
+def _rounding(conv: nn.Conv2d, low: float, high: float) -> nn.Module:
     import torch
     import torch.nn as nn
     import torch.nn.functional as F
 
-    if not isinstance(conv, nn.Conv2d):
-        raise TypeError
     steps = _steps(low, high)
     scales = (conv.weight.detach().abs().amax(dim=(1, 2, 3)) / 127).clamp_min(1e-12)
 
@@ -64,7 +64,7 @@ def _rounding(conv: nn.Module, low: float, high: float) -> nn.Module:
             x = torch.fake_quantize_per_tensor_affine(x, *steps)
             zeros = torch.zeros(len(scales), dtype=torch.int32)
             weight = torch.fake_quantize_per_channel_affine(conv.weight, scales, zeros, 0, -128, 127)
-            return F.conv2d(x, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+            return F.conv2d(x, weight, conv.bias, conv.stride, conv.padding, groups=conv.groups)
 
     return Rounding()
 

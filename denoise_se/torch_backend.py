@@ -24,7 +24,7 @@ class TorchBackend:
         self.network.fold_batchnorm()
         self.halo = self.network.halo
         # channels last: a quarter less time on CPUs, and what tensor cores want
-        self.network.to(self.device, memory_format=torch.channels_last)
+        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stub
         if self.device.type == "cpu" and granted_cores() < torch.get_num_threads():
             torch.set_num_threads(granted_cores())
         self.description = f"torch {self.device.type} {precision}"
