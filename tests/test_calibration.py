@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from denoise_se.app.quantize_command import run_quantize, with_int8
 from tiny_model import save_tiny
 
 from denoise_se import calibration, openvino_backend
+from denoise_se.app.quantize_command import run_quantize, with_int8
 from denoise_se.calibration import Calibration, calibrate, calibration_path, read_calibration, write_calibration
 from denoise_se.checkpoint import load_checkpoint, open_checkpoint, save_checkpoint
 from denoise_se.denoiser import Denoiser

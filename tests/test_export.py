@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from denoise_se.app.cli import app
 from tiny_model import save_tiny
 
 from denoise_se import export as export_module
+from denoise_se.app.cli import app
 from denoise_se.checkpoint import load_checkpoint, open_checkpoint
 from denoise_se.denoiser import Denoiser
 from denoise_se.errors import DenoiseError, UsageError
