@@ -149,6 +149,19 @@ def test_a_backend_that_is_not_installed_names_the_extra(tmp_path, monkeypatch, 
         make_backend(file, backend, "auto", "auto")
 
 
+def test_an_engine_that_cannot_be_loaded_is_named_and_auto_goes_on_with_torch(tmp_path, monkeypatch, caplog):
+    def broken(*_):
+        raise ImportError("libtbb.so is missing")
+
+    file = open_checkpoint(save_tiny(tmp_path / "a.safetensors"))
+    monkeypatch.setattr(backends, "find_spec", lambda name: object())
+    monkeypatch.setitem(backends.BACKENDS, "openvino", broken)
+    with pytest.raises(UsageError, match=r"--backend openvino: cannot be loaded \(libtbb"):
+        make_backend(file, "openvino", "cpu", "auto")
+    assert make_backend(file, "auto", "cpu", "auto").description == "torch cpu fp32"
+    assert "libtbb.so is missing" in caplog.text
+
+
 @pytest.mark.parametrize("backend", OTHERS)
 def test_what_a_backend_cannot_do_is_refused(tmp_path, backend):
     pytest.importorskip(backend)
