@@ -30,6 +30,7 @@ noise_app = typer.Typer(no_args_is_help=True, help="Measure the noise of images.
 app.add_typer(noise_app, name="noise")
 
 NOISE_HELP = noise_help()
+BACKEND_HELP = "auto, torch, openvino or onnxruntime."
 DENOISE_PANEL, TRAIN_PANEL, RUN_PANEL = "What to do", "Training", "How to run"
 
 
@@ -65,8 +66,8 @@ def denoise(
         str, typer.Option(help="auto, 0 (whole image) or pixels; the result is the same.", rich_help_panel=RUN_PANEL)
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=RUN_PANEL)] = "auto",
-    backend: Annotated[str, typer.Option(help="auto or torch.", rich_help_panel=RUN_PANEL)] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.", rich_help_panel=RUN_PANEL)] = "auto",
+    backend: Annotated[str, typer.Option(help=BACKEND_HELP, rich_help_panel=RUN_PANEL)] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 or int8.", rich_help_panel=RUN_PANEL)] = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Images read ahead.", rich_help_panel=RUN_PANEL)] = 2,
     engine: Annotated[str, typer.Option(help="local.", rich_help_panel=RUN_PANEL)] = "local",
     max_pixels: Annotated[
@@ -249,6 +250,18 @@ def models() -> None:
     run_models()
 
 
+@app.command(epilog="Examples:\n\n  denoise-se export photo -o photo.onnx\n\n  denoise-se export gray -o openvino")
+def export(
+    model: Annotated[str, typer.Argument(help="A name of `models`, or a .safetensors path.")],
+    out: Annotated[Path, typer.Option("-o", "--output", help="FILE.onnx, or a folder for OpenVINO's .xml and .bin.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+) -> None:
+    """Write a model as ONNX or OpenVINO IR, any image size, and check it against torch."""
+    from denoise_se.app.export_command import run_export
+
+    run_export(model, out, overwrite)
+
+
 @app.command(epilog="Example:\n\n  denoise-se web --host 0.0.0.0 --auth-file accounts.txt --jobs 2")
 def web(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
@@ -271,8 +284,8 @@ def web(
     ] = None,
     cache_size: Annotated[int, typer.Option(min=1, help="MB it may hold.", rich_help_panel=RUN_PANEL)] = 20_000,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=RUN_PANEL)] = "auto",
-    backend: Annotated[str, typer.Option(help="auto or torch.", rich_help_panel=RUN_PANEL)] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.", rich_help_panel=RUN_PANEL)] = "auto",
+    backend: Annotated[str, typer.Option(help=BACKEND_HELP, rich_help_panel=RUN_PANEL)] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 or int8.", rich_help_panel=RUN_PANEL)] = "auto",
     tile: Annotated[str, typer.Option(help="auto, 0 (whole image) or pixels.", rich_help_panel=RUN_PANEL)] = "auto",
 ) -> None:
     """Serve the web app: drop a photo, see the difference, download the same bytes as from the command line."""
@@ -326,6 +339,17 @@ def ship(
     from denoise_se.app.ship_command import run_ship
 
     run_ship(name, weights, evaluations or [])
+
+
+@app.command(hidden=True)
+def quantize(
+    model: Annotated[str, typer.Argument(help="A name of the catalogue, or a .safetensors path.")],
+    clean: Annotated[Path, typer.Option(help="Folder of clean images like those it was trained on.")],
+) -> None:
+    """Calibrate int8 for a checkpoint, measure what it costs, and keep both beside the weights (developers)."""
+    from denoise_se.app.quantize_command import run_quantize
+
+    run_quantize(model, clean)
 
 
 SERIES_HELP = (

@@ -96,7 +96,7 @@ def run_denoise(
         errors.print(f"note: {report}: without pictures, as {len(plan.jobs)} images are too many for one page")
     inspector = Inspector(most, noise=kind in (".json", ".html"), quality=estimate_quality)
 
-    request.denoiser_for(3)  # a damaged one before the first image
+    computed_by = request.denoiser_for(3).backend.description  # a damaged one is refused before the first image
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -129,11 +129,14 @@ def run_denoise(
             "device": device,
             "backend": backend,
             "precision": precision,
+            "computed by": computed_by,
             "version": version("denoise-se"),
         }
         write_report(report, outcome.rows, previews=inspector.previews, settings=run, estimates=estimate_quality)
     if not (quiet or json_lines):
-        Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False).print(as_table(outcome.rows))
+        Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False).print(
+            as_table(outcome.rows, computed_by)
+        )
     left = len(plan.jobs) - len(outcome.rows)
     if left:
         errors.print(f"stopped with {left} image(s) to do; go on with --resume")

@@ -62,7 +62,7 @@ class Request:
         return Settings(self.sigma, self.strength, self.max_pixels, self.resume)
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """What the outputs depend on besides the input, for the manifest. Raises ImageError."""
+        """What the outputs depend on besides the input, for the manifest. Raises ImageError or as `denoiser_for`."""
         return {
             "weights": {name: file_digest(path) for name, path in self.weights.items()},
             "sigma": self.sigma,
@@ -70,6 +70,7 @@ class Request:
             "format": self.format,
             "precision": self.engine.precision,
             "backend": self.engine.backend,
+            "computed by": self.denoiser_for(3).backend.description,
             "version": version("denoise-se"),
         }
 

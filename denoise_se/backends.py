@@ -1,20 +1,29 @@
 """What runs a network: one small protocol, one class per engine.
 
-A backend takes and gives numpy arrays, so that neither tiling nor file handling knows which engine computes.
+A backend takes and gives numpy arrays, so that neither tiling nor file handling knows which engine computes. Each
+engine's module is imported when it is chosen: torch alone takes seconds.
 """
 
 from __future__ import annotations
 
+import logging
+import platform
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
 
-from denoise_se.checkpoint import Checkpoint
+from denoise_se.checkpoint import CheckpointFile
 from denoise_se.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+# what the drivers of NVIDIA's and AMD's GPUs put there, on Linux, under WSL, and on Windows
+GPU_SIGNS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")
 
 
 class Backend(Protocol):
@@ -22,72 +31,86 @@ class Backend(Protocol):
 
     `squeeze` maps windows [N, C, h, w] of one image and their noise levels [N, 1, h, w] to gates [1, G]; `denoise` maps
     one window [1, C, h, w], its levels and the gates (None: the window's own) to the restored window. All float32.
-    `description` names the engine, device and precision for reports.
+    `description` names the engine, device and precision for reports; `halo` is the network's, see `denoise_se.tiling`.
     """
 
     description: str
+    halo: int
 
     def squeeze(self, windows: np.ndarray, level: np.ndarray) -> np.ndarray: ...
 
     def denoise(self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None) -> np.ndarray: ...
 
 
-class TorchBackend:
-    """PyTorch on a CPU, CUDA or MPS device. "auto" precision is fp32 on a CPU and bf16 on a GPU."""
+def _torch(checkpoint: CheckpointFile, device: str, precision: str) -> Backend:
+    from denoise_se.torch_backend import TorchBackend
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "auto", precision: str = "auto") -> None:
-        self.device = pick_device(device)
-        if precision == "int8":
-            raise UsageError("--precision int8 is not available with the torch backend; use fp32, bf16 or auto")
-        if precision == "auto":
-            precision = "fp32" if self.device.type == "cpu" else "bf16"
-        self.autocast = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        self.network = checkpoint.network()
-        self.network.fold_batchnorm()
-        self.network.to(self.device)
-        self.description = f"torch {self.device.type} {precision}"
-
-    def tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.require(array, requirements=("C", "W"))).to(self.device)
-
-    @torch.inference_mode()
-    def squeeze(self, windows: np.ndarray, level: np.ndarray) -> np.ndarray:
-        return self.network.squeeze(self.tensor(windows), self.tensor(level)).float().cpu().numpy()
-
-    @torch.inference_mode()
-    def denoise(self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None) -> np.ndarray:
-        inputs = self.tensor(window), self.tensor(level), None if gates is None else self.tensor(gates)
-        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            restored = self.network(*inputs)
-        if self.autocast is not None and not torch.isfinite(restored).all():
-            with torch.autocast(self.device.type, enabled=False):
-                restored = self.network(*inputs)
-        return restored.float().cpu().numpy()
+    return TorchBackend(checkpoint, device, precision)
 
 
-BACKENDS: dict[str, type[TorchBackend]] = {"torch": TorchBackend}
+def _openvino(checkpoint: CheckpointFile, device: str, precision: str) -> Backend:
+    from denoise_se.openvino_backend import OpenVinoBackend
+
+    return OpenVinoBackend(checkpoint, precision)
 
 
-def pick_device(device: str) -> torch.device:
-    """The torch device of a name; UsageError when this machine has none such."""
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    if device not in DEVICES:
-        raise UsageError(f"--device {device!r} is unknown; one of {', '.join(DEVICES)}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: PyTorch sees no CUDA GPU here; use --device cpu or auto")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("--device mps: PyTorch sees no Apple GPU here; use --device cpu or auto")
-    return torch.device(device)
+def _onnxruntime(checkpoint: CheckpointFile, device: str, precision: str) -> Backend:
+    from denoise_se.onnxruntime_backend import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend(checkpoint, precision)
 
 
-def make_backend(checkpoint: Checkpoint, backend: str, device: str, precision: str) -> Backend:
-    """The backend called `backend`; "auto" is the first of BACKENDS. UsageError when it is not available."""
-    name = next(iter(BACKENDS)) if backend == "auto" else backend
-    if name not in BACKENDS:
-        raise UsageError(f"--backend {name!r} is not available; one of auto, {', '.join(BACKENDS)}")
+BACKENDS: dict[str, Callable[[CheckpointFile, str, str], Backend]] = {
+    "torch": _torch,
+    "openvino": _openvino,
+    "onnxruntime": _onnxruntime,
+}
+
+
+def make_backend(checkpoint: CheckpointFile, backend: str, device: str, precision: str) -> Backend:
+    """The backend called `backend`, on `device`, in `precision`.
+
+    "auto" is torch on a GPU, and on a CPU OpenVINO where it is installed, else torch.
+
+    Raises:
+        UsageError: one that is unknown, not installed, or cannot do that.
+    """
+    if backend != "auto" and backend not in BACKENDS:
+        raise UsageError(f"--backend {backend!r} is not available; one of auto, {', '.join(BACKENDS)}")
     if precision not in PRECISIONS:
         raise UsageError(f"--precision {precision!r} is unknown; one of {', '.join(PRECISIONS)}")
-    return BACKENDS[name](checkpoint, device, precision)
+    if device not in DEVICES:
+        raise UsageError(f"--device {device!r} is unknown; one of {', '.join(DEVICES)}")
+    chosen = fastest(device, precision) if backend == "auto" else backend
+    if chosen == "torch":
+        return _torch(checkpoint, device, precision)
+    if device not in ("auto", "cpu"):
+        raise UsageError(f"--backend {chosen} runs on the CPU only; use --device cpu, or --backend torch for {device}")
+    if find_spec(chosen) is None:
+        raise UsageError(f'--backend {chosen}: it is not installed; pip install "denoise-se[{chosen}]", or use torch')
+    try:
+        return BACKENDS[chosen](checkpoint, "cpu", precision)
+    except ImportError as error:
+        if backend == "auto":
+            log.warning(
+                "note: %s is installed but cannot be loaded (%s); torch is used, which is slower", chosen, error
+            )
+            return _torch(checkpoint, device, precision)
+        raise UsageError(f"--backend {chosen}: cannot be loaded ({error}); install it again, or use torch") from error
+
+
+def fastest(device: str, precision: str) -> str:
+    """The backend that "auto" stands for."""
+    on_cpu = device == "cpu" or (device == "auto" and not has_gpu())
+    # fp16 on a CPU is a matter of torch alone
+    return "openvino" if on_cpu and precision != "fp16" and find_spec("openvino") and find_spec("onnx") else "torch"
+
+
+def has_gpu() -> bool:
+    """Whether torch sees a GPU; it is asked only where there are signs of one."""
+    apple = platform.system() == "Darwin" and platform.machine() == "arm64"
+    if not apple and not any(Path(sign).exists() for sign in GPU_SIGNS):
+        return False
+    from denoise_se.torch_backend import pick_device
+
+    return pick_device("auto").type != "cpu"

@@ -10,14 +10,12 @@ Networks", CVPR 2018 (eq. 2-4); Howard et al., "Searching for MobileNetV3", ICCV
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn as nn
 from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-Norm = Literal["batch", "none"]
+from denoise_se.network_config import Norm
 
 
 class ConvNorm(nn.Module):

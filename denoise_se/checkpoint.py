@@ -7,6 +7,7 @@ that need it, so that the catalogue can be listed without it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ from denoise_se.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from denoise_se.network import Network, NetworkConfig
+    from denoise_se.network import Network
+    from denoise_se.network_config import NetworkConfig
 
 SCHEMA_VERSION = 1
 MAX_METADATA_BYTES = 1_000_000
@@ -63,6 +65,22 @@ class Checkpoint:
         return network.eval().requires_grad_(False)
 
 
+@dataclass(frozen=True)
+class CheckpointFile:
+    """A checkpoint's file and what its header says; `digest` is the file's sha256. Its weights are not read yet."""
+
+    name: str
+    path: Path
+    digest: str
+    config: NetworkConfig
+    training: Mapping[str, Any] = field(default_factory=dict)
+    psnr: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> Checkpoint:
+        """The checkpoint with its weights, checked; raises CheckpointError like `load_checkpoint`."""
+        return _load(self.name, self.path)
+
+
 def resolve(model: str | Path) -> tuple[str, Path]:
     """The display name and file of a catalogue name or a path.
 
@@ -97,10 +115,37 @@ def load_checkpoint(model: str | Path) -> Checkpoint:
         CheckpointError: the reason and the key at fault: not safetensors, no or newer schema, a config that is not
             understood, missing, extra or misshapen weights, weights that are not finite.
     """
-    import torch
+    return _load(*resolve(model))
+
+
+def open_checkpoint(model: str | Path) -> CheckpointFile:
+    """The header of a checkpoint, given like that of `load_checkpoint`; no torch is needed.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`, but for what is wrong with the weights.
+    """
     from safetensors import SafetensorError, safe_open
 
     name, path = resolve(model)
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
+    config = _read_config(path, metadata)
+    return CheckpointFile(name, path, digest, config, _json(path, metadata, "training"), _json(path, metadata, "psnr"))
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path}: not a readable safetensors file ({error}); copy or train it again")
+
+
+def _load(name: str, path: Path) -> Checkpoint:
+    import torch
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
@@ -110,7 +155,7 @@ def load_checkpoint(model: str | Path) -> Checkpoint:
             _check_shapes(path, expected, {key: tuple(file.get_slice(key).get_shape()) for key in names})
             weights = {key: file.get_tensor(key) for key in expected}
     except (SafetensorError, OSError, ValueError, RuntimeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); copy or train it again") from error
+        raise _unreadable(path, error) from error
     floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     for key, tensor in weights.items():
         counter = key.endswith("num_batches_tracked")
@@ -173,7 +218,7 @@ def _json(path: Path, metadata: Mapping[str, str], key: str) -> dict[str, Any]:
 
 
 def _read_config(path: Path, metadata: Mapping[str, str]) -> NetworkConfig:
-    from denoise_se.network import NetworkConfig
+    from denoise_se.network_config import NetworkConfig
 
     if sum(map(len, metadata.values())) > MAX_METADATA_BYTES:
         raise CheckpointError(f"{path}: its metadata is over {MAX_METADATA_BYTES} bytes; not one of our checkpoints")

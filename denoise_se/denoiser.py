@@ -11,7 +11,7 @@ import numpy as np
 
 from denoise_se.backends import Backend, make_backend
 from denoise_se.blending import Strength, blended, full_range
-from denoise_se.checkpoint import Checkpoint, load_checkpoint
+from denoise_se.checkpoint import CheckpointFile, open_checkpoint
 from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.noise_estimation import estimate_sigma
 from denoise_se.scanlines import ArrayScanlines, Scanlines
@@ -60,7 +60,7 @@ class Denoiser:
         >>> clean = denoiser(noisy)                      # doctest: +SKIP
     """
 
-    def __init__(self, checkpoint: Checkpoint, backend: Backend, tile: int | str = "auto") -> None:
+    def __init__(self, checkpoint: CheckpointFile, backend: Backend, tile: int | str = "auto") -> None:
         if tile != "auto" and not (type(tile) is int and (tile == 0 or tile >= MIN_TILE)):
             raise UsageError(f"--tile {tile!r}: give auto, 0 for the whole image at once, or at least {MIN_TILE}")
         channels = checkpoint.config.channels
@@ -69,7 +69,7 @@ class Denoiser:
         self.checkpoint, self.backend = checkpoint, backend
         self.tile = AUTO_TILE if tile == "auto" else int(tile)
         self.network = checkpoint.config
-        self.halo = checkpoint.network().halo
+        self.halo = backend.halo
 
     @classmethod
     def load(
@@ -92,7 +92,7 @@ class Denoiser:
             CheckpointError: no such checkpoint, or one that is refused.
             UsageError: a device, backend, precision or tile that cannot be had.
         """
-        checkpoint = load_checkpoint(model)
+        checkpoint = open_checkpoint(model)
         return cls(checkpoint, make_backend(checkpoint, backend, device, precision), tile)
 
     @property
@@ -192,8 +192,10 @@ class Denoiser:
         if height * width == 0:
             return
         multiple = self.network.multiple_of
-        rows_and_windows = spans(height, self.tile, self.halo, multiple)
-        columns_and_windows = spans(width, self.tile, self.halo, multiple)
+        # the gates of such an image are pooled over all of it at once, so its tiles would save no memory
+        tile = 0 if self.tile == AUTO_TILE and height * width <= WHOLE_PIXELS else self.tile
+        rows_and_windows = spans(height, tile, self.halo, multiple)
+        columns_and_windows = spans(width, tile, self.halo, multiple)
         total, done = len(rows_and_windows) * len(columns_and_windows), 0
         gates = None
         if total > 1 or height * width > WHOLE_PIXELS or self.network.channels < channels:

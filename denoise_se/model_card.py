@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from denoise_se.network import NetworkConfig, build_network, count_macs_per_pixel, count_parameters
+from denoise_se.network import build_network, count_macs_per_pixel, count_parameters
+from denoise_se.network_config import NetworkConfig
 
 
 def hardware() -> str:

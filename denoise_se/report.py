@@ -137,8 +137,8 @@ def shown_number(name: str, value: float | None) -> str:
     return f"{value:.4f}" if name.startswith("ssim") else f"{value:.2f}"
 
 
-def as_table(rows: Sequence[Row]) -> Table:
-    """For the terminal: failures first, then the first of the others, and the means."""
+def as_table(rows: Sequence[Row], engine: str = "") -> Table:
+    """For the terminal: failures first, then the first of the others, and the means; `engine` says what computed."""
     from rich.table import Table
 
     measured = any(row.psnr is not None for row in rows)
@@ -146,6 +146,7 @@ def as_table(rows: Sequence[Row]) -> Table:
     if any(row.psnr_estimated is not None or row.psnr_estimated_reason for row in rows):
         numbers = (*numbers, "noise_before", "noise_after", "psnr_estimated")
     table = Table("image", "status", "size", "model", "sigma", "seconds", *(n.replace("_", "\n") for n in numbers))
+    table.caption = f"computed by {engine}" if engine else None
     ranked = sorted(rows, key=lambda row: row.status != "failed")
     for row in ranked[:MOST_ROWS]:
         size = f"{row.width}x{row.height}" if row.width else ""

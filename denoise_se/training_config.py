@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from denoise_se.errors import UsageError
-from denoise_se.network import NetworkConfig
+from denoise_se.network_config import NetworkConfig
 
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
 

@@ -12,7 +12,7 @@ from denoise_se import denoiser as denoiser_module
 from denoise_se import tiling
 from denoise_se.blending import Strength, blended
 from denoise_se.checkpoint import save_checkpoint
-from denoise_se.denoiser import Denoiser
+from denoise_se.denoiser import AUTO_TILE, Denoiser
 from denoise_se.errors import CheckpointError, DenoiseError, UsageError
 from denoise_se.network import NetworkConfig, build_network
 from denoise_se.noise_estimation import estimate_sigma
@@ -89,6 +89,12 @@ def test_tiles_of_a_large_image_share_the_gates_of_its_samples(load, monkeypatch
     for result in results[1:]:
         np.testing.assert_allclose(result, results[0], atol=1e-4, rtol=0)
     assert np.abs(results[0] - pooled_over_all).max() > 1e-3
+
+
+def test_an_image_whose_gates_need_all_of_it_at_once_is_one_tile(load):
+    gray, calls = load("gray"), []
+    gray.denoise(picture(8, AUTO_TILE + 40), 20.0, progress=lambda *counts: calls.append(counts))
+    assert calls == [(0, 1), (1, 1)]
 
 
 def test_bands_may_be_written_over_the_image_they_are_read_from(load):
@@ -329,7 +335,8 @@ def test_a_strength_outside_its_range_is_refused(load, strength):
         ({"tile": False}, "--tile False"),
         ({"backend": "abacus"}, "--backend 'abacus' is not available; one of auto, torch"),
         ({"precision": "fp64"}, "--precision 'fp64' is unknown"),
-        ({"precision": "int8"}, "int8 is not available with the torch backend"),
+        ({"precision": "int8", "backend": "torch"}, "int8 is not available with the torch backend"),
+        ({"precision": "int8"}, "gray has no calibration for these weights; denoise-se quantize"),
     ],
 )
 def test_options_that_cannot_be_had_are_refused(load, options, words):
@@ -343,7 +350,7 @@ def test_devices_that_are_not_here_are_refused(files, monkeypatch):
     for device, words in [("cuda", "sees no CUDA GPU"), ("mps", "sees no Apple GPU"), ("tpu", "'tpu' is unknown")]:
         with pytest.raises(UsageError, match=words):
             Denoiser.load(files["gray"], device=device)
-    assert Denoiser.load(files["gray"]).backend.description == "torch cpu fp32"
+    assert Denoiser.load(files["gray"], backend="torch").backend.description == "torch cpu fp32"
 
 
 def test_a_network_for_other_images_and_a_missing_one_are_refused(load, tmp_path):
@@ -359,7 +366,7 @@ def test_a_network_for_other_images_and_a_missing_one_are_refused(load, tmp_path
 
 def test_bfloat16_is_close_to_float32(load):
     noisy = picture(33, 40)
-    full, low = load("gray")(noisy, 20.0), load("gray", precision="bf16")(noisy, 20.0)
+    full, low = (load("gray", backend="torch", precision=precision)(noisy, 20.0) for precision in ("fp32", "bf16"))
     assert 0 < np.abs(full - low).max() < 0.05
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from denoise_se import Denoiser
-from denoise_se.checkpoint import ALIASES, CHECKPOINTS, load_checkpoint
+from denoise_se.calibration import MOST_LOSS, read_calibration
+from denoise_se.checkpoint import ALIASES, CHECKPOINTS, load_checkpoint, open_checkpoint
 from denoise_se.image_io import read
 from denoise_se.metrics import psnr
 
@@ -51,6 +52,20 @@ def test_the_result_does_not_depend_on_the_tile_size(model):
     noisy, _ = sample("coffee")
     whole, tiled = (Denoiser.load(model, tile=tile)(noisy, sigma=15).astype(int) for tile in (0, 96))
     assert np.abs(whole - tiled).max() <= 1
+
+
+@pytest.mark.parametrize(("model", "name"), [("gray", "camera"), ("color", "chelsea"), ("photo", "astronaut")])
+def test_int8_is_calibrated_for_these_weights_and_costs_next_to_nothing(model, name):
+    pytest.importorskip("openvino")
+    found = read_calibration(open_checkpoint(model))
+    assert found is not None, f"denoise-se quantize {model} --clean FOLDER after shipping new weights"
+    noisy, clean = (pixels[64:256, 64:256] for pixels in sample(name))
+    engines = {p: Denoiser.load(model, device="cpu", backend="openvino", precision=p, tile=0) for p in ("fp32", "int8")}
+    results = {precision: engine(noisy, sigma=25) for precision, engine in engines.items()}
+    full, integers = (psnr(clean, results[precision], data_range=255) for precision in ("fp32", "int8"))
+    assert found.worst_loss <= MOST_LOSS and integers > full - MOST_LOSS
+    tiled = Denoiser(engines["int8"].checkpoint, engines["int8"].backend, tile=64)(noisy, sigma=25)
+    assert np.abs(tiled.astype(int) - results["int8"]).max() <= 1
 
 
 def test_colour_and_brightness_stay():

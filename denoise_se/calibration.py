@@ -1,0 +1,155 @@
+"""What int8 needs to know of a checkpoint and costs it: a small JSON file beside the weights, FILE.int8.json.
+
+The rounded weights follow from the weights, so that only the ranges of the activations are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from denoise_se.atomic_file import replacing
+from denoise_se.checkpoint import CheckpointFile
+from denoise_se.errors import CheckpointError, UsageError
+from denoise_se.quantisation import Batch, Ranges, find_ranges, mean_psnr, rounded
+
+MOST_LOSS = 0.03  # dB; above it "auto" stays with floats
+IMAGES, SIDE = 24, 192  # the images calibrated and measured on, and how much of their middle
+SIGMAS = (15, 25, 50)
+MOST_FLOATS = 6  # convolutions besides the first and the last that may stay in float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """`ranges`: (low, high) of each rounded convolution's input, by the module's name; the others stay in float.
+
+    `weights` is the sha256 of the checkpoint's file; `data` what it was calibrated on; `loss` dB of PSNR, by noise.
+    """
+
+    weights: str
+    ranges: Ranges
+    data: str
+    loss: Mapping[str, float]
+
+    @property
+    def worst_loss(self) -> float:
+        """The largest of the losses; infinite when none was measured."""
+        return max(self.loss.values(), default=math.inf)
+
+
+def calibration_path(weights: Path) -> Path:
+    """Where the calibration of a checkpoint's file lies."""
+    return weights.with_suffix(".int8.json")
+
+
+def read_calibration(checkpoint: CheckpointFile) -> Calibration | None:
+    """The calibration beside a checkpoint; None when there is none, or one of other weights.
+
+    Raises CheckpointError when it is damaged.
+    """
+    path = calibration_path(checkpoint.path)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        ranges = {str(name): (float(low), float(high)) for name, (low, high) in values["ranges"].items()}
+        loss = {str(name): float(decibels) for name, decibels in values["loss"].items()}
+        found = Calibration(str(values["weights"]), ranges, str(values["data"]), loss)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a calibration ({error}); remove it or make it again") from error
+    if not all(-math.inf < low <= 0 < high < math.inf for low, high in ranges.values()):
+        raise CheckpointError(f"{path}: holds a range that is none; remove it or make it again")
+    return found if found.weights == checkpoint.digest else None
+
+
+def write_calibration(checkpoint: CheckpointFile, calibration: Calibration) -> Path:
+    """Write it beside the checkpoint; raises OSError."""
+    path = calibration_path(checkpoint.path)
+    with replacing(path) as file:
+        file.write((json.dumps(asdict(calibration), indent=1) + "\n").encode())
+    return path
+
+
+def calibrate(checkpoint: CheckpointFile, clean: Path, tell: Callable[[str], None] = print) -> Calibration:
+    """Find the ranges on images of a folder with the noise that the checkpoint was trained on, and what they cost.
+
+    Two thirds of `IMAGES` images give the ranges, the others the loss. While it is above `MOST_LOSS`, the convolution
+    that disturbs the result most by itself is left in float, up to `MOST_FLOATS`.
+
+    Raises:
+        DatasetError: a folder without images.
+        UsageError: too few images of `SIDE` pixels, or a checkpoint that does not say its noise.
+    """
+    network = checkpoint.load().network()
+    network.fold_batchnorm()
+    images = _middles(clean, checkpoint.config.channels)
+    spec = checkpoint.training.get("recipe", {}).get("noise")
+    if not spec:
+        raise UsageError(f"{checkpoint.path}: does not say which noise it was trained on, so none can be made")
+    calibrating = _batches(images[: IMAGES * 2 // 3], str(spec))
+    specs = {f"gaussian:{sigma}": f"gaussian:{sigma}" for sigma in SIGMAS}
+    if not checkpoint.config.noise_map:
+        specs = {"the noise it was trained on": str(spec)}
+    measuring = {noise: _batches(images[IMAGES * 2 // 3 :], text) for noise, text in specs.items()}
+    before = {noise: mean_psnr(network, batches) for noise, batches in measuring.items()}
+    ranges = find_ranges(network, calibrating)
+
+    def loss_of(chosen: Ranges) -> dict[str, float]:
+        changed = rounded(checkpoint.load().network(), chosen)
+        return {noise: round(before[noise] - mean_psnr(changed, batches), 4) for noise, batches in measuring.items()}
+
+    chosen, loss = dict(ranges), loss_of(ranges)
+    tell(f"all in int8 but the first and the last convolution: {_decibels(loss)}")
+    if max(loss.values()) > MOST_LOSS:
+        few = {noise: batches[:2] for noise, batches in measuring.items()}
+        alone = {
+            name: -sum(mean_psnr(rounded(checkpoint.load().network(), {name: ends}), few[noise]) for noise in few)
+            for name, ends in ranges.items()
+        }
+        for name in sorted(alone, key=alone.__getitem__, reverse=True)[:MOST_FLOATS]:
+            del chosen[name]
+            loss = loss_of(chosen)
+            tell(f"{name} in float too: {_decibels(loss)}")
+            if max(loss.values()) <= MOST_LOSS:
+                break
+    return Calibration(checkpoint.digest, chosen, f"{IMAGES} images like those of the training ({clean.name})", loss)
+
+
+def _decibels(loss: Mapping[str, float]) -> str:
+    return ", ".join(f"{noise} -{decibels:.3f} dB" for noise, decibels in loss.items())
+
+
+def _middles(folder: Path, channels: int) -> list[np.ndarray]:
+    """The middle of `IMAGES` images, chosen at random with a fixed seed: [C, SIDE, SIDE], float32 in [0, 1]."""
+    from denoise_se.datasets import image_files, load_pixels, to_unit
+
+    files = image_files(folder)
+    found: list[np.ndarray] = []
+    for index in np.random.default_rng(0).permutation(len(files)):
+        pixels = load_pixels(files[index], channels)
+        top, left = ((size - SIDE) // 2 for size in pixels.shape[1:])
+        if min(top, left) >= 0:
+            found.append(to_unit(pixels[:, top : top + SIDE, left : left + SIDE]).numpy())
+        if len(found) == IMAGES:
+            return found
+    raise UsageError(f"{folder}: has {len(found)} images of {SIDE} pixels a side; {IMAGES} are needed")
+
+
+def _batches(images: list[np.ndarray], spec: str) -> list[Batch]:
+    """Each image with its noise, seeded by its place."""
+    import torch
+
+    from denoise_se.noise import parse_noise_spec
+
+    model = parse_noise_spec(spec)
+    batches: list[Batch] = []
+    for seed, image in enumerate(images):
+        clean = torch.from_numpy(image)[None]
+        noisy, level = model(clean, torch.Generator().manual_seed(seed))
+        batches.append((noisy, level.expand_as(clean[:, :1]), clean))
+    return batches

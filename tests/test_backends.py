@@ -1,0 +1,192 @@
+"""Every backend gives what torch gives, on shipped weights and random ones; which is chosen, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from tiny_model import save_tiny
+
+from denoise_se import backends
+from denoise_se.backends import make_backend
+from denoise_se.checkpoint import CHECKPOINTS, open_checkpoint, save_checkpoint
+from denoise_se.denoiser import Denoiser
+from denoise_se.errors import UsageError
+from denoise_se.network import build_network
+from denoise_se.network_config import NetworkConfig
+
+OTHERS = ["openvino", "onnxruntime"]
+SIZES = [(1, 1), (3, 5), (1, 19), (31, 37)]
+
+
+def picture(height, width, channels, seed=0):
+    rng = np.random.default_rng(seed)
+    ramp = np.linspace(0.1, 0.9, height * width * channels).reshape(height, width, channels)
+    return (ramp + rng.normal(0, 0.1, ramp.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+@pytest.mark.parametrize("model", CHECKPOINTS)
+def test_the_shipped_networks_give_what_torch_gives(model, backend):
+    pytest.importorskip(backend)
+    reference, other = (Denoiser.load(model, device="cpu", backend=name) for name in ("torch", backend))
+    assert other.backend.description == f"{backend} cpu fp32" and other.halo == reference.halo
+    for size in SIZES:
+        noisy = picture(*size, reference.network.channels)
+        np.testing.assert_allclose(other(noisy, 25.0), reference(noisy, 25.0), atol=1e-4, rtol=0)
+    noisy = picture(101, 67, reference.network.channels)
+    tiled = Denoiser(other.checkpoint, other.backend, tile=32)
+    assert np.abs(tiled(noisy, 25.0) - noisy).mean() > 0.01
+    np.testing.assert_allclose(tiled(noisy, 25.0), reference(noisy, 25.0), atol=1e-4, rtol=0)
+
+
+CONFIGS = {
+    "no gates": {"block": "residual"},
+    "flat, blind": {"layout": "flat", "noise_map": False, "widths": (6,), "block": "mobile_se"},
+    "batch norm": {"norm": "batch", "widths": (4, 6), "se_ratio": 0.5},
+    "bottleneck, one gate a stage": {"block": "se_bottleneck", "se_every": "stage", "widths": (4, 8)},
+    "three to fold": {"unshuffle": 3, "widths": (4, 6), "se_gate_scale": 3.0, "se_ratio": 0.5},
+}
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_any_network_and_its_gates_are_those_of_torch(tmp_path, kind, backend):
+    pytest.importorskip(backend)
+    import torch
+
+    config = NetworkConfig(**{"channels": 1, "blocks": 1, "widths": (4, 6)} | CONFIGS[kind])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = build_network(config)
+        with torch.no_grad():
+            for key, value in network.named_parameters():
+                value.add_((1.0 if ".excite." in key else 0.05) * torch.randn(value.shape))
+    save_checkpoint(tmp_path / "a.safetensors", network.state_dict(), config, training={}, psnr={})
+    file = open_checkpoint(tmp_path / "a.safetensors")
+    reference, other = (make_backend(file, name, "cpu", "fp32") for name in ("torch", backend))
+    windows = picture(3 * 20, 26, 1).reshape(3, 1, 20, 26)
+    level = np.full_like(windows, 0.1)
+    gates = reference.squeeze(windows, level)
+    np.testing.assert_allclose(other.squeeze(windows, level), gates, atol=1e-5)
+    for given in (None, gates, np.roll(gates, 1)):
+        expected = reference.denoise(windows[:1, :, :17], level[:1, :, :17], given)
+        np.testing.assert_allclose(other.denoise(windows[:1, :, :17], level[:1, :, :17], given), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("backend", ["torch", *OTHERS])
+def test_the_same_image_gives_the_same_bytes_whatever_ran_before(tmp_path, backend):
+    pytest.importorskip(backend)
+    denoiser = Denoiser.load(save_tiny(tmp_path / "a.safetensors"), device="cpu", backend=backend)
+    first, other = picture(40, 52, 3), picture(57, 33, 3, seed=1)
+    expected = denoiser(first, 20.0)
+    kept = expected.copy()
+    denoiser(other, 50.0)
+    assert np.array_equal(expected, kept), "a result is not overwritten by the next one"
+    assert np.array_equal(denoiser(first, 20.0), expected)
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_the_number_of_threads_does_not_change_the_result(tmp_path, monkeypatch, backend):
+    module = pytest.importorskip(f"denoise_se.{backend}_backend")
+    path = save_tiny(tmp_path / "a.safetensors")
+    codes = (picture(61, 83, 3).clip(0, 1) * 255).astype(np.uint8)
+    results = []
+    for cores in (1, 2):
+        monkeypatch.setattr(module, "granted_cores", lambda cores=cores: cores)
+        results.append(Denoiser.load(path, device="cpu", backend=backend)(codes, 20.0).astype(int))
+    assert np.abs(results[0] - results[1]).max() <= 1
+
+
+@pytest.mark.parametrize("backend", ["torch", *OTHERS])
+def test_several_threads_may_use_one_denoiser(tmp_path, backend):
+    pytest.importorskip(backend)
+    denoiser = Denoiser.load(save_tiny(tmp_path / "a.safetensors"), device="cpu", backend=backend)
+    images = [picture(20 + 3 * seed, 45, 3, seed) for seed in range(6)]
+    expected = [denoiser(image, 20.0) for image in images]
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda image: denoiser(image, 20.0), images))
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_bfloat16_in_openvino_is_near_fp32_or_refused(tmp_path):
+    openvino = pytest.importorskip("openvino")
+    path = save_tiny(tmp_path / "a.safetensors")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(UsageError, match="OpenVINO on this CPU has fp32"):
+            Denoiser.load(path, device="cpu", backend="openvino", precision="bf16")
+        return
+    noisy = picture(64, 48, 3)
+    full, low = (
+        Denoiser.load(path, device="cpu", backend="openvino", precision=precision)(noisy, 20.0)
+        for precision in ("fp32", "bf16")
+    )
+    assert 0 < np.abs(full - low).max() < 0.03
+
+
+# --- choosing ---------------------------------------------------------------------------------
+
+
+def test_auto_is_openvino_on_a_cpu_and_torch_without_it_or_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(backends, "find_spec", lambda name: object())
+    monkeypatch.setattr(backends, "has_gpu", lambda: False)
+    assert backends.fastest("auto", "auto") == backends.fastest("cpu", "fp32") == "openvino"
+    assert backends.fastest("cpu", "fp16") == backends.fastest("cuda", "auto") == "torch"
+    monkeypatch.setattr(backends, "has_gpu", lambda: True)
+    assert backends.fastest("auto", "auto") == "torch" and backends.fastest("cpu", "auto") == "openvino"
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    assert backends.fastest("cpu", "auto") == "torch"
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_a_backend_that_is_not_installed_names_the_extra(tmp_path, monkeypatch, backend):
+    file = open_checkpoint(save_tiny(tmp_path / "a.safetensors"))
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=rf'not installed; pip install "denoise-se\[{backend}\]"'):
+        make_backend(file, backend, "auto", "auto")
+
+
+def test_an_engine_that_cannot_be_loaded_is_named_and_auto_goes_on_with_torch(tmp_path, monkeypatch, caplog):
+    def broken(*_):
+        raise ImportError("libtbb.so is missing")
+
+    file = open_checkpoint(save_tiny(tmp_path / "a.safetensors"))
+    monkeypatch.setattr(backends, "find_spec", lambda name: object())
+    monkeypatch.setitem(backends.BACKENDS, "openvino", broken)
+    with pytest.raises(UsageError, match=r"--backend openvino: cannot be loaded \(libtbb"):
+        make_backend(file, "openvino", "cpu", "auto")
+    assert make_backend(file, "auto", "cpu", "auto").description == "torch cpu fp32"
+    assert "libtbb.so is missing" in caplog.text
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_what_a_backend_cannot_do_is_refused(tmp_path, backend):
+    pytest.importorskip(backend)
+    file = open_checkpoint(save_tiny(tmp_path / "a.safetensors"))
+    with pytest.raises(UsageError, match=f"{backend} runs on the CPU only; .* --backend torch for cuda"):
+        make_backend(file, backend, "cuda", "auto")
+    with pytest.raises(UsageError, match="--precision fp16"):
+        make_backend(file, backend, "cpu", "fp16")
+
+
+def test_with_a_kept_network_denoising_loads_no_torch(tmp_path):
+    pytest.importorskip("openvino")
+    import cv2
+
+    path = save_tiny(tmp_path / "a.safetensors")
+    cv2.imwrite(str(tmp_path / "in.png"), np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
+    code = (
+        "import sys\n"
+        "from denoise_se.app.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as stop:\n    print('EXIT', stop.code, 'torch' in sys.modules)"
+    )
+    options = ["--model", str(path), "--device", "cpu", "--backend", "openvino", "--reference", "in.png"]
+    for run, torch_is_there in enumerate(("True", "False")):
+        command = [sys.executable, "-c", code, "denoise", "in.png", "-o", f"out{run}.png", *options]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert result.stdout.split()[-3:] == ["EXIT", "0", torch_is_there], result.stderr
+    assert (tmp_path / "out0.png").read_bytes() == (tmp_path / "out1.png").read_bytes()
