@@ -32,7 +32,7 @@ def picture(height, width, channels, seed=0):
 @pytest.mark.parametrize("model", CHECKPOINTS)
 def test_the_shipped_networks_give_what_torch_gives(model, backend):
     pytest.importorskip(backend)
-    reference, other = (Denoiser.load(model, device="cpu", backend=name) for name in ("torch", backend))
+    reference, other = (Denoiser.load(model, backend=name, precision="fp32") for name in ("torch", backend))
     assert other.backend.description == f"{backend} cpu fp32" and other.halo == reference.halo
     for size in SIZES:
         noisy = picture(*size, reference.network.channels)
