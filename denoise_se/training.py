@@ -26,13 +26,14 @@ from torch.optim.swa_utils import AveragedModel
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from denoise_se.checkpoint import Checkpoint
-from denoise_se.datasets import Pair, TrainingData, to_unit
+from denoise_se.datasets import TrainingData, to_unit
 from denoise_se.errors import CheckpointError, TrainingError, UsageError
 from denoise_se.muon import Muon
 from denoise_se.network import Network, build_network
 from denoise_se.noise import NoiseChain, NoiseMixture, Noisy, parse_noise_spec
 from denoise_se.run_folder import RunFolder
 from denoise_se.training_config import TrainingConfig
+from denoise_se.training_images import Pair
 from denoise_se.training_state import TrainingState
 
 ENDLESS = 1_000_000_000  # steps of a run that only its minutes limit
@@ -245,7 +246,7 @@ def fit(
 
     Args:
         folder: the run; `resume` continues from its last.ckpt.
-        train, validation: decoded images, see `denoise_se.datasets.load_pairs`.
+        train, validation: decoded images, see `denoise_se.training_images.load_pairs`.
         data: where they came from, for the card.
         start: the weights to start from; they are validated first, and kept when training does not beat them.
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from denoise_se import ablation
-from denoise_se.datasets import Pair
+from denoise_se.training_images import Pair
 from denoise_se.network import NetworkConfig, build_network
 from denoise_se.training_config import TrainingConfig
 

@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from denoise_se import run_folder
 from denoise_se.checkpoint import load_checkpoint
-from denoise_se.datasets import Pair
+from denoise_se.training_images import Pair
 from denoise_se.errors import CheckpointError, TrainingError, UsageError
 from denoise_se.network import NetworkConfig, build_network
 from denoise_se.run_folder import Interrupted, RunFolder
