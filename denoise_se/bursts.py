@@ -135,5 +135,7 @@ def _moved(shots: Sequence[Loaded]) -> list[str]:
     for shot in others:
         down, right = shift_between(first.pixels, shot.pixels)
         if max(abs(down), abs(right)) > MOST_SHIFT:
-            lines.append(f"{shot.path}: is shifted by {right:+.1f} pixels across and {down:+.1f} down from {first.path}")
+            lines.append(
+                f"{shot.path}: is shifted by {right:+.1f} pixels across and {down:+.1f} down from {first.path}"
+            )
     return lines

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from denoise_se.atomic_file import replacing
-from denoise_se.checkpoint import Checkpoint, save_checkpoint
+from denoise_se.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from denoise_se.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, DenoiseError, TrainingError, UsageError
 from denoise_se.model_card import hardware, render_card
 
@@ -43,7 +43,12 @@ class RunFolder(Callback):
     Attributes:
         rows: one per validation, with COLUMNS as keys.
         loader_rate: patches a second that loading alone reaches, to set beside the step's.
+        report: measures the best weights at the end of the run, given the folder and these; its lines go on the card.
+        estimated: whether there is no clean image, so that every PSNR is an estimate.
     """
+
+    report: Callable[[Path, Checkpoint], Mapping[str, str]] | None = None
+    estimated = False
 
     def __init__(
         self,
@@ -59,6 +64,7 @@ class RunFolder(Callback):
         self.rows: list[dict[str, float]] = []
         self.best_psnr = float("-inf")
         self.loader_rate = 0.0
+        self.outcome: dict[str, str] = {}
         self.signal: int | None = None
         self._losses: list[float] = []
         self._mark = (0, 0.0)
@@ -139,7 +145,7 @@ class RunFolder(Callback):
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else float("nan"),
             "patches_per_second": round(steps * self.recipe["batch"] / seconds, 1) if steps else float("nan"),
             "val_psnr": round(metrics["val_psnr"], 4),
-            "val_ssim": round(metrics["val_ssim"], 5),
+            "val_ssim": round(metrics.get("val_ssim", float("nan")), 5),
         }
         self.rows.append(row)
         self._losses = []
@@ -165,6 +171,8 @@ class RunFolder(Callback):
         self.save_last(trainer)
         if self.signal is None and self.rows[-1]["step"] != trainer.global_step:
             trainer.validate(task, datamodule=trainer.datamodule, verbose=False)  # type: ignore[attr-defined]
+        if self.signal is None and self.report is not None and trainer.is_global_zero:
+            self.outcome = dict(self.report(self.folder, load_checkpoint(self.best)))
         self.draw_curve()
         record = self.record(task)
         card = render_card(self.folder.resolve().name, task.config.network, record, self.summary())
@@ -181,9 +189,12 @@ class RunFolder(Callback):
         """Validation figures for the card."""
         before, where = self.rows[0], f"{self.images[1]} validation images"
         best = max(self.rows, key=lambda row: row["val_psnr"])
+        kind = "PSNR estimated without clean images" if self.estimated else "PSNR"
+        similarity = "" if self.estimated else f", SSIM {best['val_ssim']:.4f}"
         return {
-            f"PSNR on {where}, before training": f"{before['val_psnr']:.2f} dB",
-            f"PSNR on {where}, best (step {best['step']})": f"{best['val_psnr']:.2f} dB, SSIM {best['val_ssim']:.4f}",
+            f"{kind} on {where}, before training": f"{before['val_psnr']:.2f} dB",
+            f"{kind} on {where}, best (step {best['step']})": f"{best['val_psnr']:.2f} dB{similarity}",
+            **self.outcome,
             "patches a second": f"{self.rows[-1]['patches_per_second']} trained, {self.loader_rate:.0f} loaded alone",
         } | ({} if self.improved else {"note": "training did not beat the weights it started from; those were kept"})
 

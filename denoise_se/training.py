@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -28,9 +28,11 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 from denoise_se.checkpoint import Checkpoint
 from denoise_se.datasets import TrainingData, to_unit
 from denoise_se.errors import CheckpointError, TrainingError, UsageError
+from denoise_se.held_out_risk import HeldOutRisk, as_psnr
 from denoise_se.muon import Muon
 from denoise_se.network import Network, build_network
-from denoise_se.noise import NoiseChain, NoiseMixture, Noisy, parse_noise_spec
+from denoise_se.noise import parse_noise_spec
+from denoise_se.objectives import Objective, Supervised, with_noise
 from denoise_se.run_folder import RunFolder
 from denoise_se.training_config import TrainingConfig
 from denoise_se.training_images import Pair
@@ -90,7 +92,13 @@ class DenoisingTask(LightningModule):
     """
 
     def __init__(
-        self, config: TrainingConfig, start: Checkpoint | None = None, *, noisy_validation: bool = False
+        self,
+        config: TrainingConfig,
+        start: Checkpoint | None = None,
+        *,
+        noisy_validation: bool = False,
+        objective: Objective | None = None,
+        risk: HeldOutRisk | None = None,
     ) -> None:
         super().__init__()
         torch.manual_seed(config.seed)
@@ -102,6 +110,9 @@ class DenoisingTask(LightningModule):
         self.average.requires_grad_(False)
         self.noise = parse_noise_spec(config.noise) if config.noise else None
         self.validation_noise = None if noisy_validation else self.noise
+        self.objective = objective or Supervised(self.noise)
+        self.risk = risk
+        self.risks: list[Tensor] = []
         self.predict = torch.compile(self.network) if config.compile else self.network
         self.val_psnr = PeakSignalNoiseRatio(data_range=1.0, reduction="none", dim=(1, 2, 3))
         self.val_ssim = StructuralSimilarityIndexMeasure(data_range=1.0)
@@ -127,16 +138,6 @@ class DenoisingTask(LightningModule):
             seed = (seed * 1_000_003 + part + 1) % (1 << 62)
         return torch.Generator(self.device).manual_seed(seed)
 
-    @staticmethod
-    def add_noise(
-        noise: NoiseChain | NoiseMixture | None, noisy: Tensor, clean: Tensor, generator: torch.Generator
-    ) -> Noisy:
-        """`noise` on `clean`; without it the given `noisy`, whose level map is the root mean square difference."""
-        if noise is not None:
-            return noise(clean, generator)
-        level = (noisy - clean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-        return Noisy(noisy, level.expand_as(clean[:, :1]))
-
     def loss(self, output: Tensor, clean: Tensor) -> Tensor:
         difference = output.float() - clean
         if self.config.loss == "l1":
@@ -145,9 +146,8 @@ class DenoisingTask(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         generator = self.generator(0, self.global_step, self.global_rank)
-        noisy, clean = augment(to_unit(batch[0]), to_unit(batch[1]), generator)
-        noisy, level = self.add_noise(self.noise, noisy, clean, generator)
-        loss = self.loss(self.predict(noisy, level), clean)
+        noisy, clean = augment(to_unit(batch[0]), to_unit(batch[1]), generator, self.config.turns)
+        loss = self.objective(self, noisy, clean, generator)
         if (self.device.type == "cpu" or self.global_step % 50 == 0) and not torch.isfinite(loss):
             raise self.diverged(f"the loss is {loss.item()}")
         self.log("loss", loss, prog_bar=True)
@@ -175,13 +175,25 @@ class DenoisingTask(LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         noisy, clean = to_unit(batch[0]), to_unit(batch[1])
-        noisy, level = self.add_noise(self.validation_noise, noisy, clean, self.generator(1, batch_index))
+        generator = self.generator(1, batch_index)
+        if self.risk is not None:
+            with torch.autocast(self.device.type, enabled=False):
+                self.risks.append(self.risk(self.average.module, noisy, generator))
+            return
+        noisy, level = with_noise(self.validation_noise, noisy, clean, generator)
         with torch.autocast(self.device.type, enabled=False):  # the differences of squares in SSIM vanish in bf16
             restored = (self.average.module(noisy, level).clamp(0, 1) * 255).round() / 255
             self.val_psnr.update(restored, clean)
             self.val_ssim.update(restored, clean)
 
     def on_validation_epoch_end(self) -> None:
+        if self.risk is not None:
+            estimate = as_psnr(torch.stack(self.risks))
+            self.risks = []
+            if estimate.isnan():
+                raise self.diverged("the network's output is not finite")
+            self.log("val_psnr", estimate, prog_bar=True)
+            return
         values = self.val_psnr.compute()
         if values.isnan().any():
             raise self.diverged("the network's output is not finite")
@@ -210,13 +222,15 @@ class DenoisingTask(LightningModule):
         self.elapsed_before = float(checkpoint["elapsed"])
 
 
-def augment(noisy: Tensor, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One of the eight symmetries of the square for each pair of [B, C, p, p], exact: no interpolation."""
+def augment(noisy: Tensor, clean: Tensor, generator: torch.Generator, turns: bool = True) -> tuple[Tensor, Tensor]:
+    """One of the eight symmetries of the square for each pair of [B, C, p, p], exact: no interpolation. Without `turns`
+    one of the four that leave rows rows."""
     draws = torch.rand(3, noisy.shape[0], 1, 1, 1, generator=generator, device=noisy.device) < 0.5
     both = torch.cat([noisy, clean], dim=1)
     both = torch.where(draws[0], both.flip(-1), both)
     both = torch.where(draws[1], both.flip(-2), both)
-    both = torch.where(draws[2], both.mT, both)
+    if turns:
+        both = torch.where(draws[2], both.mT, both)
     return both[:, : noisy.shape[1]], both[:, noisy.shape[1] :]
 
 
@@ -241,6 +255,9 @@ def fit(
     resume: bool = False,
     workers: int = 0,
     quiet: bool = False,
+    objective: Objective | None = None,
+    risk: HeldOutRisk | None = None,
+    report: Callable[[Path, Checkpoint], Mapping[str, str]] | None = None,
 ) -> RunFolder:
     """Train in `folder`, which gets best.safetensors, last.ckpt, metrics.csv, curve.png, card.md and tensorboard/.
 
@@ -249,6 +266,9 @@ def fit(
         train, validation: decoded images, see `denoise_se.training_images.load_pairs`.
         data: where they came from, for the card.
         start: the weights to start from; they are validated first, and kept when training does not beat them.
+        objective: what a step minimises; the recipe's noise on clean images, or noisy/clean pairs, unless given.
+        risk: validates noisy images that have no clean partner; the PSNR is then an estimate.
+        report: measures the best weights at the end, see `RunFolder`.
 
     Raises:
         UsageError: nothing to resume, a state that is damaged or of another network, or a folder that holds a run.
@@ -258,8 +278,11 @@ def fit(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     run = RunFolder(folder, config.to_dict(), data=data, start=start, images=(len(train), len(validation)))
+    run.report, run.estimated = report, risk is not None
     run.open(resume)
-    task = DenoisingTask(config, start, noisy_validation=validation[0].noisy is not None)
+    task = DenoisingTask(
+        config, start, noisy_validation=validation[0].noisy is not None, objective=objective, risk=risk
+    )
     steps = config.steps or ENDLESS
     module = TrainingData(train, validation, patch=config.patch, batch=config.batch, seed=config.seed, workers=workers)
     every: int | timedelta = max(1, config.steps // config.validations)

@@ -85,10 +85,11 @@ def match_pairs(
 
 def load_pixels(path: Path, channels: int) -> Tensor:
     """[channels, H, W], uint8 or uint16; as `channels` asks, colour becomes grey (Rec. 601 luma), grey repeats."""
-    return _as_channels(read(path).pixels, channels)
+    return from_pixels(read(path).pixels, channels)
 
 
-def _as_channels(pixels: NDArray[np.generic], channels: int) -> Tensor:
+def from_pixels(pixels: NDArray[np.generic], channels: int) -> Tensor:
+    """As `load_pixels`, from an image [H, W, C]; floats become uint16."""
     if pixels.dtype == np.float32:
         pixels = np.rint(pixels.clip(0, 1) * 65535).astype(np.uint16)  # type: ignore[attr-defined]
     if channels == 1 and pixels.shape[2] == 3:
@@ -119,7 +120,7 @@ def load_images(paths: Sequence[Path], channels: int) -> list[Loaded | str]:
             pixels = read(path).pixels
         except ImageError as error:
             return str(error)
-        return Loaded(path, _as_channels(pixels, channels), pixels.shape[2])
+        return Loaded(path, from_pixels(pixels, channels), pixels.shape[2])
 
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map(load, paths))

@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from denoise_se.training_images import PairedFiles, image_files
 from denoise_se.errors import DatasetError, ImageError
 from denoise_se.image_io import probe, read
+from denoise_se.training_images import PairedFiles, image_files
 
 NOISY_FOLDERS = ("noisy", "noise", "input", "inputs", "lq", "real", "degraded")
 CLEAN_FOLDERS = ("clean", "target", "targets", "gt", "hq", "mean", "groundtruth", "ground_truth", "reference")

@@ -23,12 +23,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from denoise_se import run_folder
 from denoise_se.checkpoint import load_checkpoint
-from denoise_se.training_images import Pair
 from denoise_se.errors import CheckpointError, TrainingError, UsageError
 from denoise_se.network import NetworkConfig, build_network
 from denoise_se.run_folder import Interrupted, RunFolder
 from denoise_se.training import DenoisingTask, augment, ema_with_warmup, fit, warm_start
 from denoise_se.training_config import TrainingConfig
+from denoise_se.training_images import Pair
 
 TINY_GREY = NetworkConfig(channels=1, widths=(4, 8), blocks=1)
 CONFIG = TrainingConfig(
