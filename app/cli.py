@@ -109,20 +109,29 @@ def denoise(
 
 
 @app.command(
-    epilog="Examples:\n\n  denoise-se train -o run --pairs noisy clean --minutes 60\n\n"
+    epilog="Examples:\n\n  denoise-se train -o run shots --minutes 60\n\n"
+    "  denoise-se train -o run --pairs noisy clean --minutes 60\n\n"
     "  denoise-se train -o run --clean photos --noise poisson-gaussian:gain=0.01,read=0.002 --init color"
 )
 def train(
     run: Annotated[Path, typer.Option("-o", "--output", help="Run folder to write.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="Images; what they are is told by names and pixels, or by an option."),
+    ] = None,
     pairs: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="NOISY CLEAN", help="Two folders of the same file names."),
     ] = None,
     clean: Annotated[Path | None, typer.Option(help="Folder of clean images; needs --noise.")] = None,
     noise: Annotated[str | None, typer.Option(help=NOISE_HELP)] = None,
+    burst: Annotated[
+        Path | None, typer.Option(help="Folder with a sub-folder for each scene: several shots of it.")
+    ] = None,
     noisy: Annotated[Path | None, typer.Option(help="Folder of noisy images without clean ones.")] = None,
     init: Annotated[
-        str | None, typer.Option(help="Start from a model: name, path or none. Default: photo for pairs, else color.")
+        str | None,
+        typer.Option(help="Start from a model: name, path or none. Default: photo; color for --clean."),
     ] = None,
     val_pairs: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="NOISY CLEAN", help="Validation pairs.")
@@ -142,8 +151,10 @@ def train(
 
     run_train(
         run,
+        folder=folder,
         pairs=pairs,
         clean=clean,
+        burst=burst,
         noise=noise,
         noisy=noisy,
         init=init,

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise_se.errors import DatasetError
@@ -42,6 +44,10 @@ class Scene:
             target = (others * brightness / full * 65535).round().clamp(0, 65535).to(torch.uint16)
             pairs.append(Pair(f"{self.name}, shot {index + 1}", shot, target))
         return pairs
+
+    def held_out_pairs(self) -> list[Pair]:
+        """Those of `pairs` that are enough to validate on."""
+        return self.pairs(HELD_OUT_SHOTS)
 
     def target_psnr(self) -> float:
         """PSNR in dB of the targets themselves, from the differences between shots: no result can measure better."""
@@ -111,7 +117,7 @@ def refuse_shared_scenes(train: Sequence[Scene], validation: Sequence[Scene]) ->
         raise DatasetError("the same scenes are in training and validation; put their shots into one folder", shared)
 
 
-def _thumbnail(scene: Scene):  # type: ignore[no-untyped-def]
+def _thumbnail(scene: Scene) -> NDArray[np.float64]:
     return thumbnail(scene.shots.float().mean(dim=0).permute(1, 2, 0).numpy())
 
 

@@ -5,9 +5,9 @@ For y = x + n, n Gaussian with covariance S, and a denoiser f of N values,
     E |f(y) - x|^2 / N = E [ |f(y) - y|^2 - tr S + 2 tr(S J) ] / N,   J the Jacobian of f
 
 (Eldar 2009, doi:10.1109/TSP.2008.2008212). With w a second noise of covariance S, w (f(y + e w) - f(y)) / e has the
-mean tr(S J): the Monte-Carlo form of Ramani, Blu and Unser 2008, doi:10.1109/TIP.2008.2001404, with w in the place of white
-noise. It is as good as the measured noise; an error in the level moves all denoisers alike in its first term, so a
-comparison of two is surer than each figure. Pixels near black and white, where noise is cut off, are left out.
+mean tr(S J): the Monte-Carlo form of Ramani, Blu and Unser 2008, doi:10.1109/TIP.2008.2001404, with w in the place of
+white noise. It is as good as the measured noise; an error in the level moves all denoisers alike in its first term, so
+a comparison of two is surer than each figure. Pixels near black and white, where noise is cut off, are left out.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def same_depth(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.to(torch.uint16) for tensor in deep]
 
 
-def load_pairs(files: PairedFiles, channels: int, minimum: int) -> list[Pair]:
+def load_pairs(files: PairedFiles, channels: int, minimum: int, *, one_kind: bool = False) -> list[Pair]:
     """Decode a whole training set.
 
     Args:
@@ -156,13 +156,14 @@ def load_pairs(files: PairedFiles, channels: int, minimum: int) -> list[Pair]:
         channels: image channels of the network.
         minimum: the smallest side that is of use (the patch size). Clean images below it are left out as long as
             there are others; a pair below it is a problem.
+        one_kind: whether grey and colour images may not be mixed where they have no partners; pairs never may.
 
     Raises:
         DatasetError: listing every file without a partner, unreadable, of another size or number of channels than its
             partner, or too small.
     """
     if files.noisy is None:
-        return _load_alone(files.clean, channels, minimum)
+        return _load_alone(files.clean, channels, minimum, one_kind)
     matched, problems = match_pairs(files.noisy, files.clean, files.endings or ("", ""))
     loaded = load_images([path for names in matched for path in names], channels)
     problems += [item for item in loaded if isinstance(item, str)]
@@ -191,13 +192,15 @@ def load_pairs(files: PairedFiles, channels: int, minimum: int) -> list[Pair]:
     return [Pair(*entry) for entry in zip(stems, noisy_pixels, clean_pixels, strict=True)]
 
 
-def _load_alone(folder: Path, channels: int, minimum: int) -> list[Pair]:
+def _load_alone(folder: Path, channels: int, minimum: int, one_kind: bool) -> list[Pair]:
     loaded = load_images(image_files(folder), channels)
     problems = [item for item in loaded if isinstance(item, str)]
     sound = [item for item in loaded if not isinstance(item, str)]
     useful = [image for image in sound if min(image.pixels.shape[1:]) >= minimum]
     if not useful:
         problems += [_too_small(image, minimum) for image in sound]
+    if one_kind:
+        problems += mixed_channels(useful)
     if problems:
         raise problems_of(str(folder), problems)
     pixels = same_depth([image.pixels for image in useful])
@@ -223,12 +226,16 @@ def split_validation(pairs: Sequence[Pair], fraction: float = 0.1, most: int = 1
 
 
 def refuse_shared_images(train: Sequence[Pair], validation: Sequence[Pair]) -> None:
-    """DatasetError naming each validation image whose pixels are also in the training set."""
+    """DatasetError naming each validation image of which either side's pixels are also in the training set."""
 
-    def digest(pair: Pair) -> bytes:
-        return hashlib.sha256(repr(pair.clean.shape).encode() + pair.clean.numpy().tobytes()).digest()
+    def digests(pair: Pair) -> set[bytes]:
+        images = (image for image in (pair.noisy, pair.clean) if image is not None)
+        return {hashlib.sha256(repr(image.shape).encode() + image.numpy().tobytes()).digest() for image in images}
 
-    seen = {digest(pair): pair.name for pair in train}
-    shared = [f"{p.name}: the same picture as {seen[digest(p)]} of training" for p in validation if digest(p) in seen]
+    seen = {digest: pair.name for pair in train for digest in digests(pair)}
+    shared = []
+    for pair in validation:
+        same = [seen[digest] for digest in digests(pair) if digest in seen]
+        shared += [f"{pair.name}: the same picture as {same[0]} of training"] if same else []
     if shared:
         raise DatasetError("the same pictures are in training and validation; remove them from one side", shared)
