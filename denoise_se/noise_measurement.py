@@ -77,7 +77,11 @@ def measure_noise(images: Sequence[NDArray[np.generic]], series: str | None = No
     source = f"{series or 'pictures'}: {len(frames)} image(s), the first {width}x{height}"
     steps = [0.0 if image.dtype.kind == "f" else 1 / _span(image) for image in images]
     rounding = float(np.mean(np.square(steps))) / 12
-    return _of_series(SERIES[series](frames), source, rounding) if series else _of_pictures(frames, source, rounding)
+    return (
+        measure_residuals(SERIES[series](frames), source, rounding)
+        if series
+        else _of_pictures(frames, source, rounding)
+    )
 
 
 def _unit(image: NDArray[np.generic]) -> Array:
@@ -94,7 +98,8 @@ def _span(image: NDArray[np.generic]) -> float:
     return 1.0 if image.dtype.kind == "f" else float(np.iinfo(str(image.dtype)).max)
 
 
-def _of_series(residuals: list[Residual], source: str, rounding: float) -> Measurement:
+def measure_residuals(residuals: list[Residual], source: str, rounding: float) -> Measurement:
+    """The noise that frames were split into, all of one size; `rounding` is the variance of their files' rounding."""
     rows = row_covariance([r.noise for r in residuals])
     columns = row_covariance([r.noise.swapaxes(0, 1) for r in residuals])
     banded = {"rows": bool(rows.any()), "columns": bool(columns.any())}

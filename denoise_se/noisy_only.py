@@ -9,15 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise_se.banding import row_covariance
+from denoise_se.checkpoint import Checkpoint
 from denoise_se.errors import UsageError
 from denoise_se.noise_measurement import MIN_SIDE, measure_noise
 from denoise_se.noise_profile import NoiseProfile
 from denoise_se.objectives import Neighbours, Objective, Recorrupted
 from denoise_se.profile_noise import ProfileNoise
+from denoise_se.removed_noise import excess, removed_noise, removed_profile
 from denoise_se.training_images import Pair
 
 MEASURED_IMAGES = 32  # spread over the set; more say little more
 MEASURED_SIDE = 1024  # of their centres
+HIDDEN = 1.15  # times the measured variance, removed by the start: then the measured one reads too low
 WHITE = 0.1  # correlation of neighbouring pixels below which noise counts as independent from pixel to pixel
 
 
@@ -31,7 +34,7 @@ class NoisyOnly:
     why: str
 
 
-def plan_noisy_only(images: Sequence[Pair]) -> NoisyOnly:
+def plan_noisy_only(images: Sequence[Pair], start: Checkpoint | None) -> NoisyOnly:
     """Measures the noise of noisy images (their `clean` is the noisy image, see `load_pairs` of one folder).
 
     Raises:
@@ -41,13 +44,24 @@ def plan_noisy_only(images: Sequence[Pair]) -> NoisyOnly:
     chosen = chosen[:: -(-len(chosen) // MEASURED_IMAGES) or 1]
     if not chosen:
         raise UsageError(f"no image is at least {MIN_SIDE}x{MIN_SIDE} pixels, so their noise cannot be measured")
-    profile = measure_noise([_centre(image.permute(1, 2, 0).numpy()) for image in chosen]).profile
+    pictures = [_centre(image.permute(1, 2, 0).numpy()) for image in chosen]
+    profile, hidden = measure_noise(pictures).profile, ""
+    if start is not None:
+        floats = [picture.astype(np.float32) / np.float32(np.iinfo(picture.dtype).max) for picture in pictures]
+        removed = removed_noise(floats, start, ProfileNoise(profile))
+        times = excess(removed, profile) ** 0.5
+        if times**2 > HIDDEN:
+            profile = removed_profile(removed)
+            hidden = (
+                f"in flat parts {start.name} removes {times:.1f} times the noise that shows in the pictures, so it is "
+                "measured there, and may still be more (a burst would say); "
+            )
     variance = float(np.mean(profile.variance(0.5)))
     if variance <= 0:
         raise UsageError("no noise was found in these images, so there is nothing to learn from them")
     across, down = _correlation(profile)
     banded = [name for name, values in (("row", profile.row), ("column", profile.column)) if any(values)]
-    found = f"sigma {255 * variance**0.5:.1f} at middle brightness, correlation of neighbouring pixels " + (
+    found = f"{hidden}sigma {255 * variance**0.5:.1f} at middle brightness, correlation of neighbouring pixels " + (
         f"{across:.2f} across and {down:.2f} down, {' and '.join(banded) or 'no'} banding"
     )
     noise = ProfileNoise(profile)

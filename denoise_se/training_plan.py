@@ -139,7 +139,7 @@ def _noisy(
     else:
         train, validation = split_validation(noisy)
         refuse_shared_images(train, validation)
-    way = plan_noisy_only(train)
+    way = plan_noisy_only(train, start)
     measured: NoiseModel | None = None if held_out is not None else way.noise
     return TrainingPlan(
         replace(config, turns=config.turns and way.turns),
