@@ -22,6 +22,7 @@ from denoise_se.misalignment import MOST_SHIFT, shift_between
 from denoise_se.training_images import Loaded, Pair, load_images, mixed_channels, problems_of
 from denoise_se.training_layout import alike, scene_folders, thumbnail
 
+SAME = 0.99  # correlation of the thumbnails of two scenes' means
 HELD_OUT_SHOTS = 2  # of each validation scene; more shots of one scene say little more
 
 
@@ -47,7 +48,8 @@ class Scene:
 
     def held_out_pairs(self) -> list[Pair]:
         """Those of `pairs` that are enough to validate on."""
-        return self.pairs(HELD_OUT_SHOTS)
+        return self.pairs(SAME = 0.99  # correlation of the thumbnails of two scenes' means
+HELD_OUT_SHOTS)
 
     def target_psnr(self) -> float:
         """PSNR in dB of the targets themselves, from the differences between shots: no result can measure better."""
@@ -111,7 +113,7 @@ def refuse_shared_scenes(train: Sequence[Scene], validation: Sequence[Scene]) ->
     for scene in validation:
         own = _thumbnail(scene)
         # stricter than for two shots: the means of two scenes have little noise, and another scene may be similar
-        same = [name for name, other in seen if own.any() and float((own * other).sum()) > 0.99]
+        same = [name for name, other in seen if own.shape == other.shape and float((own * other).sum()) > SAME]
         shared += [f"{scene.name}: the same scene as {same[0]} of training"] if same else []
     if shared:
         raise DatasetError("the same scenes are in training and validation; put their shots into one folder", shared)

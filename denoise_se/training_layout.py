@@ -24,7 +24,8 @@ TRAIN_FOLDERS, VALIDATION_FOLDERS = ("train", "training"), ("val", "valid", "val
 
 Kind = Literal["pairs", "burst", "noisy", "clean"]
 LOOKED_AT = 3  # scenes, and shots of each: enough to tell a burst from an album
-THUMBNAIL = 32  # pixels; averages away the noise
+THUMBNAIL = (8, 32)  # least and most blocks a side
+BLOCK = 8  # pixels a side at least, where the image has enough of them: averages away the noise
 SAME_SCENE = 0.9  # correlation of two thumbnails; different photos stay below
 
 
@@ -75,17 +76,20 @@ def scene_folders(folder: Path) -> list[list[Path]]:
 
 
 def thumbnail(pixels: NDArray[np.generic]) -> NDArray[np.float64]:
-    """[32, 32]: area means of an image [H, W, C], its values scaled to mean 0 and norm 1 (0 where it is constant)."""
+    """[N, N], N from 8 to 32: area means of an image [H, W, C], scaled to mean 0 and norm 1 (0 where it is constant)."""
     import cv2
 
     grey = pixels.astype(np.float32).mean(axis=2)
-    small = cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float64)
+    side = int(np.clip(min(grey.shape) // BLOCK, *THUMBNAIL))
+    small = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA).astype(np.float64)
     small -= small.mean()
     return small / max(float(np.linalg.norm(small)), 1e-9)
 
 
 def alike(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
-    """Whether two thumbnails can be of one scene; plain ones, where nothing can be seen, count as alike."""
+    """Whether two thumbnails can be of one scene, as those of other sizes cannot; plain ones count as alike."""
+    if one.shape != other.shape:
+        return False
     plain = not (one.any() and other.any())
     return plain or float((one * other).sum()) > SAME_SCENE
 

@@ -47,11 +47,11 @@ def test_parts_for_training_and_validation_are_both_taken(tmp_path: Path) -> Non
 
 
 def test_names_with_two_endings_are_pairs_in_one_folder(tmp_path: Path) -> None:
-    for name in ("a_real", "a_mean", "b_Real", "b_Mean"):
-        save(tmp_path / f"{name}.png", 1)
+    for seed, name in enumerate(("a_real", "a_mean", "b_Real", "b_Mean")):
+        save(tmp_path / f"{name}.png", seed)
     layout = found(tmp_path)
     assert layout.kind == "pairs" and layout.files is not None and layout.files.endings == ("_real", "_mean")
-    save(tmp_path / "another.png", 1)
+    save(tmp_path / "another.png", 9)
     assert found(tmp_path).kind == "noisy", "a name without an ending shows that the endings mean something else"
 
 
@@ -95,7 +95,7 @@ def test_thumbnails_tell_scenes_apart_under_noise(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(0, 40, (2, 96, 96, 3))
     one, same, other = (thumbnail(p) for p in (picture(1, 96), picture(1, 96) + noise[0], picture(2, 96)))
     assert alike(one, same) and not alike(one, other)
-    assert alike(one, thumbnail(np.full((50, 50, 3), 7.0))), "nothing can be said of a plain image"
+    assert alike(one, thumbnail(np.full((96, 96, 3), 7.0))), "nothing can be said of a plain image"
 
 
 def test_each_folder_of_images_is_a_scene(tmp_path: Path) -> None:
