@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fuzz kill memory throughput lint samples wheel clean
+.PHONY: demo test fuzz kill memory throughput own-noise lint samples wheel clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -29,6 +29,9 @@ memory: .venv/installed  ## peak memory against the size of an image; MEMORY="--
 
 throughput: .venv/installed  ## folders beside a plain loop over the network; THROUGHPUT="--small 100 --large 2"
 	$(BIN)/python tests/throughput.py $(THROUGHPUT)
+
+own-noise: .venv/installed  ## retrain on noise that no model knows; OWN="--clean FOLDER --minutes 15 --ways pairs"
+	$(BIN)/python tests/own_noise.py $(OWN)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

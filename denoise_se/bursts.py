@@ -48,8 +48,7 @@ class Scene:
 
     def held_out_pairs(self) -> list[Pair]:
         """Those of `pairs` that are enough to validate on."""
-        return self.pairs(SAME = 0.99  # correlation of the thumbnails of two scenes' means
-HELD_OUT_SHOTS)
+        return self.pairs(HELD_OUT_SHOTS)
 
     def target_psnr(self) -> float:
         """PSNR in dB of the targets themselves, from the differences between shots: no result can measure better."""

@@ -77,11 +77,9 @@ def measure_noise(images: Sequence[NDArray[np.generic]], series: str | None = No
     source = f"{series or 'pictures'}: {len(frames)} image(s), the first {width}x{height}"
     steps = [0.0 if image.dtype.kind == "f" else 1 / _span(image) for image in images]
     rounding = float(np.mean(np.square(steps))) / 12
-    return (
-        measure_residuals(SERIES[series](frames), source, rounding)
-        if series
-        else _of_pictures(frames, source, rounding)
-    )
+    if series is None:
+        return _of_pictures(frames, source, rounding)
+    return measure_residuals(SERIES[series](frames), source, rounding)
 
 
 def _unit(image: NDArray[np.generic]) -> Array:

@@ -76,7 +76,7 @@ def scene_folders(folder: Path) -> list[list[Path]]:
 
 
 def thumbnail(pixels: NDArray[np.generic]) -> NDArray[np.float64]:
-    """[N, N], N from 8 to 32: area means of an image [H, W, C], scaled to mean 0 and norm 1 (0 where it is constant)."""
+    """[N, N], N from 8 to 32: area means of an image [H, W, C], scaled to mean 0 and norm 1 (0 if constant)."""
     import cv2
 
     grey = pixels.astype(np.float32).mean(axis=2)
