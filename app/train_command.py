@@ -122,6 +122,9 @@ def make_config(recipe: dict[str, Any], start: Checkpoint | None) -> TrainingCon
 
     if start is None:
         return TrainingConfig.from_dict(recipe)
+    minutes = recipe.get("minutes", 0.0)
+    if "validations" not in recipe and isinstance(minutes, int | float) and 0 < minutes < 10:
+        recipe = recipe | {"validations": max(3, round(minutes))}  # each costs seconds that a short run needs
     rates = {key: value for key, value in GENTLE.items() if key not in recipe}
     own_network = "network" in recipe
     config = TrainingConfig.from_dict(recipe | rates)

@@ -94,7 +94,7 @@ def test_every_problem_of_a_burst_is_listed_at_once(tmp_path: Path) -> None:
 
 def test_a_shot_that_moved_is_a_warning_with_its_shift(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    wide = cv2.GaussianBlur(rng.uniform(0, 255, (120, 120)), (0, 0), 3) * 3 - 255
+    wide = cv2.GaussianBlur(rng.uniform(0, 255, (120, 120)), (0, 0), 8) * 12 - 1400
     for shot, (down, right) in enumerate([(0, 0), (0, 0), (2, 3)]):
         window = wide[10 - down : 106 - down, 10 - right : 106 - right]
         save(tmp_path / "s" / f"{shot}.png", window + rng.normal(0, 5, window.shape))

@@ -57,7 +57,7 @@ def test_scores_are_those_of_the_rounded_images(tmp_path: Path, start: Checkpoin
     noisy = pairs[0].noisy
     assert noisy is not None
     for name, image in (("noisy", noisy.double()), ("start", noisy.double()), ("tuned", noisy.double() + 10)):
-        error = (image.clamp(0, 255) - clean).square().mean()
+        error = float((image.clamp(0, 255) - clean).square().mean())
         assert numbers(lines[f"{name} (PSNR, SSIM)"])[0] == pytest.approx(
             20 * np.log10(255) - 10 * np.log10(error), abs=0.02
         )
@@ -106,4 +106,5 @@ def test_the_programs_samples_serve_where_there_are_no_clean_images(start: Check
     assert len(images) >= 3 and all(image.dtype == torch.uint8 and image.shape[0] == 3 for image in images)
     noise = old_noise(start)
     assert noise is not None
-    assert old_psnr(start, noise, images) == pytest.approx(-20 * np.log10(0.2), abs=0.6)
+    # what lies outside the range is cut off, so it is a little better than the noise alone
+    assert -20 * np.log10(0.2) < old_psnr(start, noise, images) < -20 * np.log10(0.2) + 2
