@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from denoise_se.training_config import TrainingConfig
 
 SAID = {"pairs": "pairs", "burst": "bursts", "noisy": "noisy pictures only", "clean": "clean images"}
-GENTLE = {"learning_rate": 5e-4, "warmup_steps": 50}  # fine-tuning, unless the recipe says otherwise
+GENTLE = {"learning_rate": 5e-4, "warmup_steps": 20}  # fine-tuning, unless the recipe says otherwise
 
 
 def run_train(

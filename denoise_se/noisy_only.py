@@ -26,12 +26,14 @@ WHITE = 0.1  # correlation of neighbouring pixels below which noise counts as in
 
 @dataclass(frozen=True)
 class NoisyOnly:
-    """How to train: `objective`; `noise`, the measured one; `turns`, whether it looks the same turned; `why`."""
+    """How to train: `objective`; `noise`, the measured one; `turns`, whether it looks the same turned; `why`;
+    `hidden`, whether there is more noise than the pictures show."""
 
     objective: Objective
     noise: ProfileNoise
     turns: bool
     why: str
+    hidden: bool
 
 
 def plan_noisy_only(images: Sequence[Pair], start: Checkpoint | None) -> NoisyOnly:
@@ -67,9 +69,9 @@ def plan_noisy_only(images: Sequence[Pair], start: Checkpoint | None) -> NoisyOn
     noise = ProfileNoise(profile)
     if max(abs(across), abs(down)) < WHITE and not banded:
         why = f"{found}: independent from pixel to pixel, so Neighbor2Neighbor"
-        return NoisyOnly(Neighbours(noise), noise, True, why)
+        return NoisyOnly(Neighbours(noise), noise, True, why, bool(hidden))
     why = f"{found}: not independent from pixel to pixel, so Recorrupted-to-Recorrupted with the measured noise"
-    return NoisyOnly(Recorrupted(noise), noise, False, why)
+    return NoisyOnly(Recorrupted(noise), noise, False, why, bool(hidden))
 
 
 def has_banding(pairs: Sequence[Pair]) -> bool:

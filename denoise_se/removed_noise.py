@@ -34,7 +34,7 @@ def removed_noise(images: Sequence[Array], start: Checkpoint, noise: NoiseModel)
 
     `noise` tells a network with a noise map the level.
     """
-    from scipy.ndimage import gaussian_gradient_magnitude, uniform_filter
+    from scipy.ndimage import uniform_filter
 
     network = start.network()
     side = min(SIDE, *(min(image.shape[:2]) for image in images))
@@ -45,11 +45,18 @@ def removed_noise(images: Sequence[Array], start: Checkpoint, noise: NoiseModel)
         batch = torch.from_numpy(noisy.transpose(2, 0, 1).copy())[None]
         level = own_noise(noise, batch, torch.Generator().manual_seed(0))[1]
         result = network(batch, level)[0].numpy().transpose(1, 2, 0)
-        steep = gaussian_gradient_magnitude(result.mean(axis=2), SMOOTH)
-        flat = (steep <= np.quantile(steep, FLAT))[..., None].repeat(result.shape[2], axis=2)
+        flat = flat_parts(result)[..., None].repeat(result.shape[2], axis=2)
         brightness = uniform_filter(result, size=(5, 5, 1)).clip(0, 1)
         found.append(Residual(noisy - result, brightness, (noisy > 0) & (noisy < 1), 1.0, flat))
     return found
+
+
+def flat_parts(result: Array) -> NDArray[np.bool_]:
+    """[H, W]: the 40 % of a denoised image [H, W, C] whose brightness changes least from pixel to pixel."""
+    from scipy.ndimage import gaussian_gradient_magnitude
+
+    steep = gaussian_gradient_magnitude(result.mean(axis=2), SMOOTH)
+    return np.asarray(steep <= np.quantile(steep, FLAT))
 
 
 def excess(residuals: Sequence[Residual], profile: NoiseProfile) -> float:

@@ -148,7 +148,7 @@ def _noisy(
         f"{layout.folder.name} (noisy only), {len(train)} images",
         way.objective,
         OutcomeReport(validation, start, None, measured, config.seed, {"learnt from noisy pictures": way.why}),
-        HeldOutRisk(way.noise) if held_out is None else None,
+        HeldOutRisk(way.noise, start.network() if start and way.hidden else None) if held_out is None else None,
         notes=[way.why],
     )
 

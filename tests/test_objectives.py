@@ -159,3 +159,18 @@ def test_the_risk_leaves_out_what_is_cut_off_at_black() -> None:
     same = Shrink(1.0, 0.0)
     estimate = float(HeldOutRisk(noise)(same, noisy, seeded(2)))  # type: ignore[arg-type]
     assert estimate == pytest.approx(0.04**2, rel=0.1), "half the pixels have no noise to speak of, and do not count"
+
+
+def test_noise_left_in_flat_parts_counts_where_the_measured_noise_is_too_low() -> None:
+    clean, noisy = images(count=6)
+    half = banded(row=0.02, read=0.015)  # of what is there
+    better, worse = Shrink(0.0, 0.0), Shrink(1.0, 0.0)
+    trusting, wary = HeldOutRisk(half), HeldOutRisk(half, better)  # type: ignore[arg-type]
+
+    def total(risk: HeldOutRisk, network: Shrink) -> float:
+        return sum(float(risk(network, noisy[i : i + 1], seeded(i))) for i in range(len(noisy)))  # type: ignore[arg-type]
+
+    assert total(wary, better) == pytest.approx(total(trusting, better)), "the start itself leaves nothing"
+    left = total(wary, worse) - total(trusting, worse)
+    flat_noise = 6 * float((noisy - 0.5).square().mean())
+    assert left == pytest.approx(flat_noise, rel=0.25)
