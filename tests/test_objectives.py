@@ -162,7 +162,7 @@ def test_the_risk_leaves_out_what_is_cut_off_at_black() -> None:
 
 
 def test_noise_left_in_flat_parts_counts_where_the_measured_noise_is_too_low() -> None:
-    clean, noisy = images(count=6)
+    _, noisy = images(count=6)
     half = banded(row=0.02, read=0.015)  # of what is there
     better, worse = Shrink(0.0, 0.0), Shrink(1.0, 0.0)
     trusting, wary = HeldOutRisk(half), HeldOutRisk(half, better)  # type: ignore[arg-type]
