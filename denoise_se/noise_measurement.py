@@ -124,7 +124,10 @@ def _of_pictures(frames: list[Array], source: str, rounding: float) -> Measureme
     correlation = np.eye(channels)[..., None, None]
     high = [patches.dct[c][:, patches.order >= HIGH].ravel() for c in range(channels)]
     if channels == 3:
-        correlation = np.array(np.corrcoef(_flattest(patches, high)))[..., None, None]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            relation = np.corrcoef(_flattest(patches, high))
+        # constant channels have none
+        correlation = np.where(np.isnan(relation), np.eye(channels), relation)[..., None, None]
     found = spectra(patches, mix)
     weight = correlation_weight(found, patches) if found else 0.0
     lines = [points.line() for points in white]
