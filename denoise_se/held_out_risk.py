@@ -12,15 +12,17 @@ a comparison of two is surer than each figure. Pixels near black and white, wher
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from denoise_se.network import Denoising
 from denoise_se.noise_model import NoiseModel
 from denoise_se.objectives import own_noise
 from denoise_se.removed_noise import flat_parts
+
+Denoise = Callable[[Tensor, Tensor], Tensor]  # noisy [B, C, H, W] and its noise level [B, 1, H, W] to clean
 
 STEP = 0.03  # e: above, the network bends; far below, float32 has too few digits
 CLIPPING = 2.5  # standard deviations of the noise
@@ -37,9 +39,9 @@ class HeldOutRisk:
     """
 
     noise: NoiseModel
-    start: Denoising | None = None
+    start: Denoise | None = None
 
-    def __call__(self, network: Denoising, noisy: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, network: Denoise, noisy: Tensor, generator: torch.Generator) -> Tensor:
         """The mean squared error of `network` on `noisy`, a scalar; below 0 by chance where it is very small."""
         added, level = own_noise(self.noise, noisy, generator)
         result = network(noisy, level)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from denoise_se.banding import row_covariance
 from denoise_se.checkpoint import Checkpoint
+from denoise_se.datasets import to_unit
 from denoise_se.errors import UsageError
 from denoise_se.noise_measurement import MIN_SIDE, measure_noise
 from denoise_se.noise_profile import NoiseProfile
@@ -49,7 +50,7 @@ def plan_noisy_only(images: Sequence[Pair], start: Checkpoint | None) -> NoisyOn
     pictures = [_centre(image.permute(1, 2, 0).numpy()) for image in chosen]
     profile, hidden = measure_noise(pictures).profile, ""
     if start is not None:
-        floats = [picture.astype(np.float32) / np.float32(np.iinfo(picture.dtype).max) for picture in pictures]
+        floats = [to_unit(image).permute(1, 2, 0).numpy() for image in chosen]
         removed = removed_noise(floats, start, ProfileNoise(profile))
         times = excess(removed, profile) ** 0.5
         if times**2 > HIDDEN:

@@ -91,7 +91,7 @@ def load_pixels(path: Path, channels: int) -> Tensor:
 def from_pixels(pixels: NDArray[np.generic], channels: int) -> Tensor:
     """As `load_pixels`, from an image [H, W, C]; floats become uint16."""
     if pixels.dtype == np.float32:
-        pixels = np.rint(pixels.clip(0, 1) * 65535).astype(np.uint16)  # type: ignore[attr-defined]
+        pixels = np.rint(pixels.clip(0, 1) * 65535).astype(np.uint16)
     if channels == 1 and pixels.shape[2] == 3:
         luma = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
         pixels = np.rint(luma)[..., None].astype(pixels.dtype)

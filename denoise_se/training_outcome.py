@@ -159,7 +159,10 @@ class OutcomeReport:
 
 
 def _of(case: Case, name: str) -> Pixels:
-    return np.float32(np.round(case.noisy.clip(0, 1) * 255) / 255) if name == "noisy" else case.results[name]
+    if name != "noisy":
+        return case.results[name]
+    codes: Pixels = np.round(case.noisy.clip(0, 1) * 255).astype(np.float32)
+    return codes / np.float32(255)
 
 
 def _pixels(image: Tensor) -> Pixels:

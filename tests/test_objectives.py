@@ -143,7 +143,7 @@ def test_own_noise_has_the_level_of_the_brightness_and_not_of_the_noise() -> Non
 def test_the_risk_is_the_error_to_the_clean_image_for_banded_noise(keep: float, rows: float) -> None:
     clean, noisy = images(count=40)
     risk, network = HeldOutRisk(banded()), Shrink(keep, rows)
-    estimates = torch.stack([risk(network, noisy[i : i + 1], seeded(i)) for i in range(len(noisy))])  # type: ignore[arg-type]
+    estimates = torch.stack([risk(network, noisy[i : i + 1], seeded(i)) for i in range(len(noisy))])
     errors = (network(noisy, noisy) - clean).square().mean(dim=(1, 2, 3))
     spread = float((estimates - errors).std()) / len(noisy) ** 0.5
     assert abs(float(estimates.mean() - errors.mean())) < 4 * spread + 1e-5
@@ -157,7 +157,7 @@ def test_the_risk_leaves_out_what_is_cut_off_at_black() -> None:
     noise = banded(row=0.0)
     noisy = noise(clean, seeded(1)).image.clamp(0, 1)
     same = Shrink(1.0, 0.0)
-    estimate = float(HeldOutRisk(noise)(same, noisy, seeded(2)))  # type: ignore[arg-type]
+    estimate = float(HeldOutRisk(noise)(same, noisy, seeded(2)))
     assert estimate == pytest.approx(0.04**2, rel=0.1), "half the pixels have no noise to speak of, and do not count"
 
 
@@ -165,10 +165,10 @@ def test_noise_left_in_flat_parts_counts_where_the_measured_noise_is_too_low() -
     _, noisy = images(count=6)
     half = banded(row=0.02, read=0.015)  # of what is there
     better, worse = Shrink(0.0, 0.0), Shrink(1.0, 0.0)
-    trusting, wary = HeldOutRisk(half), HeldOutRisk(half, better)  # type: ignore[arg-type]
+    trusting, wary = HeldOutRisk(half), HeldOutRisk(half, better)
 
     def total(risk: HeldOutRisk, network: Shrink) -> float:
-        return sum(float(risk(network, noisy[i : i + 1], seeded(i))) for i in range(len(noisy)))  # type: ignore[arg-type]
+        return sum(float(risk(network, noisy[i : i + 1], seeded(i))) for i in range(len(noisy)))
 
     assert total(wary, better) == pytest.approx(total(trusting, better)), "the start itself leaves nothing"
     left = total(wary, worse) - total(trusting, worse)
