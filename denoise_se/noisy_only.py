@@ -10,17 +10,16 @@ from numpy.typing import NDArray
 
 from denoise_se.banding import row_covariance
 from denoise_se.checkpoint import Checkpoint
-from denoise_se.datasets import to_unit
 from denoise_se.errors import UsageError
 from denoise_se.noise_measurement import MIN_SIDE, measure_noise
 from denoise_se.noise_profile import NoiseProfile
 from denoise_se.objectives import Neighbours, Objective, Recorrupted
 from denoise_se.profile_noise import ProfileNoise
-from denoise_se.removed_noise import excess, removed_noise, removed_profile
+from denoise_se.removed_noise import IMAGES, excess, removed_noise, removed_profile
 from denoise_se.training_images import Pair
 
-MEASURED_IMAGES = 32  # spread over the set; more say little more
-MEASURED_SIDE = 1024  # of their centres
+MEASURED_IMAGES = 24  # spread over the set; more say little more
+MEASURED_SIDE = 768  # of their centres
 HIDDEN = 1.15  # times the measured variance, removed by the start: then the measured one reads too low
 WHITE = 0.1  # correlation of neighbouring pixels below which noise counts as independent from pixel to pixel
 
@@ -50,7 +49,9 @@ def plan_noisy_only(images: Sequence[Pair], start: Checkpoint | None) -> NoisyOn
     pictures = [_centre(image.permute(1, 2, 0).numpy()) for image in chosen]
     profile, hidden = measure_noise(pictures).profile, ""
     if start is not None:
-        floats = [to_unit(image).permute(1, 2, 0).numpy() for image in chosen]
+        few = pictures[:: -(-len(pictures) // IMAGES)]
+        full = [np.float32(1 / (255 if picture.dtype == np.uint8 else 65535)) for picture in few]
+        floats = [picture.astype(np.float32) * scale for picture, scale in zip(few, full, strict=True)]
         removed = removed_noise(floats, start, ProfileNoise(profile))
         times = excess(removed, profile) ** 0.5
         if times**2 > HIDDEN:

@@ -20,7 +20,7 @@ from denoise_se.noise_profile import NoiseProfile
 from denoise_se.noise_series import Residual
 from denoise_se.objectives import own_noise
 
-IMAGES = 8
+IMAGES = 8  # are enough
 SIDE = 256  # of their centres
 FLAT = 0.4  # share of the pixels, those of the weakest gradient
 SMOOTH = 1.5  # pixels, of that gradient
@@ -30,7 +30,7 @@ Array = NDArray[np.float32]
 
 @torch.no_grad()
 def removed_noise(images: Sequence[Array], start: Checkpoint, noise: NoiseModel) -> list[Residual]:
-    """What `start` removes from at most 8 images [H, W, C] (float32 in [0, 1]), flat parts marked.
+    """What `start` removes from images [H, W, C] (float32 in [0, 1]; IMAGES of them are enough), flat parts marked.
 
     `noise` tells a network with a noise map the level.
     """
@@ -39,7 +39,7 @@ def removed_noise(images: Sequence[Array], start: Checkpoint, noise: NoiseModel)
     network = start.network()
     side = min(SIDE, *(min(image.shape[:2]) for image in images))
     found = []
-    for image in images[:: -(-len(images) // IMAGES)]:
+    for image in images:
         top, left = ((size - side) // 2 for size in image.shape[:2])
         noisy = np.ascontiguousarray(image[top : top + side, left : left + side])
         batch = torch.from_numpy(noisy.transpose(2, 0, 1).copy())[None]
