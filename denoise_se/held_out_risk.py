@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,11 +24,16 @@ from denoise_se.objectives import own_noise
 from denoise_se.removed_noise import flat_parts
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # noisy [B, C, H, W] and its noise level [B, 1, H, W] to clean
-
 STEP = 0.03  # e: above, the network bends; far below, float32 has too few digits
 CLIPPING = 2.5  # standard deviations of the noise
 LEAST_INSIDE = 0.05  # of the pixels; with fewer all count
 SMALLEST = 1e-6  # an estimate can be below 0 by chance
+
+
+class Risk(Protocol):
+    """Judges a network on one noisy image [1, C, H, W] in [0, 1]: a mean squared error, as far as one can know it."""
+
+    def __call__(self, network: Denoise, noisy: Tensor, generator: torch.Generator) -> Tensor: ...
 
 
 @dataclass(frozen=True)

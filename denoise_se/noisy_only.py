@@ -27,7 +27,7 @@ WHITE = 0.1  # correlation of neighbouring pixels below which noise counts as in
 @dataclass(frozen=True)
 class NoisyOnly:
     """How to train: `objective`; `noise`, the measured one; `turns`, whether it looks the same turned; `why`;
-    `hidden`, whether there is more noise than the pictures show."""
+    `hidden`, whether there is more noise than the pictures show, which `resynthesis` is for."""
 
     objective: Objective
     noise: ProfileNoise
@@ -69,11 +69,14 @@ def plan_noisy_only(images: Sequence[Pair], start: Checkpoint | None) -> NoisyOn
         f"{across:.2f} across and {down:.2f} down, {' and '.join(banded) or 'no'} banding"
     )
     noise = ProfileNoise(profile)
+    if hidden:
+        why = f"{found}; so the start's results, at half size, with 1 to 2 times such noise put on them"
+        return NoisyOnly(Recorrupted(noise), noise, False, why, True)
     if max(abs(across), abs(down)) < WHITE and not banded:
         why = f"{found}: independent from pixel to pixel, so Neighbor2Neighbor"
-        return NoisyOnly(Neighbours(noise), noise, True, why, bool(hidden))
+        return NoisyOnly(Neighbours(noise), noise, True, why, False)
     why = f"{found}: not independent from pixel to pixel, so Recorrupted-to-Recorrupted with the measured noise"
-    return NoisyOnly(Recorrupted(noise), noise, False, why, bool(hidden))
+    return NoisyOnly(Recorrupted(noise), noise, False, why, False)
 
 
 def has_banding(pairs: Sequence[Pair]) -> bool:

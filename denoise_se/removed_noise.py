@@ -23,6 +23,7 @@ from denoise_se.objectives import own_noise
 IMAGES = 8  # are enough
 SIDE = 256  # of their centres
 FLAT = 0.4  # share of the pixels, those of the weakest gradient
+STEEP = 0.2  # likewise of the strongest
 SMOOTH = 1.5  # pixels, of that gradient
 
 Array = NDArray[np.float32]
@@ -53,10 +54,20 @@ def removed_noise(images: Sequence[Array], start: Checkpoint, noise: NoiseModel)
 
 def flat_parts(result: Array) -> NDArray[np.bool_]:
     """[H, W]: the 40 % of a denoised image [H, W, C] whose brightness changes least from pixel to pixel."""
+    steep = _steepness(result)
+    return np.asarray(steep <= np.quantile(steep, FLAT))
+
+
+def steep_parts(result: Array) -> NDArray[np.bool_]:
+    """[H, W]: the 20 % where it changes most."""
+    steep = _steepness(result)
+    return np.asarray(steep >= np.quantile(steep, 1 - STEEP))
+
+
+def _steepness(result: Array) -> NDArray[np.float32]:
     from scipy.ndimage import gaussian_gradient_magnitude
 
-    steep = gaussian_gradient_magnitude(result.mean(axis=2), SMOOTH)
-    return np.asarray(steep <= np.quantile(steep, FLAT))
+    return np.asarray(gaussian_gradient_magnitude(result.mean(axis=2), SMOOTH))
 
 
 def excess(residuals: Sequence[Residual], profile: NoiseProfile) -> float:

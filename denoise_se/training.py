@@ -28,7 +28,7 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 from denoise_se.checkpoint import Checkpoint
 from denoise_se.datasets import TrainingData, to_unit
 from denoise_se.errors import CheckpointError, TrainingError, UsageError
-from denoise_se.held_out_risk import HeldOutRisk, as_psnr
+from denoise_se.held_out_risk import Risk, as_psnr
 from denoise_se.muon import Muon
 from denoise_se.network import Network, build_network
 from denoise_se.noise import parse_noise_spec
@@ -98,7 +98,7 @@ class DenoisingTask(LightningModule):
         *,
         noisy_validation: bool = False,
         objective: Objective | None = None,
-        risk: HeldOutRisk | None = None,
+        risk: Risk | None = None,
     ) -> None:
         super().__init__()
         torch.manual_seed(config.seed)
@@ -256,7 +256,7 @@ def fit(
     workers: int = 0,
     quiet: bool = False,
     objective: Objective | None = None,
-    risk: HeldOutRisk | None = None,
+    risk: Risk | None = None,
     report: Callable[[Path, Checkpoint], Mapping[str, str]] | None = None,
 ) -> RunFolder:
     """Train in `folder`, which gets best.safetensors, last.ckpt, metrics.csv, curve.png, card.md and tensorboard/.

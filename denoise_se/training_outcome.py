@@ -75,7 +75,7 @@ class OutcomeReport:
         lines = dict(self.remarks)
         lines |= self._removed(cases) if self.measured is not None else self._scores(cases)
         lines |= self._forgotten(tuned)
-        crops: list[Crop] = [cut_crop("", c.name, c.clean, c.noisy, c.results) for c in cases]
+        crops = [_crop(case) for case in cases]
         try:
             with replacing(folder / SAMPLES) as file:
                 file.write(crops_png(best_crops(crops)))
@@ -156,6 +156,14 @@ class OutcomeReport:
         before, after = old_psnr(self.start, old, images), old_psnr(tuned, old, images)
         where = "" if own else " (the program's sample pictures)"
         return {f"on its old noise{where}": f"{before:.1f} -> {after:.1f} dB"}
+
+
+def _crop(case: Case) -> Crop:
+    def plane(pixels: Pixels) -> Pixels:
+        return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+
+    clean = None if case.clean is None else plane(case.clean)
+    return cut_crop("", case.name, clean, plane(case.noisy), {name: plane(r) for name, r in case.results.items()})
 
 
 def _of(case: Case, name: str) -> Pixels:

@@ -8,13 +8,14 @@ import numpy as np
 
 from denoise_se.bursts import load_bursts, refuse_shared_scenes, split_scenes
 from denoise_se.checkpoint import Checkpoint
-from denoise_se.held_out_risk import HeldOutRisk
+from denoise_se.held_out_risk import HeldOutRisk, Risk
 from denoise_se.misalignment import misaligned
 from denoise_se.noise import parse_noise_spec
 from denoise_se.noise_model import NoiseModel
 from denoise_se.noisy_only import has_banding, plan_noisy_only
 from denoise_se.objectives import Objective, Supervised
 from denoise_se.rehearsal import rehearsed
+from denoise_se.resynthesis import ResynthesisRisk, Scaled, resynthesised
 from denoise_se.training_config import TrainingConfig
 from denoise_se.training_images import (
     SMALLEST_SIDE,
@@ -38,7 +39,7 @@ class TrainingPlan:
     data: str
     objective: Objective
     report: OutcomeReport
-    risk: HeldOutRisk | None = None
+    risk: Risk | None = None
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -140,16 +141,27 @@ def _noisy(
         train, validation = split_validation(noisy)
         refuse_shared_images(train, validation)
     way = plan_noisy_only(train, start)
+    objective, why, turns = way.objective, way.why, way.turns
+    risk: Risk | None = HeldOutRisk(way.noise)
+    if start is not None and way.hidden:
+        network = start.network()
+        pictures = resynthesised(train, start, way.noise, max(config.patch, SMALLEST_SIDE))
+        if pictures:
+            objective, turns = Supervised(Scaled(way.noise)), False
+            train, risk = pictures, ResynthesisRisk(way.noise, network)
+        else:
+            risk = HeldOutRisk(way.noise, network)
+            why += "; the pictures are too small to be halved, so Recorrupted-to-Recorrupted"
     measured: NoiseModel | None = None if held_out is not None else way.noise
     return TrainingPlan(
-        replace(config, turns=config.turns and way.turns),
+        replace(config, turns=config.turns and turns),
         train,
         validation,
         f"{layout.folder.name} (noisy only), {len(train)} images",
-        way.objective,
-        OutcomeReport(validation, start, None, measured, config.seed, {"learnt from noisy pictures": way.why}),
-        HeldOutRisk(way.noise, start.network() if start and way.hidden else None) if held_out is None else None,
-        notes=[way.why],
+        objective,
+        OutcomeReport(validation, start, None, measured, config.seed, {"learnt from noisy pictures": why}),
+        risk if held_out is None else None,
+        notes=[why],
     )
 
 
