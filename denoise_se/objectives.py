@@ -6,6 +6,7 @@ the generator of the step, so a resumed run repeats them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +20,7 @@ from denoise_se.noise_model import NoiseModel, Noisy
 if TYPE_CHECKING:
     from denoise_se.training import DenoisingTask
 
+AddNoise = Callable[[Tensor, torch.Generator], Noisy]  # a noise model, or what acts like one
 STRENGTHS = (0.3, 0.7)  # of the noise that Recorrupted-to-Recorrupted adds, as a multiple of the image's own
 SMOOTH = 5  # pixels; the brightness beneath the noise
 REGULARISER = 2.0  # Neighbor2Neighbor's weight at the end of training (Huang et al., gamma)
@@ -34,7 +36,7 @@ class Objective(Protocol):
 class Supervised:
     """From noisy to clean; `noise` is added to the clean patches, None takes the noisy ones as they are."""
 
-    noise: NoiseChain | NoiseMixture | None
+    noise: AddNoise | None
 
     def __call__(self, task: DenoisingTask, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
         noisy, level = with_noise(self.noise, noisy, clean, generator)
@@ -101,9 +103,7 @@ class Neighbours:
         return difference.square().mean() + REGULARISER * task.progress * consistent.square().mean()
 
 
-def with_noise(
-    noise: NoiseChain | NoiseMixture | None, noisy: Tensor, clean: Tensor, generator: torch.Generator
-) -> Noisy:
+def with_noise(noise: AddNoise | None, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Noisy:
     """`noise` on `clean`; without it the given `noisy`, whose level map is the root mean square difference."""
     if noise is not None:
         return noise(clean, generator)

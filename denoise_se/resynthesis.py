@@ -29,14 +29,14 @@ SIDE = 1024  # of the pictures' centres that are denoised
 MOST_PIXELS = 8_000_000  # of all of them; half a minute on two cores
 
 
-@dataclass(unsafe_hash=True)
-class Scaled(NoiseModel):
+@dataclass(frozen=True)
+class Scaled:
     """``y = x + k * n(x)``, k drawn for each image: noise of known kind and unsure level."""
 
     noise: NoiseModel
     times: Range = TIMES
 
-    def forward(self, clean: Tensor, generator: torch.Generator) -> Noisy:
+    def __call__(self, clean: Tensor, generator: torch.Generator) -> Noisy:
         times = self.times.draw(clean, generator)
         noisy, level = self.noise(clean, generator)
         return Noisy(clean + times * (noisy - clean), times * level)
