@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from denoise_se.noise_model import NoiseModel
 from denoise_se.objectives import own_noise
@@ -59,10 +59,15 @@ class HeldOutRisk:
         risk = (each * inside).sum() / inside.sum()
         if self.start is None:
             return risk
-        before = self.start(noisy, level)
+        before = placed(self.start, noisy.device)(noisy, level)
         flat = torch.from_numpy(flat_parts(before[0].permute(1, 2, 0).cpu().numpy())).to(noisy.device)
         left = (noisy - before).square() - (noisy - result).square()
         return risk + left[..., flat].mean().clamp_min(0)
+
+
+def placed(denoise: Denoise, device: torch.device) -> Denoise:
+    """`denoise`, its weights moved to `device` where it has any."""
+    return denoise.to(device) if isinstance(denoise, nn.Module) else denoise
 
 
 def as_psnr(risks: Tensor) -> Tensor:

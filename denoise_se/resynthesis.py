@@ -18,7 +18,7 @@ from torch import Tensor
 
 from denoise_se.checkpoint import Checkpoint
 from denoise_se.datasets import to_unit
-from denoise_se.held_out_risk import Denoise
+from denoise_se.held_out_risk import Denoise, placed
 from denoise_se.noise_model import NoiseModel, Noisy, Range
 from denoise_se.objectives import own_noise
 from denoise_se.removed_noise import flat_parts, steep_parts
@@ -79,11 +79,12 @@ class ResynthesisRisk:
     start: Denoise
 
     def __call__(self, network: Denoise, noisy: Tensor, generator: torch.Generator) -> Tensor:
-        clean = half_size(self.start, self.noise, noisy)
+        start = placed(self.start, noisy.device)
+        clean = half_size(start, self.noise, noisy)
         made, level = Scaled(self.noise)(clean, generator)
         error = (network(made, level) - clean).square().mean()
         level = own_noise(self.noise, noisy, generator)[1]
-        before = self.start(noisy, level)
+        before = start(noisy, level)
         picture = before[0].permute(1, 2, 0).cpu().numpy()
         flat, steep = (torch.from_numpy(find(picture)).to(noisy.device) for find in (flat_parts, steep_parts))
         more = (noisy - network(noisy, level)).square() - (noisy - before).square()
