@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,13 @@ app.add_typer(noise_app, name="noise")
 
 NOISE_HELP = noise_help()
 DENOISE_PANEL, TRAIN_PANEL, RUN_PANEL = "What to do", "Training", "How to run"
+
+
+class Strategy(StrEnum):
+    """How `train` shares its batches: ddp also for one process."""
+
+    AUTO = "auto"
+    DDP = "ddp"
 
 
 @app.command(
@@ -143,6 +151,14 @@ def train(
     batch: Annotated[int | None, typer.Option(min=1, help="Patches per step.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, patches and noise.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that crop patches; 0 crops in this one.")] = 0,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, help="GPUs, or processes on the CPU, on each machine.", show_default="1, or as started"),
+    ] = None,
+    num_nodes: Annotated[
+        int | None, typer.Option(min=1, help="Machines; see the README.", show_default="1, or as started")
+    ] = None,
+    strategy: Annotated[Strategy, typer.Option(help="How several devices train together.")] = Strategy.AUTO,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from RUN/last.ckpt.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
@@ -162,6 +178,9 @@ def train(
         config=config,
         overrides={"minutes": minutes, "steps": steps, "patch": patch, "batch": batch, "seed": seed},
         workers=workers,
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy=strategy.value,
         resume=resume,
         quiet=quiet,
     )

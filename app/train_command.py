@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from rich.console import Console
 
-from denoise_se.errors import UsageError
+from denoise_se.errors import DivergedError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from denoise_se.checkpoint import Checkpoint
@@ -33,6 +34,9 @@ def run_train(
     config: Path | None,
     overrides: dict[str, Any],
     workers: int,
+    devices: int | None,
+    num_nodes: int | None,
+    strategy: Literal["auto", "ddp"],
     resume: bool,
     quiet: bool,
 ) -> None:
@@ -57,12 +61,14 @@ def run_train(
             parse_noise_spec(str(spec))
     checked = None if init is None or init == "none" else load_checkpoint(init)
 
-    from denoise_se.training import fit
+    from denoise_se.fitting import fit
+    from denoise_se.place import this_rank
+    from denoise_se.ranks import Ranks
     from denoise_se.training_images import PairedFiles
     from denoise_se.training_layout import Layout, recognise
     from denoise_se.training_plan import plan_training
 
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False, quiet=this_rank() > 0)
     if folder is not None:
         layout = recognise(folder, has_noise=noise is not None)
         console.print(f"{folder}: taken as {SAID[layout.kind]}: {layout.why}")
@@ -76,28 +82,38 @@ def run_train(
     recipe["noise"] = (noise or recipe["noise"]) if layout.kind == "clean" else None
     init = init or ("color" if layout.kind == "clean" else "photo")
     start = checked if checked is not None or init == "none" else load_checkpoint(init)
+    recipe_config = make_config(recipe, start)
+    again = [sys.executable, "-m", "denoise_se.app", *sys.argv[1:]]
+    ranks = Ranks.from_environment(devices, num_nodes, strategy, again)
+    ranks.check_batch(recipe_config.batch)
     console.print("reading the images ...")
     held_out = PairedFiles(*val_pairs) if val_pairs else None
-    plan = plan_training(layout, make_config(recipe, start), start, held_out)
+    plan = plan_training(layout, recipe_config, start, held_out)
     for line in plan.warnings:
         console.print(f"warning: {line}")
     for line in plan.notes:
         console.print(line)
     console.print(f"{len(plan.train)} images for training, {len(plan.validation)} for validation; start: {init}")
-    result = fit(
-        run,
-        plan.config,
-        plan.train,
-        plan.validation,
-        data=plan.data,
-        start=start,
-        resume=resume,
-        workers=workers,
-        quiet=quiet or not console.is_terminal,
-        objective=plan.objective,
-        risk=plan.risk,
-        report=plan.report,
-    )
+    try:
+        result = fit(
+            run,
+            plan.config,
+            plan.train,
+            plan.validation,
+            data=plan.data,
+            start=start,
+            resume=resume,
+            workers=workers,
+            quiet=quiet or not console.is_terminal,
+            objective=plan.objective,
+            risk=plan.risk,
+            report=plan.report,
+            ranks=ranks,
+        )
+    except (Interrupted, DivergedError) as error:
+        if this_rank():  # the first process says it for all
+            sys.exit(error.exit_code)
+        raise
     for key, value in result.summary().items():
         console.print(f"{key}: {value}")
     console.print(f"wrote {result.best}; use it with: denoise-se denoise INPUT -o OUT --model {result.best}")

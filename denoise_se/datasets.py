@@ -56,6 +56,24 @@ class Consecutive(Sampler[int]):
         return itertools.count(self.start)
 
 
+def image_index(position: int, rank: int, world_size: int, images: int) -> int:
+    """Which of the validation images a rank looks at in its turn `position`: they take turns, and all as many."""
+    return (position * world_size + rank) % images
+
+
+class Turns(Sampler[int]):
+    """One rank's share of `images` validation images, see `image_index`; the last may be another rank's too."""
+
+    def __init__(self, images: int, rank: int, world_size: int) -> None:
+        self.indices = [image_index(i, rank, world_size, images) for i in range(-(-images // world_size))]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+
 class WholeImages(Dataset[tuple[Tensor, Tensor]]):
     """Validation images, (noisy, clean) [C, H, W], the centre of at most VALIDATION_SIDE pixels a side."""
 
@@ -114,4 +132,6 @@ class TrainingData(LightningDataModule):
         return self.patches(self.trainer.global_step)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        return DataLoader(WholeImages(self.validation), batch_size=1)
+        assert self.trainer is not None
+        turns = Turns(len(self.validation), self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(WholeImages(self.validation), batch_size=1, sampler=turns)

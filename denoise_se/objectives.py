@@ -1,7 +1,8 @@
 """What a training step minimises: with clean images, with noisy ones alone, and with the start's old noise between.
 
 An objective maps a batch of patches to a loss; it does not know where the patches come from. Random numbers come from
-the generator of the step, so a resumed run repeats them.
+the generator of the step, so a resumed run repeats them; they are drawn for the whole batch, of which a process then
+takes its share.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Supervised:
 
     def __call__(self, task: DenoisingTask, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
         noisy, level = with_noise(self.noise, noisy, clean, generator)
+        noisy, level, clean = task.share(noisy, level, clean)
         return task.loss(task.predict(noisy, level), clean)
 
 
@@ -76,7 +78,8 @@ class Recorrupted:
         strength = low + (high - low) * unit
         added, level = own_noise(self.noise, noisy, generator)
         level = level * (1 + strength**2).sqrt()
-        return task.loss(task.predict(noisy + strength * added, level), noisy - added / strength)
+        noisier, level, target = task.share(noisy + strength * added, level, noisy - added / strength)
+        return task.loss(task.predict(noisier, level), target)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class Neighbours:
     def __call__(self, task: DenoisingTask, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
         first, second = neighbours(noisy, generator)
         _, level = own_noise(self.noise, noisy, generator)
+        noisy, level, first, second = task.share(noisy, level, first, second)
         with torch.no_grad():
             whole = task.predict(noisy, level).float()
         one, other = pick(noisy, first), pick(noisy, second)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from denoise_se.held_out_risk import HeldOutRisk, as_psnr
 from denoise_se.noise import Gaussian, NoiseChain, Range, parse_noise_spec
 from denoise_se.noise_profile import NoiseProfile
-from denoise_se.objectives import Neighbours, Recorrupted, Rehearsed, Supervised, neighbours, own_noise, pick
+from denoise_se.objectives import Neighbours, Objective, Recorrupted, Rehearsed, Supervised, neighbours, own_noise, pick
 from denoise_se.profile_noise import ProfileNoise
 
 
@@ -19,11 +19,14 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def task(network: nn.Module | None = None, progress: float = 1.0) -> SimpleNamespace:
-    """What objectives need of a task: a network, a squared loss, the progress."""
+def task(network: nn.Module | None = None, progress: float = 1.0, rank: int = 0, processes: int = 1) -> SimpleNamespace:
+    """What objectives need of a task: a network, a squared loss, the progress, its share of a batch."""
     predict = network or (lambda noisy, level: noisy)
     return SimpleNamespace(
-        predict=predict, loss=lambda output, target: (output - target).square().mean(), progress=progress
+        predict=predict,
+        loss=lambda output, target: (output - target).square().mean(),
+        progress=progress,
+        share=lambda *batches: (batch.chunk(processes)[rank] for batch in batches),
     )
 
 
@@ -125,6 +128,26 @@ def test_rehearsal_takes_its_share_of_the_steps_and_its_own_noise() -> None:
     old = [loss for loss in losses if loss > 0]
     assert 30 < len(old) < 70
     assert sum(old) / len(old) == pytest.approx(0.2**2, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Supervised(parse_noise_spec("poisson-gaussian:gain=0.01,read=0.02|gaussian:5-50")),
+        Recorrupted(banded()),
+        Neighbours(banded()),
+        Rehearsed(Recorrupted(banded()), NoiseChain((Gaussian(Range(51, 51)),)), 0.5),
+    ],
+    ids=lambda objective: type(objective).__name__,
+)
+@pytest.mark.parametrize("step", [0, 1])
+def test_the_losses_of_two_processes_average_to_that_of_one(objective: Objective, step: int) -> None:
+    _, noisy = images(4, 16)
+    alone, *shares = [
+        float(objective(task(Shrink(0.3, 0.1), 1.0, rank, count), noisy, noisy, seeded(step)))  # type: ignore[arg-type]
+        for rank, count in ((0, 1), (0, 2), (1, 2))
+    ]
+    assert shares[0] != shares[1] and sum(shares) / 2 == pytest.approx(alone, rel=1e-5)
 
 
 def test_own_noise_has_the_level_of_the_brightness_and_not_of_the_noise() -> None:
