@@ -93,7 +93,7 @@ def crops_png(crops: Sequence[Crop]) -> bytes:
         draw.text((_GAP, y), f"{crop.group}  {crop.image}", fill="black", font=font)
         for column, panel in enumerate(crop.panels):
             x = _GAP + column * (cell + _GAP)
-            tile = Image.fromarray(panel.pixels)
+            tile = Image.fromarray(panel.pixels.squeeze(2) if panel.pixels.shape[2:] == (1,) else panel.pixels)
             size = (tile.width * _ZOOM, tile.height * _ZOOM)
             sheet.paste(tile.resize(size, Image.Resampling.NEAREST).convert("RGB"), (x, y + _TEXT + 4))
             caption = f"{panel.label}\n{_decibels(panel.psnr)}"

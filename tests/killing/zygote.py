@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 
 import denoise_se.app.cli
 
@@ -43,6 +44,8 @@ def _live(order: dict[str, list[str] | str]) -> None:
             code = 0
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0
+        except BaseException:
+            traceback.print_exc()
         sys.stdout.flush()
     finally:
         os.write(1, f"\nEXIT {code}\n".encode())
