@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from denoise_se.datasets import Turns
 from denoise_se.errors import UsageError
 from denoise_se.place import Place, this_place
 from denoise_se.ranks import Ranks
+from denoise_se.training import DenoisingTask
 
 slow = [pytest.mark.slow, pytest.mark.skipif(torch.cuda.is_available(), reason="two processes on the CPU")]
 STEPS = 12
@@ -82,6 +84,15 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused_with_the_nearest_ones()
         Ranks(2).check_batch(7)
     with pytest.raises(UsageError, match=r"--batch 1 .* take 2"):
         Ranks(2).check_batch(1)
+
+
+def test_the_shares_of_all_ranks_make_the_batch() -> None:
+    batch, other = torch.arange(12).reshape(6, 2), torch.arange(6)
+    trainers = [SimpleNamespace(trainer=SimpleNamespace(world_size=3), global_rank=rank) for rank in range(3)]
+    shares = [list(DenoisingTask.share(task, batch, other)) for task in trainers]  # type: ignore[arg-type]
+    for index, whole in enumerate((batch, other)):
+        assert torch.equal(torch.cat([share[index] for share in shares]), whole)
+        assert all(len(share[index]) == 2 for share in shares)
 
 
 @pytest.mark.parametrize(("images", "ranks"), [(5, 2), (1, 3), (6, 3), (7, 1)])

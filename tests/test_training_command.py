@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -191,7 +190,7 @@ def test_memory_that_runs_out_names_the_batch_and_the_patch_to_try(zygote: Zygot
     (zygote.work / "large").mkdir()
     for index in range(2):
         cv2.imwrite(str(zygote.work / f"large/{index}.png"), np.full((512, 512), 99 + index, np.uint8))
-    room = 400_000_000 // resource.getpagesize()
+    room = 400_000_000 // os.sysconf("SC_PAGE_SIZE")
     plant = (
         "import resource\n"
         f"most = (int(open('/proc/self/statm').read().split()[0]) + {room}) * resource.getpagesize()\n"
