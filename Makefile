@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fuzz kill memory throughput lint samples wheel clean
+.PHONY: demo test fuzz kill kill-training memory throughput own-noise lint samples wheel clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -24,11 +24,17 @@ fuzz: .venv/installed  ## damaged files, checkpoint headers and batches; FUZZ="-
 kill: .venv/installed  ## kill a batch 100 times and resume it; KILL="--kills 20" for fewer
 	PYTHONPATH=tests $(BIN)/python -m killing $(KILL)
 
+kill-training: .venv/installed  ## kill a training run 30 times and resume it; KILL="--kills 100 --steps 200" for more
+	PYTHONPATH=tests $(BIN)/python -m killing --training $(KILL)
+
 memory: .venv/installed  ## peak memory against the size of an image; MEMORY="--formats png jpg --megapixels 100"
 	$(BIN)/python tests/memory_curve.py $(MEMORY)
 
 throughput: .venv/installed  ## folders beside a plain loop over the network; THROUGHPUT="--small 100 --large 2"
 	$(BIN)/python tests/throughput.py $(THROUGHPUT)
+
+own-noise: .venv/installed  ## retrain on noise that no model knows; OWN="--clean FOLDER --minutes 15 --ways pairs"
+	$(BIN)/python tests/own_noise.py $(OWN)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

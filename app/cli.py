@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,13 @@ app.add_typer(noise_app, name="noise")
 NOISE_HELP = noise_help()
 BACKEND_HELP = "auto, torch, openvino or onnxruntime."
 DENOISE_PANEL, TRAIN_PANEL, RUN_PANEL = "What to do", "Training", "How to run"
+
+
+class Strategy(StrEnum):
+    """How `train` shares its batches: ddp also for one process."""
+
+    AUTO = "auto"
+    DDP = "ddp"
 
 
 @app.command(
@@ -110,20 +118,29 @@ def denoise(
 
 
 @app.command(
-    epilog="Examples:\n\n  denoise-se train -o run --pairs noisy clean --minutes 60\n\n"
+    epilog="Examples:\n\n  denoise-se train -o run shots --minutes 60\n\n"
+    "  denoise-se train -o run --pairs noisy clean --minutes 60\n\n"
     "  denoise-se train -o run --clean photos --noise poisson-gaussian:gain=0.01,read=0.002 --init color"
 )
 def train(
     run: Annotated[Path, typer.Option("-o", "--output", help="Run folder to write.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="Images; what they are is told by names and pixels, or by an option."),
+    ] = None,
     pairs: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="NOISY CLEAN", help="Two folders of the same file names."),
     ] = None,
     clean: Annotated[Path | None, typer.Option(help="Folder of clean images; needs --noise.")] = None,
     noise: Annotated[str | None, typer.Option(help=NOISE_HELP)] = None,
+    burst: Annotated[
+        Path | None, typer.Option(help="Folder with a sub-folder for each scene: several shots of it.")
+    ] = None,
     noisy: Annotated[Path | None, typer.Option(help="Folder of noisy images without clean ones.")] = None,
     init: Annotated[
-        str | None, typer.Option(help="Start from a model: name, path or none. Default: photo for pairs, else color.")
+        str | None,
+        typer.Option(help="Start from a model: name, path or none. Default: photo; color for --clean."),
     ] = None,
     val_pairs: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="NOISY CLEAN", help="Validation pairs.")
@@ -135,6 +152,14 @@ def train(
     batch: Annotated[int | None, typer.Option(min=1, help="Patches per step.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, patches and noise.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that crop patches; 0 crops in this one.")] = 0,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, help="GPUs, or processes on the CPU, on each machine.", show_default="1, or as started"),
+    ] = None,
+    num_nodes: Annotated[
+        int | None, typer.Option(min=1, help="Machines; see the README.", show_default="1, or as started")
+    ] = None,
+    strategy: Annotated[Strategy, typer.Option(help="How several devices train together.")] = Strategy.AUTO,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from RUN/last.ckpt.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
@@ -143,8 +168,10 @@ def train(
 
     run_train(
         run,
+        folder=folder,
         pairs=pairs,
         clean=clean,
+        burst=burst,
         noise=noise,
         noisy=noisy,
         init=init,
@@ -152,6 +179,9 @@ def train(
         config=config,
         overrides={"minutes": minutes, "steps": steps, "patch": patch, "batch": batch, "seed": seed},
         workers=workers,
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy=strategy.value,
         resume=resume,
         quiet=quiet,
     )

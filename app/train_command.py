@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from rich.console import Console
 
-from denoise_se.errors import UsageError
+from denoise_se.errors import DivergedError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from denoise_se.checkpoint import Checkpoint
     from denoise_se.training_config import TrainingConfig
 
-GENTLE = {"learning_rate": 5e-4, "warmup_steps": 50}  # fine-tuning, unless the recipe says otherwise
+SAID = {"pairs": "pairs", "burst": "bursts", "noisy": "noisy pictures only", "clean": "clean images"}
+GENTLE = {"learning_rate": 5e-4, "warmup_steps": 20}  # fine-tuning, unless the recipe says otherwise
 
 
 def run_train(
     run: Path,
     *,
+    folder: Path | None,
     pairs: tuple[Path, Path] | None,
     clean: Path | None,
+    burst: Path | None,
     noise: str | None,
     noisy: Path | None,
     init: str | None,
@@ -30,58 +34,86 @@ def run_train(
     config: Path | None,
     overrides: dict[str, Any],
     workers: int,
+    devices: int | None,
+    num_nodes: int | None,
+    strategy: Literal["auto", "ddp"],
     resume: bool,
     quiet: bool,
 ) -> None:
     """Raises DenoiseError before the first step for a request or data that cannot be used."""
     recipe = read_recipe(config) | {key: value for key, value in overrides.items() if value is not None}
-    if noisy is not None:
-        raise UsageError("--noisy: training without clean images is not available yet; use --pairs or --clean")
-    if (pairs is None) == (clean is None):
-        raise UsageError("give either --pairs NOISY CLEAN, or --clean DIR with --noise SPEC")
-    if pairs is not None and noise is not None:
-        raise UsageError("--noise goes with --clean; --pairs bring their own noise")
-    if clean is not None and not (noise or recipe.get("noise")):
-        raise UsageError("--clean needs the noise to add: --noise gaussian:5-50, for instance")
     if recipe.get("steps") and "minutes" not in recipe:
         recipe["minutes"] = 0.0
-    recipe["noise"] = None if pairs is not None else noise or recipe["noise"]
+    if sum(option is not None for option in (folder, pairs, clean, burst, noisy)) != 1:
+        raise UsageError(
+            "give one of: a folder, --pairs NOISY CLEAN, --clean DIR with --noise SPEC, --burst DIR or --noisy DIR"
+        )
+    if noise is not None and folder is None and clean is None:
+        raise UsageError("--noise goes with --clean; the others bring their own noise")
+    if clean is not None and not (noise or recipe.get("noise")):
+        raise UsageError("--clean needs the noise to add: --noise gaussian:5-50, for instance")
 
     from denoise_se.checkpoint import load_checkpoint
     from denoise_se.noise import parse_noise_spec
 
-    if recipe["noise"]:
-        parse_noise_spec(str(recipe["noise"]))
-    init = init or ("photo" if pairs is not None else "color")
-    start = None if init == "none" else load_checkpoint(init)
+    for spec in (noise, recipe.get("noise")):
+        if spec:
+            parse_noise_spec(str(spec))
+    checked = None if init is None or init == "none" else load_checkpoint(init)
 
-    from denoise_se.datasets import SMALLEST_SIDE, PairedFiles, load_pairs, refuse_shared_images, split_validation
-    from denoise_se.training import fit
+    from denoise_se.fitting import fit
+    from denoise_se.place import this_rank
+    from denoise_se.ranks import Ranks
+    from denoise_se.training_images import PairedFiles
+    from denoise_se.training_layout import Layout, recognise
+    from denoise_se.training_plan import plan_training
 
-    recipe_config = make_config(recipe, start)
-    channels, patch = recipe_config.network.channels, recipe_config.patch
-    files = PairedFiles(*pairs) if pairs else PairedFiles(None, clean)  # type: ignore[arg-type]
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-    console.print("reading the images ...")
-    images = load_pairs(files, channels, max(patch, SMALLEST_SIDE))
-    if val_pairs is not None:
-        train, validation = images, load_pairs(PairedFiles(*val_pairs), channels, SMALLEST_SIDE)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False, quiet=this_rank() > 0)
+    if folder is not None:
+        layout = recognise(folder, has_noise=noise is not None)
+        console.print(f"{folder}: taken as {SAID[layout.kind]}: {layout.why}")
+        if noise is not None and layout.kind != "clean":
+            raise UsageError(f"--noise goes with clean images, and {folder} is taken as {SAID[layout.kind]}; leave it")
+    elif burst is not None or noisy is not None:
+        layout = Layout("burst" if burst else "noisy", burst or noisy, None, "")  # type: ignore[arg-type]
     else:
-        train, validation = split_validation(images)
-    refuse_shared_images(train, validation)
-    where = f"{pairs[0].name} and {pairs[1].name} (pairs)" if pairs else f"{files.clean.name} (clean)"
-    console.print(f"{len(train)} images for training, {len(validation)} for validation; start: {init}")
-    result = fit(
-        run,
-        recipe_config,
-        train,
-        validation,
-        data=f"{where}, {len(train)} images",
-        start=start,
-        resume=resume,
-        workers=workers,
-        quiet=quiet or not console.is_terminal,
-    )
+        files = PairedFiles(*pairs) if pairs else PairedFiles(None, clean)  # type: ignore[arg-type]
+        layout = Layout("pairs" if pairs else "clean", files.clean, files, "")
+    recipe["noise"] = (noise or recipe["noise"]) if layout.kind == "clean" else None
+    init = init or ("color" if layout.kind == "clean" else "photo")
+    start = checked if checked is not None or init == "none" else load_checkpoint(init)
+    recipe_config = make_config(recipe, start)
+    again = [sys.executable, "-m", "denoise_se.app", *sys.argv[1:]]
+    ranks = Ranks.from_environment(devices, num_nodes, strategy, again)
+    ranks.check_batch(recipe_config.batch)
+    console.print("reading the images ...")
+    held_out = PairedFiles(*val_pairs) if val_pairs else None
+    plan = plan_training(layout, recipe_config, start, held_out)
+    for line in plan.warnings:
+        console.print(f"warning: {line}")
+    for line in plan.notes:
+        console.print(line)
+    console.print(f"{len(plan.train)} images for training, {len(plan.validation)} for validation; start: {init}")
+    try:
+        result = fit(
+            run,
+            plan.config,
+            plan.train,
+            plan.validation,
+            data=plan.data,
+            start=start,
+            resume=resume,
+            workers=workers,
+            quiet=quiet or not console.is_terminal,
+            objective=plan.objective,
+            risk=plan.risk,
+            report=plan.report,
+            ranks=ranks,
+        )
+    except (Interrupted, DivergedError) as error:
+        if this_rank():  # the first process says it for all
+            sys.exit(error.exit_code)
+        raise
     for key, value in result.summary().items():
         console.print(f"{key}: {value}")
     console.print(f"wrote {result.best}; use it with: denoise-se denoise INPUT -o OUT --model {result.best}")
@@ -106,6 +138,9 @@ def make_config(recipe: dict[str, Any], start: Checkpoint | None) -> TrainingCon
 
     if start is None:
         return TrainingConfig.from_dict(recipe)
+    minutes = recipe.get("minutes", 0.0)
+    if "validations" not in recipe and isinstance(minutes, int | float) and 0 < minutes < 10:
+        recipe = recipe | {"validations": max(3, round(minutes))}  # each costs seconds that a short run needs
     rates = {key: value for key, value in GENTLE.items() if key not in recipe}
     own_network = "network" in recipe
     config = TrainingConfig.from_dict(recipe | rates)

@@ -11,12 +11,13 @@ from typing import cast
 
 import torch
 
-from denoise_se.datasets import Pair, Patches, to_unit
+from denoise_se.datasets import Patches, to_unit
 from denoise_se.network import Denoising, build_network, count_macs_per_pixel, count_parameters
 from denoise_se.network_config import NetworkConfig
 from denoise_se.noise import parse_noise_spec
 from denoise_se.training import augment
 from denoise_se.training_config import TrainingConfig
+from denoise_se.training_images import Pair
 
 SIGMAS = (15, 25, 50)
 TIMED_SIDE = 512

@@ -40,13 +40,13 @@ class Crop:
     panels: tuple[Panel, ...]
 
 
-def cut_crop(group: str, image: str, clean: Pixels, noisy: Pixels, results: Mapping[str, Pixels]) -> Crop:
+def cut_crop(group: str, image: str, clean: Pixels | None, noisy: Pixels, results: Mapping[str, Pixels]) -> Crop:
     """The crop of at most 96x96 where the results have the largest mean standard deviation among themselves.
 
     All arrays are `[H, W]` or `[H, W, 3]` of one shape, nominally in [0, 1]. With a single result it is where that
-    differs most from the clean image.
+    differs most from the clean image, or from the noisy one where `clean` is None; then there is no PSNR.
     """
-    compared = list(results.values()) if len(results) > 1 else [*results.values(), clean]
+    compared = list(results.values()) if len(results) > 1 else [*results.values(), noisy if clean is None else clean]
     spread = np.std(np.stack(compared), axis=0)
     if spread.ndim == 3:
         spread = spread.mean(axis=2)
@@ -59,10 +59,13 @@ def cut_crop(group: str, image: str, clean: Pixels, noisy: Pixels, results: Mapp
         inside = np.clip(pixels[top : top + height, left : left + width], 0.0, 1.0)
         return np.round(inside * 255.0).astype(np.uint8)
 
-    target = cut(clean)
     named = {"noisy": cut(noisy), **{name: cut(result) for name, result in results.items()}}
+    difference = float(windows[top, left]) / (height * width)
+    if clean is None:
+        return Crop(group, image, difference, tuple(Panel(name, pixels, None) for name, pixels in named.items()))
+    target = cut(clean)
     panels = [Panel(name, pixels, psnr(target, pixels, data_range=255.0)) for name, pixels in named.items()]
-    return Crop(group, image, float(windows[top, left]) / (height * width), (*panels, Panel("clean", target, None)))
+    return Crop(group, image, difference, (*panels, Panel("clean", target, None)))
 
 
 def best_crops(crops: Sequence[Crop], count: int = ROWS) -> tuple[Crop, ...]:
@@ -90,7 +93,7 @@ def crops_png(crops: Sequence[Crop]) -> bytes:
         draw.text((_GAP, y), f"{crop.group}  {crop.image}", fill="black", font=font)
         for column, panel in enumerate(crop.panels):
             x = _GAP + column * (cell + _GAP)
-            tile = Image.fromarray(panel.pixels)
+            tile = Image.fromarray(panel.pixels.squeeze(2) if panel.pixels.shape[2:] == (1,) else panel.pixels)
             size = (tile.width * _ZOOM, tile.height * _ZOOM)
             sheet.paste(tile.resize(size, Image.Resampling.NEAREST).convert("RGB"), (x, y + _TEXT + 4))
             caption = f"{panel.label}\n{_decibels(panel.psnr)}"

@@ -6,6 +6,7 @@ its like in the web app) turns them into a line on stderr and an exit code. Anyt
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,4 +62,16 @@ class DatasetError(UsageError):
 
 
 class TrainingError(DenoiseError):
-    """Training stopped for a reason that the last checkpoint survives (a loss that is not finite, memory)."""
+    """Training stopped for a reason that the last checkpoint survives (memory, a full disk)."""
+
+
+class DivergedError(TrainingError):
+    """Losses or outputs that are not finite; all processes of a run raise it together."""
+
+
+class Interrupted(DenoiseError):
+    """Training was asked to stop; all processes of a run raise it together. `exit_code` says by which signal."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = EXIT_TERMINATED if number == signal.SIGTERM else EXIT_INTERRUPTED

@@ -77,7 +77,9 @@ def measure_noise(images: Sequence[NDArray[np.generic]], series: str | None = No
     source = f"{series or 'pictures'}: {len(frames)} image(s), the first {width}x{height}"
     steps = [0.0 if image.dtype.kind == "f" else 1 / _span(image) for image in images]
     rounding = float(np.mean(np.square(steps))) / 12
-    return _of_series(SERIES[series](frames), source, rounding) if series else _of_pictures(frames, source, rounding)
+    if series is None:
+        return _of_pictures(frames, source, rounding)
+    return measure_residuals(SERIES[series](frames), source, rounding)
 
 
 def _unit(image: NDArray[np.generic]) -> Array:
@@ -94,7 +96,8 @@ def _span(image: NDArray[np.generic]) -> float:
     return 1.0 if image.dtype.kind == "f" else float(np.iinfo(str(image.dtype)).max)
 
 
-def _of_series(residuals: list[Residual], source: str, rounding: float) -> Measurement:
+def measure_residuals(residuals: list[Residual], source: str, rounding: float) -> Measurement:
+    """The noise that frames were split into, all of one size; `rounding` is the variance of their files' rounding."""
     rows = row_covariance([r.noise for r in residuals])
     columns = row_covariance([r.noise.swapaxes(0, 1) for r in residuals])
     banded = {"rows": bool(rows.any()), "columns": bool(columns.any())}
@@ -121,7 +124,10 @@ def _of_pictures(frames: list[Array], source: str, rounding: float) -> Measureme
     correlation = np.eye(channels)[..., None, None]
     high = [patches.dct[c][:, patches.order >= HIGH].ravel() for c in range(channels)]
     if channels == 3:
-        correlation = np.array(np.corrcoef(_flattest(patches, high)))[..., None, None]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            relation = np.corrcoef(_flattest(patches, high))
+        # constant channels have none
+        correlation = np.where(np.isnan(relation), np.eye(channels), relation)[..., None, None]
     found = spectra(patches, mix)
     weight = correlation_weight(found, patches) if found else 0.0
     lines = [points.line() for points in white]

@@ -29,13 +29,14 @@ REACH = 8  # pixels, of the correlation
 @dataclass(frozen=True)
 class Residual:
     """One frame's noise [H, W, C] scaled to its full variance, the brightness [H, W, C] beneath it (both in units of
-    the range [0, 1]), where it was not clipped [H, W, C], and its share of independent numbers (below 1 where the
-    brightness was taken from the frame itself)."""
+    the range [0, 1]), where it was not clipped [H, W, C], its share of independent numbers (below 1 where the
+    brightness was taken from the frame itself), and which pixels count [H, W, C], None for all."""
 
     noise: Array
     brightness: Array
     whole: NDArray[np.bool_]
     share: float
+    counts: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,11 @@ def share_of_means(correlation: Float, height: int, width: int, *, rows: bool, c
 
 def series_points(residuals: Sequence[Residual], channel: int, correlation: Float) -> Points:
     """Variance in bins of brightness; `correlation` [2R+1, 2R+1] says how many pixels make one independent sample."""
-    x = np.concatenate([r.brightness[..., channel].ravel() for r in residuals])
-    square = np.concatenate([np.square(r.noise[..., channel], dtype=np.float64).ravel() for r in residuals])
-    whole = np.concatenate([r.whole[..., channel].ravel() for r in residuals])
+    every: slice | NDArray[np.bool_] = slice(None)
+    counted = [(r, every if r.counts is None else r.counts[..., channel].ravel()) for r in residuals]
+    x = np.concatenate([r.brightness[..., channel].ravel()[used] for r, used in counted])
+    square = np.concatenate([np.square(r.noise[..., channel], dtype=np.float64).ravel()[used] for r, used in counted])
+    whole = np.concatenate([r.whole[..., channel].ravel()[used] for r, used in counted])
     share = float(np.mean([r.share for r in residuals]))
     points = []
     for members in np.array_split(np.argsort(x, kind="stable"), BINS):
@@ -173,8 +176,9 @@ def series_correlation(residuals: Sequence[Residual], lines: Sequence[NoiseLine]
             [line.at(residual.brightness[..., c].astype(np.float64)) for c, line in enumerate(lines)], axis=-1
         )
         deviation = np.sqrt(np.maximum(deviation, 1e-12))
-        planes = rfft2((residual.noise / deviation * residual.whole).transpose(2, 0, 1), size)
-        masks = rfft2(residual.whole.astype(np.float64).transpose(2, 0, 1), size)
+        used = residual.whole if residual.counts is None else residual.whole & residual.counts
+        planes = rfft2((residual.noise / deviation * used).transpose(2, 0, 1), size)
+        masks = rfft2(used.astype(np.float64).transpose(2, 0, 1), size)
         for target, spectrum in ((total, planes), (count, masks)):
             target += irfft2(spectrum.conj()[:, None] * spectrum[None], size)
     table = np.roll(total / np.maximum(count, 1), (reach, reach), axis=(-2, -1))[..., : 2 * reach + 1, : 2 * reach + 1]

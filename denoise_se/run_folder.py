@@ -3,47 +3,52 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from denoise_se.atomic_file import replacing
-from denoise_se.checkpoint import Checkpoint, save_checkpoint
-from denoise_se.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, DenoiseError, TrainingError, UsageError
+from denoise_se.atomic_file import TEMPORARY_NAME, replacing
+from denoise_se.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from denoise_se.errors import CheckpointError, Interrupted, TrainingError, UsageError
+from denoise_se.learning_curve import draw_curve
 from denoise_se.model_card import hardware, render_card
+from denoise_se.place import this_rank
+from denoise_se.training_state import TrainingState
 
 if TYPE_CHECKING:
+    from denoise_se.budget import Budget
     from denoise_se.training import DenoisingTask
 
 SAVE_SECONDS = 120  # last.ckpt is at most this old
+BUDGET = ("steps", "minutes", "validations")  # what a resumed run may change
 COLUMNS = ("step", "seconds", "loss", "learning_rate", "patches_per_second", "val_psnr", "val_ssim")
-
-
-class Interrupted(DenoiseError):
-    """Training was asked to stop and its state is saved; `exit_code` says by which signal."""
-
-    def __init__(self, folder: Path, number: int) -> None:
-        super().__init__(f"{folder}: stopped by {signal.Signals(number).name}; go on with --resume")
-        self.exit_code = EXIT_TERMINATED if number == signal.SIGTERM else EXIT_INTERRUPTED
 
 
 class RunFolder(Callback):
     """best.safetensors, last.ckpt, metrics.csv, curve.png and card.md of one run; every file is replaced atomically.
 
+    It decides when a run saves, validates and stops, from the step and the task's `Budget` alone: so all processes of a
+    run do so together, though only the first one writes.
+
     Attributes:
         rows: one per validation, with COLUMNS as keys.
         loader_rate: patches a second that loading alone reaches, to set beside the step's.
+        report: measures the best weights at the end of the run, given the folder and these; its lines go on the card.
+        estimated: whether there is no clean image, so that every PSNR is an estimate.
     """
+
+    report: Callable[[Path, Checkpoint], Mapping[str, str]] | None = None
+    estimated = False
 
     def __init__(
         self,
@@ -52,125 +57,194 @@ class RunFolder(Callback):
         *,
         data: str,
         start: Checkpoint | None,
-        images: tuple[int, int],
+        images: tuple[Sequence[Any], Sequence[Any]],
     ) -> None:
-        self.folder, self.recipe, self.data, self.start, self.images = folder, recipe, data, start, images
+        self.folder, self.recipe, self.data, self.start = folder, recipe, data, start
+        self.images = len(images[0]), len(images[1])
+        self.digest = hashlib.sha256(repr(images).encode()).hexdigest()
         self.best, self.last = folder / "best.safetensors", folder / "last.ckpt"
         self.rows: list[dict[str, float]] = []
         self.best_psnr = float("-inf")
         self.loader_rate = 0.0
-        self.signal: int | None = None
-        self._losses: list[float] = []
+        self.outcome: dict[str, str] = {}
+        self._losses = (0.0, 0)  # their sum since the last validation, and how many
+        self._skipped = 0
         self._mark = (0, 0.0)
-        self._saved = time.monotonic()
+        self._saved = float("-inf")
+
+    @property
+    def start_name(self) -> str:
+        return "random weights" if self.start is None else self.start.name
 
     def open(self, resume: bool) -> None:
-        """Make the folder; UsageError when it holds a run and `resume` is off, or holds none and it is on."""
+        """Make the folder, without what a kill left in it.
+
+        Raises:
+            UsageError: it holds a run and `resume` is off, it holds none and it is on, or its run is another one.
+        """
         if resume and not self.last.is_file():
             raise UsageError(f"{self.folder}: no last.ckpt to resume from; leave --resume out to start a run")
         if not resume and self.best.exists() and not self.last.exists():
             raise UsageError(f"{self.folder}: holds a best.safetensors but no run; move it, or choose another")
         if not resume and self.last.exists():
             raise UsageError(f"{self.folder}: holds a training run already; add --resume, or choose another folder")
+        if resume:
+            self._refuse_another_run(TrainingState().load_checkpoint(self.last))
+        if this_rank():
+            return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            for path in self.folder.iterdir():
+                if TEMPORARY_NAME.fullmatch(path.name):
+                    path.unlink()
         except OSError as error:
             raise UsageError(f"{self.folder}: cannot be made ({error.strerror})") from error
 
+    def _refuse_another_run(self, state: Mapping[str, Any]) -> None:
+        """UsageError naming what differs from the start of the run; its budget may."""
+        before = state["callbacks"].get(self.state_key, {})
+        if "recipe" not in before:  # of an older version
+            return
+        then, now = flat(before["recipe"]), flat(self.recipe)
+        then["--init"], now["--init"] = before["start"], self.start_name
+        changed = [name for name in now if name not in BUDGET and then.get(name) != now[name]]
+        if changed:
+            told = ", ".join(f"{name} is {now[name]!r} and was {then.get(name)!r}" for name in changed)
+            raise UsageError(
+                f"{self.last}: not the run to resume: {told}; give what it was started with (only the budget may be "
+                "another), or start a run in another folder, from best.safetensors with --init"
+            )
+        if before["images"] != self.digest:
+            raise UsageError(
+                f"{self.last}: was started with other images, or other names or sizes of them; give those, or start a "
+                "run in another folder, from best.safetensors with --init"
+            )
+
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "best_psnr": self.best_psnr}
+        return {
+            "rows": self.rows,
+            "best_psnr": self.best_psnr,
+            "recipe": json.loads(json.dumps(self.recipe)),
+            "start": self.start_name,
+            "images": self.digest,
+            "losses": (float(self._losses[0]), self._losses[1]),
+            "skipped": self._skipped,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.best_psnr = state_dict["rows"], state_dict["best_psnr"]
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Turns SIGINT and SIGTERM into a wish to stop after the current step; a second one stops at once."""
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        self._listen()
+        self._losses, self._skipped = state_dict.get("losses", (0.0, 0)), state_dict.get("skipped", 0)
         try:
-            yield
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-
-    def _listen(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._stop)
+            # what counts is the file: it may be of a validation after this state, or gone
+            self.best_psnr = load_checkpoint(self.best).psnr["validation"]["psnr"]
+        except (CheckpointError, KeyError, TypeError):
+            self.best_psnr = float("-inf")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._listen()  # Lightning may have put its own SIGTERM handler in place; a stop must end with a checkpoint
+        task: DenoisingTask = pl_module  # type: ignore[assignment]
+        task.budget.begin()
+        self._saved = task.budget.seconds
         self._mark = (trainer.global_step, time.monotonic())
+        trainer.val_check_batch = float("inf")
         if not self.last.exists():
-            self.save_last(trainer)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = number
+            self.save_last(trainer, task)
+        if trainer.global_step == 0 and trainer.is_global_zero:
+            # after last.ckpt, so that a kill in between can be resumed
+            self.best_psnr = self.rows[0]["val_psnr"]
+            self._write_best(task, self.rows[0])
+            self._write_metrics()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        # here and not at the batch's end, where Lightning has not yet counted the batch as completed
-        if time.monotonic() - self._saved > SAVE_SECONDS:
-            self.save_last(trainer)
+        # saved here and not at the batch's end, where Lightning has not yet counted the batch as completed
+        task: DenoisingTask = pl_module  # type: ignore[assignment]
+        budget = task.budget
+        budget.agree()
+        due = self._validation_is_due(budget, trainer.global_step + 1)
+        trainer.val_check_batch = 1 if due else float("inf")
+        # before a validation too: it may take long, and a stop during it does not wait for its end
+        if due or budget.signal is not None or budget.seconds - self._saved > SAVE_SECONDS:
+            self.save_last(trainer, task)
+        if budget.signal is not None:
+            raise self.interrupted(budget.signal)
+
+    def _validation_is_due(self, budget: Budget, steps: int) -> bool:
+        """Whether the step that makes `steps` steps is followed by a validation."""
+        if budget.progress(steps) >= 1.0:
+            return True
+        if budget.steps:
+            return steps % max(1, budget.steps // self.recipe["validations"]) == 0
+        return budget.seconds - self.rows[-1]["seconds"] >= 60 * budget.minutes / self.recipe["validations"]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._losses.append(outputs["loss"].detach())
-        if self.signal is not None:
-            trainer.should_stop = True
+        if pl_module.bad_steps:
+            self._skipped += 1
+        else:
+            self._losses = (self._losses[0] + outputs["loss"].detach().double(), self._losses[1] + 1)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning validates once more before it stops; the state must not wait for that
-        if self.signal is not None and trainer.state.fn == "fit":
-            self.save_last(trainer)
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *arguments: Any, **keywords: Any
+    ) -> None:
+        budget: Budget = pl_module.budget  # type: ignore[assignment]
+        budget.agree()
+        if budget.signal is not None:
+            raise self.interrupted(budget.signal)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         task: DenoisingTask = pl_module  # type: ignore[assignment]
         steps, seconds = trainer.global_step - self._mark[0], time.monotonic() - self._mark[1]
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        ours = torch.tensor([[float(self._losses[0]), self._losses[1]]], dtype=torch.float64)
+        total, count = task.budget.ranks.gathered(ours).sum(0).tolist()
         row = {
             "step": trainer.global_step,
-            "seconds": round(task.elapsed, 1) if trainer.global_step else 0.0,
-            "loss": round(sum(map(float, self._losses)) / len(self._losses), 6) if self._losses else float("nan"),
+            "seconds": round(task.budget.seconds, 1) if trainer.global_step else 0.0,
+            "loss": round(total / count, 6) if count else float("nan"),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else float("nan"),
             "patches_per_second": round(steps * self.recipe["batch"] / seconds, 1) if steps else float("nan"),
             "val_psnr": round(metrics["val_psnr"], 4),
-            "val_ssim": round(metrics["val_ssim"], 5),
+            "val_ssim": round(metrics.get("val_ssim", float("nan")), 5),
         }
         self.rows.append(row)
-        self._losses = []
-        if row["val_psnr"] > self.best_psnr:
-            self.best_psnr = row["val_psnr"]
-            self._write_best(task, row)
-        self._write_metrics()
-        if trainer.training or trainer.state.fn == "fit":
-            self.save_last(trainer)
+        self._losses = (0.0, 0)
         self._mark = (trainer.global_step, time.monotonic())
+        if trainer.global_step == 0:  # before the first step; the files are written once there is a last.ckpt
+            return
+        self._saved = float("-inf")
+        if trainer.is_global_zero:
+            if row["val_psnr"] > self.best_psnr:
+                self.best_psnr = row["val_psnr"]
+                self._write_best(task, row)
+            self._write_metrics()
 
-    def save_last(self, trainer: Trainer) -> None:
+    def save_last(self, trainer: Trainer, task: DenoisingTask) -> None:
         """last.ckpt, replaced whole (see `TrainingState`)."""
         trainer.save_checkpoint(self.last)
-        self._saved = time.monotonic()
+        self._saved = task.budget.seconds
 
     def finish(self, trainer: Trainer, task: DenoisingTask) -> None:
-        """After the last step: validate the end, then draw the curve and write the card.
-
-        Raises:
-            Interrupted: when a signal ended the run early; the state is saved first.
-        """
-        self.save_last(trainer)
-        if self.signal is None and self.rows[-1]["step"] != trainer.global_step:
+        """After the last step: save, then draw the curve and write the card."""
+        if self.rows[-1]["step"] != trainer.global_step:  # resumed with a smaller budget
             trainer.validate(task, datamodule=trainer.datamodule, verbose=False)  # type: ignore[attr-defined]
-        self.draw_curve()
+        self.save_last(trainer, task)
+        if self.report is not None and trainer.is_global_zero:
+            self.outcome = dict(self.report(self.folder, load_checkpoint(self.best)))
+        self.describe(task)
+
+    def describe(self, task: DenoisingTask) -> None:
+        """curve.png and card.md."""
+        if this_rank() or not self.last.exists():
+            return
+        self._write("curve.png", draw_curve(self.rows, self.folder.resolve().name))
         record = self.record(task)
         card = render_card(self.folder.resolve().name, task.config.network, record, self.summary())
         self._write("card.md", card.encode())
-        if self.signal is not None:
-            raise Interrupted(self.folder, self.signal)
+
+    def interrupted(self, number: int) -> Interrupted:
+        """The error that ends a run which the signal `number` asked to stop."""
+        mend = "go on with --resume" if self.last.exists() else "nothing was trained yet, start it again"
+        return Interrupted(f"{self.folder}: stopped by {signal.Signals(number).name}; {mend}", number)
 
     @property
     def improved(self) -> bool:
@@ -181,11 +255,19 @@ class RunFolder(Callback):
         """Validation figures for the card."""
         before, where = self.rows[0], f"{self.images[1]} validation images"
         best = max(self.rows, key=lambda row: row["val_psnr"])
+        kind = "PSNR estimated without clean images" if self.estimated else "PSNR"
+        similarity = "" if self.estimated else f", SSIM {best['val_ssim']:.4f}"
+        notes = {}
+        if not self.improved:
+            notes["note"] = "training did not beat the weights it started from; those were kept"
+        if self._skipped:
+            notes["skipped steps"] = f"{self._skipped}, whose gradient was not finite"
         return {
-            f"PSNR on {where}, before training": f"{before['val_psnr']:.2f} dB",
-            f"PSNR on {where}, best (step {best['step']})": f"{best['val_psnr']:.2f} dB, SSIM {best['val_ssim']:.4f}",
+            f"{kind} on {where}, before training": f"{before['val_psnr']:.2f} dB",
+            f"{kind} on {where}, best (step {best['step']})": f"{best['val_psnr']:.2f} dB{similarity}",
+            **self.outcome,
             "patches a second": f"{self.rows[-1]['patches_per_second']} trained, {self.loader_rate:.0f} loaded alone",
-        } | ({} if self.improved else {"note": "training did not beat the weights it started from; those were kept"})
+        } | notes
 
     def record(self, task: DenoisingTask) -> dict[str, Any]:
         """The training record for the checkpoint's metadata."""
@@ -193,13 +275,14 @@ class RunFolder(Callback):
             release = version("denoise-se")
         except PackageNotFoundError:
             release = "not installed"
+        ranks = task.budget.ranks
         return {
             "data": self.data,
             "recipe": dict(self.recipe),
-            "started_from": "random weights" if self.start is None else self.start.name,
+            "started_from": self.start_name,
             "steps": task.global_step,
-            "seconds": round(task.elapsed),
-            "hardware": hardware(),
+            "seconds": round(task.budget.seconds),
+            "hardware": hardware() + (f", {ranks.world_size} processes" if ranks.world_size > 1 else ""),
             "precision": str(task.trainer.precision),
             "version": release,
             "commit": commit(),
@@ -226,22 +309,11 @@ class RunFolder(Callback):
                 f"{self.folder / name}: cannot be written ({error.strerror}); make room and go on with --resume"
             ) from error
 
-    def draw_curve(self) -> None:
-        """curve.png: loss and validation PSNR over the steps."""
-        from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(8, 4.5), layout="constrained")
-        left = figure.subplots()
-        steps = [row["step"] for row in self.rows]
-        left.plot(steps, [row["val_psnr"] for row in self.rows], "o-", color="tab:blue", label="validation PSNR")
-        left.set(xlabel="step", ylabel="validation PSNR (dB)", title=self.folder.resolve().name)
-        right = left.twinx()
-        right.plot(steps, [row["loss"] for row in self.rows], ".--", color="tab:orange", label="training loss")
-        right.set_ylabel("training loss")
-        figure.legend(loc="outside lower center", ncols=2)
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=120)
-        self._write("curve.png", picture.getvalue())
+def flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe with the network's fields beside the others, as JSON keeps them."""
+    fields = json.loads(json.dumps(recipe))
+    return fields | {f"network.{name}": value for name, value in fields.pop("network", {}).items()}
 
 
 def commit() -> str:

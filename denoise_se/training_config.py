@@ -28,6 +28,8 @@ class TrainingConfig:
         seed: of the initial weights, the patches and the noise.
         precision: "auto" takes bf16 on a GPU, and on CPUs that multiply it in hardware; "fp32" or "bf16" outright.
         validations: how many times a run validates.
+        turns: whether patches are turned by 90 degrees besides being flipped; off where rows or columns are noisy.
+        rehearsal: share of the steps on clean images with the noise that the start was trained on, against forgetting.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -46,6 +48,8 @@ class TrainingConfig:
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     validations: int = 10
+    turns: bool = True
+    rehearsal: float = 0.15
     compile: bool = False
 
     def __post_init__(self) -> None:
@@ -60,6 +64,8 @@ class TrainingConfig:
             raise UsageError(f"seed is {self.seed}, warmup_steps {self.warmup_steps}; neither is below 0")
         if self.steps < 0 or self.minutes < 0 or not (self.steps or self.minutes):
             raise UsageError("a training run needs --steps or --minutes above 0")
+        if not 0 <= self.rehearsal < 1:
+            raise UsageError(f"rehearsal is {self.rehearsal}; it is a share of the steps, from 0 to below 1")
         if self.loss not in ("l1", "charbonnier") or self.precision not in ("auto", "fp32", "bf16"):
             raise UsageError(f"loss {self.loss!r} or precision {self.precision!r} is unknown; see TrainingConfig")
         if self.optimizer not in ("adamw", "muon"):

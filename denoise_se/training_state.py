@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class TrainingState(CheckpointIO):
     ) -> dict[str, Any]:
         """The state in `path`; UsageError when it is damaged or holds anything but tensors and plain containers."""
         try:
+            _check_sums(path)
             state = load_tensors(path, map_location or "cpu")
         except CheckpointError as error:
             raise UsageError(
@@ -48,3 +50,14 @@ class TrainingState(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def _check_sums(path: str | Path) -> None:
+    """CheckpointError when a byte of the file is not what was written; PyTorch does not look at its own check sums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
+        raise CheckpointError(f"it cannot be read ({error})") from error
+    if damaged is not None:
+        raise CheckpointError(f"it is damaged (the check sum of {damaged})")

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from denoise_se import ablation
-from denoise_se.datasets import Pair
 from denoise_se.network import NetworkConfig, build_network
 from denoise_se.training_config import TrainingConfig
+from denoise_se.training_images import Pair
 
 TINY = {
     "small": NetworkConfig(widths=(4, 8), blocks=1),

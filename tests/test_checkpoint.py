@@ -283,4 +283,4 @@ def test_the_card_tells_what_the_record_holds():
     assert "| noise | gaussian:5\\|jpeg:9 |" in card
     assert "| steps | 12 of 2 patches of 8 pixels |" in card
     assert "- set @ 25: 30.12" in card
-    assert "| noise | as in the noisy images of the pairs |" in render_card("mine", CONFIG, {}, {})
+    assert "| noise | as in the noisy images |" in render_card("mine", CONFIG, {}, {})

@@ -105,7 +105,7 @@ def test_help_names_the_noise_models_and_formats_that_there_are(run: Run) -> Non
 DENOISE_OPTIONS = """--output -o --model --sigma --strength --reference --report --recursive --format --resume
 --overwrite --tile --device --backend --precision --workers --engine --max-pixels --quiet --json"""
 TRAIN_OPTIONS = """--output -o --pairs --clean --noise --noisy --init --val-pairs --config --minutes --steps --patch
---batch --seed --resume"""
+--batch --seed --resume --devices --num-nodes --strategy"""
 
 
 @pytest.mark.parametrize(("command", "options"), [("denoise", DENOISE_OPTIONS), ("train", TRAIN_OPTIONS)])
@@ -384,10 +384,14 @@ def test_a_profile_that_cannot_be_measured_is_refused_and_nothing_written(
 @pytest.mark.parametrize(
     ("arguments", "mend"),
     [
-        ([], "either --pairs"),
-        (["--pairs", "n", "c", "--clean", "c"], "either --pairs"),
+        ([], "give one of: a folder, --pairs"),
+        (["--pairs", "n", "c", "--clean", "c"], "give one of: a folder, --pairs"),
+        (["c", "--noisy", "n"], "give one of: a folder, --pairs"),
         (["--clean", "c"], "--noise gaussian"),
-        (["--noisy", "n"], "use --pairs or --clean"),
+        (["--noisy", "n", "--init", "none"], "n: no such folder"),
+        (["--burst", "n", "--init", "none"], "n: no such folder"),
+        (["gone"], "gone: no such folder"),
+        (["--noisy", "n", "--noise", "gaussian:5"], "--noise goes with --clean"),
         (["--pairs", "n", "c", "--noise", "gaussian:5"], "--noise goes with --clean"),
         (["--clean", "c", "--noise", "gauss:5"], "one of gaussian"),
         (["--clean", "c", "--noise", "gaussian:5", "--init", "nothing"], "no such checkpoint"),
@@ -462,6 +466,62 @@ def test_broken_pairs_and_shared_pictures_are_listed_before_the_first_step(run: 
     result = run("train", "-o", "run", "--pairs", "n", "c", "--val-pairs", "n", "c", "--init", tiny, "--patch", 16)
     assert result.code == 2 and all(f"{i}: the same picture as {i}" in result.err for i in range(3))
     assert not Path("run").exists()
+
+
+def coloured(path: str, seed: int, noise_seed: int | None = None, rows: float = 0) -> None:
+    """An 8-bit colour picture of 72x64, drawn from `seed`, with noise."""
+    picture = cv2.resize(np.random.default_rng(seed).uniform(60, 190, (5, 5, 3)), (72, 64))
+    if noise_seed is not None:
+        rng = np.random.default_rng((seed, noise_seed))
+        picture = picture + rng.normal(0, 12, picture.shape) + rng.normal(0, rows, (64, 1, 1))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(path, np.clip(np.rint(picture), 0, 255).astype(np.uint8))
+
+
+SHORT = ("--steps", 2, "--patch", 16, "--batch", 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rows", "way"), [(0, "so Neighbor2Neighbor"), (15, "so Recorrupted-to-Recorrupted")])
+def test_noisy_pictures_alone_train_and_the_way_is_chosen_by_their_noise(
+    run: Run, tiny: Path, rows: float, way: str
+) -> None:
+    for seed in range(8):
+        coloured(f"d/{seed}.png", seed, 0, rows)
+    result = run("train", "-o", "run", "d", "--init", "none", *SHORT)
+    assert result.code == 0, result.err
+    assert "d: taken as noisy pictures only" in result.err and way in result.err
+    assert "7 images for training, 1 for validation" in result.err
+    card = Path("run/card.md").read_text()
+    assert "PSNR estimated without clean images" in card and "what tuned removes: sigma" in card and way in card
+    assert cv2.imread("run/samples.png") is not None
+    load_checkpoint(Path("run/best.safetensors"))
+
+
+@pytest.mark.slow
+def test_a_folder_of_bursts_trains_on_the_mean_of_the_other_shots(run: Run, tiny: Path) -> None:
+    for seed in range(3):
+        for shot in range(3):
+            coloured(f"d/s{seed}/{shot}.png", seed, shot)
+    result = run("train", "-o", "run", "d", "--init", tiny, *SHORT)
+    assert result.code == 0, result.err
+    assert "taken as bursts: 3 sub-folders" in result.err and "the mean of the other shots as the target" in result.err
+    assert "6 images for training, 2 for validation" in result.err and "itself 2" in Path("run/card.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_folder_of_pairs_says_what_is_wrong_and_what_was_gained(run: Run, tiny: Path) -> None:
+    for seed in range(4):
+        coloured(f"d/noisy/{seed}.png", seed, 0, rows=20)
+        coloured(f"d/gt/{seed}.png", seed)
+    result = run("train", "-o", "run", "d", "--init", tiny, *SHORT)
+    assert result.code == 0, result.err
+    assert "taken as pairs: noisy/ and gt/" in result.err and "flipped, but not turned" in result.err
+    card = Path("run/card.md").read_text()
+    assert all(line in card for line in ("- noisy (PSNR, SSIM): ", "- start (PSNR, SSIM): ", "- tuned (PSNR, SSIM): "))
+    assert "BM3D" in card and load_checkpoint(Path("run/best.safetensors")).training["recipe"]["turns"] is False
+    refused = run("train", "-o", "other", "d", "--noise", "gaussian:5", "--init", tiny)
+    assert refused.code == 2 and "taken as pairs" in refused.err and not Path("other").exists()
 
 
 # --- the shipped weights ---------------------------------------------------------------------------------------------

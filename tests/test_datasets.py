@@ -9,23 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from denoise_se.datasets import (
-    VALIDATION_SIDE,
-    Consecutive,
+from denoise_se.datasets import VALIDATION_SIDE, Consecutive, Patches, TrainingData, WholeImages, to_unit
+from denoise_se.errors import DatasetError
+from denoise_se.training_images import (
     Pair,
     PairedFiles,
-    Patches,
-    TrainingData,
-    WholeImages,
     image_files,
     load_pairs,
     load_pixels,
     match_pairs,
     refuse_shared_images,
     split_validation,
-    to_unit,
 )
-from denoise_se.errors import DatasetError
 
 
 def save(path: Path, shape: tuple[int, ...] = (32, 40, 3), dtype: type = np.uint8, seed: int = 0) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from killing.harness import run_killed
+from killing.training import train_killed
 
 
 @pytest.mark.slow
@@ -38,3 +39,11 @@ def test_the_harness_sees_what_is_not_atomic(tmp_path: Path, monkeypatch: pytest
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "plant"))
     assert run_killed(tmp_path / "work", images=20, kills=4, seed=1).faults
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_training_killed_at_random_moments_resumes_to_the_very_result_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    tally = train_killed(tmp_path, steps=24, kills=3, seed=1)
+    assert tally.faults == [], str(tally)
+    assert tally.kills == 3

@@ -7,10 +7,12 @@ import json
 import math
 import os
 import pickle
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -23,12 +25,14 @@ from torch.optim.swa_utils import AveragedModel
 
 from denoise_se import run_folder
 from denoise_se.checkpoint import load_checkpoint
-from denoise_se.datasets import Pair
-from denoise_se.errors import CheckpointError, TrainingError, UsageError
+from denoise_se.errors import CheckpointError, Interrupted, TrainingError, UsageError
+from denoise_se.fitting import fit
 from denoise_se.network import NetworkConfig, build_network
-from denoise_se.run_folder import Interrupted, RunFolder
-from denoise_se.training import DenoisingTask, augment, ema_with_warmup, fit, warm_start
+from denoise_se.run_folder import RunFolder
+from denoise_se.training import DenoisingTask, augment, ema_with_warmup
 from denoise_se.training_config import TrainingConfig
+from denoise_se.training_images import Pair
+from denoise_se.warm_start import warm_start
 
 TINY_GREY = NetworkConfig(channels=1, widths=(4, 8), blocks=1)
 CONFIG = TrainingConfig(
@@ -165,6 +169,104 @@ def test_a_killed_run_resumes_to_the_very_weights_of_an_uninterrupted_one(
     assert same(state(whole), state(tmp_path))
 
 
+def test_a_run_of_minutes_resumes_to_the_very_weights_of_an_uninterrupted_one_if_its_clock_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The learning rate follows the clock, so this clock ticks once a step."""
+    clock = [0.0]
+    original = DenoisingTask.training_step
+
+    def training_step(self: DenoisingTask, batch: tuple[torch.Tensor, torch.Tensor], index: int) -> torch.Tensor:
+        clock[0] += 1
+        return original(self, batch, index)
+
+    monkeypatch.setattr("denoise_se.budget.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(DenoisingTask, "training_step", training_step)
+    config = replace(CONFIG, steps=0, minutes=8 / 60)
+    uninterrupted = train(tmp_path / "whole", config)
+    clock[0] = 100.0
+    monkeypatch.setattr(run_folder, "SAVE_SECONDS", 2)
+    with monkeypatch.context() as patch:
+        at_step(patch, 7, kill)
+        with pytest.raises(Killed):
+            train(tmp_path / "cut", config)
+    resumed = train(tmp_path / "cut", config, resume=True)
+    assert same(state(tmp_path / "whole"), state(tmp_path / "cut"))
+    assert [row["step"] for row in uninterrupted.rows] == [row["step"] for row in resumed.rows] == [0, 5, 9]
+    assert uninterrupted.rows[-1]["loss"] == resumed.rows[-1]["loss"]
+
+
+def test_a_state_is_at_most_two_minutes_old_however_rare_the_validations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, ages, original = [0.0], [], RunFolder.on_train_batch_end
+
+    def on_train_batch_end(self: RunFolder, *arguments: object) -> None:
+        clock[0] += 50  # a step takes this long
+        ages.append(clock[0] - self._saved)
+        original(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("denoise_se.budget.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(RunFolder, "on_train_batch_end", on_train_batch_end)
+    train(tmp_path, replace(CONFIG, steps=20, validations=1))
+    assert max(ages) <= 120 + 2 * 50
+
+
+def test_a_kill_before_the_first_best_was_written_can_be_resumed(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "_write_best", lambda *arguments: kill())
+        with pytest.raises(Killed):
+            train(tmp_path)
+    assert not (tmp_path / "best.safetensors").exists()
+    (tmp_path / ".0123abcd.tmp").write_bytes(b"left by a kill")
+    train(tmp_path, resume=True)
+    assert same(state(whole), state(tmp_path)) and not list(tmp_path.glob(".*.tmp"))
+    assert load_checkpoint(tmp_path / "best.safetensors").training["steps"] == 8
+
+
+def test_a_best_that_is_lost_or_damaged_is_written_again_by_the_next_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        at_step(patch, 6, kill)
+        with pytest.raises(Killed):
+            train(tmp_path)
+    (tmp_path / "best.safetensors").write_bytes(b"damaged")
+    train(tmp_path, resume=True)
+    load_checkpoint(tmp_path / "best.safetensors")
+
+
+def test_a_run_may_be_resumed_with_a_larger_budget_but_not_on_other_images(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    with pytest.raises(UsageError, match="other images"):
+        train(tmp_path / "run", resume=True, train=[*TRAIN, Pair("t3", None, smooth(3))])
+    run = train(tmp_path / "run", replace(CONFIG, steps=12), resume=True)
+    assert run.rows[-1]["step"] == 12
+
+
+def test_a_stop_during_a_validation_does_not_wait_for_its_end(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, original = [], DenoisingTask.validation_step
+
+    def validation_step(self: DenoisingTask, batch: tuple[torch.Tensor, torch.Tensor], index: int) -> None:
+        if self.global_step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+            images.append(index)
+        original(self, batch, index)
+
+    several = {"validation": [*VALIDATION, Pair("v1", None, smooth(10)), Pair("v2", None, smooth(11))]}
+    with monkeypatch.context() as patch:
+        patch.setattr(DenoisingTask, "validation_step", validation_step)
+        with pytest.raises(Interrupted):
+            train(tmp_path, **several)
+    assert images == [0] and torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
+    run = train(tmp_path, resume=True, **several)
+    assert same(state(whole), state(tmp_path)) and [row["step"] for row in run.rows] == [0, 4, 8]
+
+
 def test_a_kill_in_the_middle_of_saving_keeps_the_last_state(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,7 +323,7 @@ def test_a_state_that_is_a_pickle_never_runs(tmp_path: Path) -> None:
 
 def test_a_state_of_another_network_is_refused(whole: Path) -> None:
     before = (whole / "last.ckpt").read_bytes()
-    with pytest.raises(UsageError, match="not the one of this recipe"):
+    with pytest.raises(UsageError, match=r"network.widths is \[4, 12\] and was \[4, 8\]"):
         train(whole, replace(CONFIG, network=replace(TINY_GREY, widths=(4, 12))), resume=True)
     assert (whole / "last.ckpt").read_bytes() == before
 
@@ -229,22 +331,18 @@ def test_a_state_of_another_network_is_refused(whole: Path) -> None:
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = DenoisingTask.loss
+def test_steps_whose_loss_is_not_finite_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, seen = DenoisingTask.loss, []
 
     def loss(self: DenoisingTask, output: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
-        return original(self, output, clean) * (math.nan if self.global_step == 6 else 1)
+        seen.append([weight.detach().clone() for weight in self.network.parameters()])
+        return original(self, output, clean) * (math.nan if 3 <= self.global_step <= 5 else 1)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(DenoisingTask, "loss", loss)
-        with pytest.raises(TrainingError, match=r"nan at step 6.*lower") as caught:
-            train(tmp_path)
-    assert caught.value.exit_code == 1
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 4
-    assert all(value.isfinite().all() for value in state(tmp_path).values())
-    load_checkpoint(tmp_path / "best.safetensors")
+    monkeypatch.setattr(DenoisingTask, "loss", loss)
+    run = train(tmp_path)
+    stood = [all(map(torch.equal, seen[step], seen[step + 1])) for step in range(7)]
+    assert stood == [False, False, False, True, True, True, False]
+    assert run.summary()["skipped steps"].startswith("3,")
 
 
 def test_weights_that_are_not_finite_are_no_perfect_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +350,7 @@ def test_weights_that_are_not_finite_are_no_perfect_result(tmp_path: Path, monke
         self.average.module.tail.bias.fill_(math.nan)  # type: ignore[operator, union-attr]
 
     monkeypatch.setattr(DenoisingTask, "on_train_batch_end", ruin)
-    with pytest.raises(TrainingError, match="not finite at step 4"):
+    with pytest.raises(TrainingError, match="not finite at step 3"):
         train(tmp_path)
     assert load_checkpoint(tmp_path / "best.safetensors").psnr["validation"]["psnr"] < 40
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,14 +14,12 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import tifffile
-from fuzz.runner import environment
 from tiny_model import save_tiny
 
 from denoise_se import image_io
 from denoise_se.errors import ImageError
+from killing.lives import Zygote
 
-# of one life; a batch that hangs is a failure
-SECONDS = 120.0
 # a resumed run does about this many images before it is killed
 IMAGES_A_LIFE = 4
 FORMATS = ("png", "jpg", "tif", "webp", "deep.png")
@@ -53,8 +47,8 @@ def run_killed(work: Path, *, images: int, kills: int, seed: int) -> Tally:
     tally, chance = Tally(images), random.Random(seed)
     sources = make_images(work / "in", images)
     save_tiny(work / "tiny.safetensors")
-    with _Zygote(work) as zygote:
-        zygote.start("clean", [])
+    with Zygote(work, "denoise_se.app.denoise_command") as zygote:
+        zygote.start(denoising("clean"))
         if zygote.wait() != 0:
             raise RuntimeError(f"the clean run fails: {zygote.output()[-500:]}")
         clean = digests(work / "clean")
@@ -69,17 +63,18 @@ def run_killed(work: Path, *, images: int, kills: int, seed: int) -> Tally:
 
 
 def _kill_until_done(
-    zygote: _Zygote, out: str, clean: dict[str, str], kills: int, tally: Tally, chance: random.Random
+    zygote: Zygote, out: str, clean: dict[str, str], kills: int, tally: Tally, chance: random.Random
 ) -> None:
     folder = zygote.work / out
     ended = None
     while ended is None:
-        zygote.start(out, ["--resume"])
+        zygote.start(denoising(out, "--resume"))
         if tally.kills < kills:
             if chance.random() < 0.2:
-                zygote.wait_for_rows(0, chance.random())
+                time.sleep(chance.random())
             else:
-                zygote.wait_for_rows(chance.randint(1, 2 * IMAGES_A_LIFE - 1), chance.random() * 0.03)
+                zygote.wait_for('"status": "done"', chance.randint(1, 2 * IMAGES_A_LIFE - 1))
+                time.sleep(chance.random() * 0.03)
             killed = zygote.kill()
             tally.kills += killed
             if killed:
@@ -108,6 +103,10 @@ def _check_end(folder: Path, clean: dict[str, str], tally: Tally) -> None:
                 image_io.read(folder / name)
             except ImageError as error:
                 tally.faults.append(str(error))
+
+
+def denoising(out: str, *options: str) -> list[str]:
+    return ["denoise", "in", "-o", out, "--model", "tiny.safetensors", "--sigma", "25", "--json", *options]
 
 
 def make_images(folder: Path, count: int) -> dict[str, str]:
@@ -143,76 +142,3 @@ def digests(folder: Path) -> dict[str, str]:
             with suppress(FileNotFoundError):
                 found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
-
-
-class _Zygote:
-    """Runs the batch in children of one process; `work` is the folder that everything is in."""
-
-    def __init__(self, work: Path) -> None:
-        self.work, self.log, self.child = work, work / "log", 0
-
-    def __enter__(self) -> _Zygote:
-        command = [sys.executable, "-m", "killing.zygote"]
-        self.process = subprocess.Popen(
-            command, cwd=self.work, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout is not None
-        if self.process.stdout.readline() != "ready\n":
-            raise RuntimeError("the process that starts the batches does not start itself")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-    def start(self, out: str, options: list[str]) -> None:
-        self.log.unlink(missing_ok=True)
-        arguments = ["denoise", "in", "-o", out, "--model", "tiny.safetensors", "--sigma", "25", "--json", *options]
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"arguments": arguments, "output": str(self.log)}) + "\n")
-        self.process.stdin.flush()
-        self.child = int(self.process.stdout.readline())
-
-    def output(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
-
-    def wait_for_rows(self, rows: int, seconds: float) -> None:
-        """Until so many images were newly done, or the run has ended; and then `seconds` longer."""
-        end = time.monotonic() + SECONDS
-        while rows and time.monotonic() < end:
-            output = self.output()
-            if output.count('"status": "done"') >= rows or "\nEXIT " in output:
-                break
-            time.sleep(0.002)
-        time.sleep(seconds)
-
-    def kill(self) -> bool:
-        """SIGKILL; False when the run had ended by itself."""
-        ended = "\nEXIT " in self.output()
-        with suppress(ProcessLookupError):
-            os.kill(self.child, signal.SIGKILL)
-        while not ended and _is_running(self.child):
-            time.sleep(0.001)
-        return "\nEXIT " not in self.output()
-
-    def wait(self) -> int:
-        """The exit code of the run; 99 after SECONDS."""
-        end = time.monotonic() + SECONDS
-        while time.monotonic() < end:
-            output = self.output()
-            if "\nEXIT " in output:
-                return int(output.rpartition("EXIT ")[2])
-            time.sleep(0.01)
-        self.kill()
-        return 99
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True

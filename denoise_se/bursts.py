@@ -1,0 +1,148 @@
+"""Training pairs from bursts: each shot with the mean of the other shots of its scene as the target.
+
+The noise of the target is independent of that of the input, so that what is learnt is the scene: Noise2Noise, Lehtinen
+et al. 2018, arXiv:1803.04189. With two shots the target is the other one; with more it has less noise of its own, which
+learns faster. The scene and the camera must not move; brightness that differs from shot to shot is evened out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from denoise_se.errors import DatasetError
+from denoise_se.misalignment import MOST_SHIFT, shift_between
+from denoise_se.training_images import Loaded, Pair, load_images, mixed_channels, problems_of
+from denoise_se.training_layout import alike, scene_folders, thumbnail
+
+SAME = 0.99  # correlation of the thumbnails of two scenes' means
+HELD_OUT_SHOTS = 2  # of each validation scene; more shots of one scene say little more
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The shots of one scene: `shots` [N, C, H, W], uint8 or uint16, N >= 2."""
+
+    name: str
+    shots: Tensor
+
+    def pairs(self, most: int | None = None) -> list[Pair]:
+        """The first `most` shots, each with the mean of all the others (uint16, at the shot's own brightness)."""
+        full = 255.0 if self.shots.dtype == torch.uint8 else 65535.0
+        total = self.shots.to(torch.int64).sum(dim=0)
+        count = len(self.shots)
+        pairs = []
+        for index, shot in enumerate(self.shots[:most]):
+            others = (total - shot.to(torch.int64)).double() / (count - 1)
+            brightness = shot.double().mean(dim=(1, 2), keepdim=True) / others.mean(dim=(1, 2), keepdim=True).clamp(1)
+            target = (others * brightness / full * 65535).round().clamp(0, 65535).to(torch.uint16)
+            pairs.append(Pair(f"{self.name}, shot {index + 1}", shot, target))
+        return pairs
+
+    def held_out_pairs(self) -> list[Pair]:
+        """Those of `pairs` that are enough to validate on."""
+        return self.pairs(HELD_OUT_SHOTS)
+
+    def target_psnr(self) -> float:
+        """PSNR in dB of the targets themselves, from the differences between shots: no result can measure better."""
+        full = 255.0 if self.shots.dtype == torch.uint8 else 65535.0
+        variance = float((self.shots[0].double() - self.shots[1].double()).div(full).square().mean() / 2)
+        return -10 * float(torch.log10(torch.tensor(max(variance / (len(self.shots) - 1), 1e-10))))
+
+
+def load_bursts(folder: Path, channels: int, minimum: int) -> tuple[list[Scene], list[str]]:
+    """The scenes below `folder`, one a sub-folder, and a warning for each shot that moved by more than a pixel.
+
+    Args:
+        channels, minimum: as for `load_pairs`.
+
+    Raises:
+        DatasetError: listing every scene of one shot, shot of another size, scene or kind, and file that is unreadable.
+    """
+    problems: list[str] = []
+    warnings: list[str] = []
+    found: list[list[Loaded]] = []
+    for files in scene_folders(folder):
+        loaded = load_images(files, channels)
+        problems += [item for item in loaded if isinstance(item, str)]
+        shots = [item for item in loaded if not isinstance(item, str)]
+        if len(files) < 2:
+            problems.append(f"{files[0]}: is the only shot of its scene; a burst needs two or more")
+        elif len(shots) >= 2:
+            wrong = _not_alike(shots, minimum)
+            problems += wrong
+            if not wrong:
+                found.append(shots)
+                warnings += _moved(shots)
+    problems += mixed_channels([shot for shots in found for shot in shots])
+    if problems:
+        raise problems_of(str(folder), problems)
+    scenes = []
+    for shots in found:
+        where = shots[0].path.parent
+        deep = any(shot.pixels.dtype == torch.uint16 for scene in found for shot in scene)
+        pixels = torch.stack([shot.pixels.to(torch.int32) for shot in shots])
+        factors = torch.tensor([257 if deep and shot.pixels.dtype == torch.uint8 else 1 for shot in shots])
+        kind = torch.uint16 if deep else torch.uint8
+        name = where.relative_to(folder).as_posix() if where != folder else folder.name
+        scenes.append(Scene(name, (pixels * factors[:, None, None, None]).to(kind)))
+    return scenes, warnings
+
+
+def split_scenes(scenes: Sequence[Scene], fraction: float = 0.1, most: int = 5) -> tuple[list[Scene], list[Scene]]:
+    """(train, validation): a fixed choice of whole scenes, by a hash of their names."""
+    if len(scenes) < 2:
+        raise DatasetError("one scene alone cannot serve training and validation; give a burst of another scene too")
+    ranked = sorted(scenes, key=lambda scene: hashlib.sha256(scene.name.encode()).digest())
+    count = min(most, max(1, round(len(scenes) * fraction)))
+    return ranked[count:], ranked[:count]
+
+
+def refuse_shared_scenes(train: Sequence[Scene], validation: Sequence[Scene]) -> None:
+    """DatasetError naming each validation scene that looks like one of training: its shots are of the same place."""
+    seen = [(scene.name, _thumbnail(scene)) for scene in train]
+    shared = []
+    for scene in validation:
+        own = _thumbnail(scene)
+        # stricter than for two shots: the means of two scenes have little noise, and another scene may be similar
+        same = [name for name, other in seen if own.shape == other.shape and float((own * other).sum()) > SAME]
+        shared += [f"{scene.name}: the same scene as {same[0]} of training"] if same else []
+    if shared:
+        raise DatasetError("the same scenes are in training and validation; put their shots into one folder", shared)
+
+
+def _thumbnail(scene: Scene) -> NDArray[np.float64]:
+    return thumbnail(scene.shots.float().mean(dim=0).permute(1, 2, 0).numpy())
+
+
+def _not_alike(shots: Sequence[Loaded], minimum: int) -> list[str]:
+    first, *others = shots
+    if min(first.pixels.shape[1:]) < minimum:
+        return [f"{first.path}: is {first.size}, smaller than {minimum} pixels; take a smaller --patch"]
+    problems = []
+    small = thumbnail(first.pixels.permute(1, 2, 0).numpy())
+    for shot in others:
+        if shot.pixels.shape != first.pixels.shape:
+            problems.append(f"{shot.path}: is {shot.size}, the scene's first shot {first.path} is {first.size}")
+        elif not alike(small, thumbnail(shot.pixels.permute(1, 2, 0).numpy())):
+            problems.append(f"{shot.path}: shows another scene than {first.path}; a burst's folder holds one scene")
+    return problems
+
+
+def _moved(shots: Sequence[Loaded]) -> list[str]:
+    first, *others = shots
+    lines = []
+    for shot in others:
+        down, right = shift_between(first.pixels, shot.pixels)
+        if max(abs(down), abs(right)) > MOST_SHIFT:
+            lines.append(
+                f"{shot.path}: is shifted by {right:+.1f} pixels across and {down:+.1f} down from {first.path}"
+            )
+    return lines

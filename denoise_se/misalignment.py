@@ -1,0 +1,68 @@
+"""Whether the two images of a pair lie on each other, from the peak of their cross-correlation.
+
+Guizar-Sicairos, Thurman and Fienup 2008, doi:10.1364/OL.33.000156, as scikit-image implements it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from denoise_se.training_images import Pair
+
+MOST_SHIFT = 1.0  # pixels
+SIDE = 512  # of the centre that is compared
+MOST_PAIRS = 200  # spread evenly over a larger set
+SMOOTH = 1.5  # pixels; noise has less of a say
+BETTER = 0.95  # the shift must leave less than this share of the squared difference
+
+Plane = NDArray[np.float64]
+
+
+def shift_between(reference: Tensor, moved: Tensor) -> tuple[float, float]:
+    """(down, right): by how many pixels `moved` [C, H, W] lies away from `reference`, to a quarter of a pixel.
+
+    (0, 0) where a shift explains the difference no better, as in plain or very noisy images.
+    """
+    from scipy.ndimage import shift
+    from skimage.registration import phase_cross_correlation
+
+    one, other = _plane(reference), _plane(moved)
+    if min(one.shape) < 32 or one.std() == 0 or other.std() == 0:
+        return 0.0, 0.0
+    window = np.hanning(one.shape[0])[:, None] * np.hanning(one.shape[1])
+    back, _, _ = phase_cross_correlation(one * window, other * window, upsample_factor=4, normalization=None)
+    reach = int(np.ceil(np.abs(back).max()))
+    if reach == 0 or 4 * reach > min(one.shape):
+        return 0.0, 0.0
+    inside = (slice(reach, -reach), slice(reach, -reach))
+    before = np.square(one - other)[inside].mean()
+    after = np.square(one - shift(other, back, order=1, mode="nearest"))[inside].mean()
+    return (-float(back[0]), -float(back[1])) if after < BETTER * before else (0.0, 0.0)
+
+
+def misaligned(pairs: Sequence[Pair]) -> list[str]:
+    """A line for each pair whose noisy image is shifted by more than a pixel, of at most 200 that are looked at."""
+    lines = []
+    for name, noisy, clean in pairs[:: -(-len(pairs) // MOST_PAIRS)]:
+        if noisy is None:
+            continue
+        down, right = shift_between(clean, noisy)
+        if max(abs(down), abs(right)) > MOST_SHIFT:
+            lines.append(f"{name}: the noisy image is shifted by {right:+.1f} pixels across and {down:+.1f} down")
+    return lines
+
+
+def _plane(image: Tensor) -> Plane:
+    """The smoothed centre [h, w] of the mean of the channels, without its mean; in units of the range."""
+    from scipy.ndimage import gaussian_filter
+
+    height, width = image.shape[1:]
+    top, left = max(0, height - SIDE) // 2, max(0, width - SIDE) // 2
+    full = 255.0 if image.dtype.itemsize == 1 else 65535.0
+    centre = image[:, top : top + SIDE, left : left + SIDE].numpy().mean(axis=0, dtype=np.float64) / full
+    smooth: Plane = gaussian_filter(centre, SMOOTH)
+    return smooth - smooth.mean()

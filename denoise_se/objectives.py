@@ -1,0 +1,141 @@
+"""What a training step minimises: with clean images, with noisy ones alone, and with the start's old noise between.
+
+An objective maps a batch of patches to a loss; it does not know where the patches come from. Random numbers come from
+the generator of the step, so a resumed run repeats them; they are drawn for the whole batch, of which a process then
+takes its share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from denoise_se.noise import NoiseChain, NoiseMixture
+from denoise_se.noise_model import NoiseModel, Noisy
+
+if TYPE_CHECKING:
+    from denoise_se.training import DenoisingTask
+
+AddNoise = Callable[[Tensor, torch.Generator], Noisy]  # a noise model, or what acts like one
+STRENGTHS = (0.3, 0.7)  # of the noise that Recorrupted-to-Recorrupted adds, as a multiple of the image's own
+SMOOTH = 5  # pixels; the brightness beneath the noise
+REGULARISER = 2.0  # Neighbor2Neighbor's weight at the end of training (Huang et al., gamma)
+
+
+class Objective(Protocol):
+    """`noisy` and `clean` are float patches [B, C, p, p] in [0, 1]; the loss is a scalar."""
+
+    def __call__(self, task: DenoisingTask, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """From noisy to clean; `noise` is added to the clean patches, None takes the noisy ones as they are."""
+
+    noise: AddNoise | None
+
+    def __call__(self, task: DenoisingTask, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
+        noisy, level = with_noise(self.noise, noisy, clean, generator)
+        noisy, level, clean = task.share(noisy, level, clean)
+        return task.loss(task.predict(noisy, level), clean)
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """`objective`, but in a `share` of the steps the noise that the start was trained on, on the clean patches."""
+
+    objective: Objective
+    old: NoiseChain | NoiseMixture
+    share: float
+
+    def __call__(self, task: DenoisingTask, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
+        if float(torch.rand((), generator=generator, device=generator.device)) < self.share:
+            return Supervised(self.old)(task, noisy, clean, generator)
+        return self.objective(task, noisy, clean, generator)
+
+
+@dataclass(frozen=True)
+class Recorrupted:
+    """Recorrupted-to-Recorrupted (Pang et al., CVPR 2021): for y = x + n and z with the covariance of n,
+
+        loss(f(y + a z), y - z / a)
+
+    has the same minimum as with x as the target, as y + a z and y - z/a have independent noise when both are Gaussian.
+    It needs no clean image and any covariance will do, so banding and grain are removed too; it is only as good as
+    `noise`, the measured one. a is drawn from STRENGTHS for each patch, so that the network also sees noise near n's.
+    """
+
+    noise: NoiseModel
+
+    def __call__(self, task: DenoisingTask, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
+        low, high = STRENGTHS
+        unit = torch.rand(len(noisy), 1, 1, 1, generator=generator, device=noisy.device)
+        strength = low + (high - low) * unit
+        added, level = own_noise(self.noise, noisy, generator)
+        level = level * (1 + strength**2).sqrt()
+        noisier, level, target = task.share(noisy + strength * added, level, noisy - added / strength)
+        return task.loss(task.predict(noisier, level), target)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Neighbor2Neighbor (Huang et al., CVPR 2021, arXiv:2101.02824): of each 2x2 cell two pixels that touch go into two
+    images of half the size, g1 and g2; with D = f(y) taken as constant,
+
+        mean((f(g1) - g2)^2) + w mean((f(g1) - g2 - (D1 - D2))^2)
+
+    where D1, D2 are D at the same pixels, and w grows to REGULARISER. It holds for noise that is independent from pixel
+    to pixel and of mean 0, whatever its distribution, without a noise model.
+    """
+
+    noise: NoiseModel
+
+    def __call__(self, task: DenoisingTask, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
+        first, second = neighbours(noisy, generator)
+        _, level = own_noise(self.noise, noisy, generator)
+        noisy, level, first, second = task.share(noisy, level, first, second)
+        with torch.no_grad():
+            whole = task.predict(noisy, level).float()
+        one, other = pick(noisy, first), pick(noisy, second)
+        difference = task.predict(one, F.avg_pool2d(level, 2)).float() - other
+        consistent = difference - (pick(whole, first) - pick(whole, second))
+        return difference.square().mean() + REGULARISER * task.progress * consistent.square().mean()
+
+
+def with_noise(noise: AddNoise | None, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Noisy:
+    """`noise` on `clean`; without it the given `noisy`, whose level map is the root mean square difference."""
+    if noise is not None:
+        return noise(clean, generator)
+    level = (noisy - clean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    return Noisy(noisy, level.expand_as(clean[:, :1]))
+
+
+def own_noise(noise: NoiseModel, noisy: Tensor, generator: torch.Generator) -> Noisy:
+    """Noise [B, C, H, W] like that of the images themselves, and its level map; the brightness is that of `noisy`,
+    smoothed, so that it hardly depends on the noise."""
+    reach = SMOOTH // 2
+    beneath = F.avg_pool2d(noisy, SMOOTH, stride=1, padding=reach, count_include_pad=False).clamp(0, 1)
+    made, level = noise(beneath, generator)
+    return Noisy(made - beneath, level)
+
+
+def neighbours(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Two indices [B, 1, H/2 * W/2] into the pixels 0 1 / 2 3 of each 2x2 cell of [B, C, H, W], side by side or one
+    above the other."""
+    shape = (len(images), 1, (images.shape[2] // 2) * (images.shape[3] // 2))
+    first = torch.randint(4, shape, generator=generator, device=images.device)
+    across = torch.randint(2, shape, generator=generator, device=images.device).bool()
+    return first, torch.where(across, first ^ 1, first ^ 2)
+
+
+def pick(images: Tensor, index: Tensor) -> Tensor:
+    """[B, C, H/2, W/2]: of each 2x2 cell of [B, C, H, W] the pixel that `index` names."""
+    batch, channels, height, width = images.shape
+    cells = F.unfold(images[:, :, : height // 2 * 2, : width // 2 * 2], 2, stride=2).unflatten(1, (channels, 4))
+    picked = cells.gather(2, index.unsqueeze(1).expand(-1, channels, -1, -1))
+    return picked.reshape(batch, channels, height // 2, width // 2)

@@ -1,0 +1,64 @@
+"""What a start could do before: the noise it was trained on, to rehearse it and to measure what is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+
+import torch
+from torch import Tensor
+
+from denoise_se.checkpoint import Checkpoint
+from denoise_se.datasets import to_unit
+from denoise_se.errors import NoiseSpecError, ProfileError
+from denoise_se.image_io import read
+from denoise_se.noise import NoiseChain, NoiseMixture, parse_noise_spec
+from denoise_se.objectives import Objective, Rehearsed, Supervised
+from denoise_se.training_images import from_pixels
+
+MOST_IMAGES = 6
+SIDE = 256  # of their centres
+
+
+def old_noise(start: Checkpoint | None) -> NoiseChain | NoiseMixture | None:
+    """The noise of `start`'s recipe; None without a start, or where its recipe names none that can be made here."""
+    recipe = start.training.get("recipe", {}) if start is not None else {}
+    spec = recipe.get("noise") if isinstance(recipe, dict) else None
+    if not isinstance(spec, str):
+        return None
+    try:
+        return parse_noise_spec(spec)
+    except (NoiseSpecError, ProfileError):  # a profile that lies on another machine
+        return None
+
+
+def rehearsed(objective: Objective, start: Checkpoint | None, share: float) -> Objective:
+    """`objective` with that `share` of the steps on the start's old noise, where there is one."""
+    old = old_noise(start)
+    if old is None or share == 0 or (isinstance(objective, Supervised) and objective.noise == old):
+        return objective
+    return Rehearsed(objective, old, share)
+
+
+def sample_images(channels: int) -> list[Tensor]:
+    """The clean samples that come with the program, [channels, H, W] each: for runs that have none of their own."""
+    folder = resources.files("denoise_se.examples").joinpath("clean")
+    names = sorted(entry.name for entry in folder.iterdir())
+    with resources.as_file(folder) as path:
+        return [from_pixels(read(path / name).pixels, channels) for name in names]
+
+
+@torch.no_grad()
+def old_psnr(
+    checkpoint: Checkpoint, noise: NoiseChain | NoiseMixture, images: Sequence[Tensor], seed: int = 0
+) -> float:
+    """PSNR in dB, mean over the centres of at most 6 clean images [C, H, W] with `noise`, the same for each network."""
+    network = checkpoint.network()
+    values = []
+    for index, image in enumerate(images[:MOST_IMAGES]):
+        top, left = (max(0, side - SIDE) // 2 for side in image.shape[1:])
+        clean = to_unit(image[None, :, top : top + SIDE, left : left + SIDE])
+        noisy, level = noise(clean, torch.Generator().manual_seed(seed + index))
+        error = (network(noisy, level).clamp(0, 1) - clean).square().mean()
+        values.append(float(-10 * torch.log10(error.clamp_min(1e-10))))
+    return sum(values) / len(values)

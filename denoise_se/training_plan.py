@@ -1,0 +1,174 @@
+"""From what someone has to what is trained: the images of both sides, the objective, and what to say about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from denoise_se.bursts import load_bursts, refuse_shared_scenes, split_scenes
+from denoise_se.checkpoint import Checkpoint
+from denoise_se.held_out_risk import HeldOutRisk, Risk
+from denoise_se.misalignment import misaligned
+from denoise_se.noise import parse_noise_spec
+from denoise_se.noise_model import NoiseModel
+from denoise_se.noisy_only import has_banding, plan_noisy_only
+from denoise_se.objectives import Objective, Supervised
+from denoise_se.rehearsal import rehearsed
+from denoise_se.resynthesis import ResynthesisRisk, Scaled, resynthesised
+from denoise_se.training_config import TrainingConfig
+from denoise_se.training_images import (
+    SMALLEST_SIDE,
+    Pair,
+    PairedFiles,
+    load_pairs,
+    refuse_shared_images,
+    split_validation,
+)
+from denoise_se.training_layout import Layout
+from denoise_se.training_outcome import OutcomeReport
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Arguments of `fit`, and lines for the terminal: `notes`, and `warnings` about the images."""
+
+    config: TrainingConfig
+    train: list[Pair]
+    validation: list[Pair]
+    data: str
+    objective: Objective
+    report: OutcomeReport
+    risk: Risk | None = None
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def plan_training(
+    layout: Layout, config: TrainingConfig, start: Checkpoint | None, validation: PairedFiles | None = None
+) -> TrainingPlan:
+    """Load and check everything.
+
+    Args:
+        layout: what the images are and where.
+        config: the recipe; its `turns` are switched off where rows or columns are noisy.
+        start: the weights to start from.
+        validation: pairs to validate on instead of a part of the images.
+
+    Raises:
+        DatasetError: listing all that is wrong with the images.
+        UsageError: noisy pictures whose noise cannot be measured.
+    """
+    makers = {"pairs": _with_clean, "clean": _with_clean, "burst": _burst, "noisy": _noisy}
+    return makers[layout.kind](layout, config, start, validation or layout.validation)
+
+
+def _with_clean(
+    layout: Layout, config: TrainingConfig, start: Checkpoint | None, held_out: PairedFiles | None
+) -> TrainingPlan:
+    channels = config.network.channels
+    assert layout.files is not None
+    images = load_pairs(layout.files, channels, max(config.patch, SMALLEST_SIDE))
+    train, validation = _sides(images, held_out, channels)
+    notes = []
+    if has_banding(train):
+        config = replace(config, turns=False)
+        notes.append("the noise shifts whole rows or columns: patches are flipped, but not turned")
+    noise = parse_noise_spec(config.noise) if config.noise else None
+    plain = Supervised(noise)
+    objective = rehearsed(plain, start, config.rehearsal)
+    if objective is not plain:
+        notes.append(f"{config.rehearsal:.0%} of the steps rehearse the start's own noise")
+    data = f"{layout.files.clean.name} (clean)"
+    if layout.files.noisy is not None:
+        data = " and ".join(dict.fromkeys((layout.files.noisy.name, layout.files.clean.name))) + " (pairs)"
+    return TrainingPlan(
+        config,
+        train,
+        validation,
+        f"{data}, {len(train)} images",
+        objective,
+        OutcomeReport(validation, start, noise, None, config.seed),
+        notes=notes,
+        warnings=misaligned([*train, *validation]),
+    )
+
+
+def _burst(
+    layout: Layout, config: TrainingConfig, start: Checkpoint | None, held_out: PairedFiles | None
+) -> TrainingPlan:
+    channels = config.network.channels
+    scenes, warnings = load_bursts(layout.folder, channels, max(config.patch, SMALLEST_SIDE))
+    remarks = {}
+    if held_out is not None:
+        train, validation = scenes, load_pairs(held_out, channels, SMALLEST_SIDE)
+        means = [Pair(scene.name, None, scene.pairs(1)[0].clean) for scene in train]
+        refuse_shared_images([*means, *(pair for scene in train for pair in scene.pairs())], validation)
+    else:
+        train, kept = split_scenes(scenes)
+        refuse_shared_scenes(train, kept)
+        validation = [pair for scene in kept for pair in scene.held_out_pairs()]
+        limit = float(np.mean([scene.target_psnr() for scene in kept]))
+        remarks["validated against"] = f"the mean of the other shots, itself {limit:.1f} dB from the scene"
+    pairs = [pair for scene in train for pair in scene.pairs()]
+    fewest = min(len(scene.shots) for scene in train)
+    way = "another shot as the target (Noise2Noise)" if fewest == 2 else "the mean of the other shots as the target"
+    notes = [f"{len(train)} scenes of {fewest} shots or more for training: {way}"]
+    if has_banding(pairs):
+        config = replace(config, turns=False)
+        notes.append("the noise shifts whole rows or columns: patches are flipped, but not turned")
+    return TrainingPlan(
+        config,
+        pairs,
+        validation,
+        f"{layout.folder.name} (burst), {len(train)} scenes, {len(pairs)} shots",
+        Supervised(None),
+        OutcomeReport(validation, start, None, None, config.seed, remarks),
+        notes=notes,
+        warnings=warnings,
+    )
+
+
+def _noisy(
+    layout: Layout, config: TrainingConfig, start: Checkpoint | None, held_out: PairedFiles | None
+) -> TrainingPlan:
+    channels = config.network.channels
+    images = load_pairs(PairedFiles(None, layout.folder), channels, max(config.patch, SMALLEST_SIDE), one_kind=True)
+    noisy = [Pair(name, picture, picture) for name, _, picture in images]
+    if held_out is not None:
+        train, validation = _sides(noisy, held_out, channels)
+    else:
+        train, validation = split_validation(noisy)
+        refuse_shared_images(train, validation)
+    way = plan_noisy_only(train, start)
+    objective, why, turns = way.objective, way.why, way.turns
+    risk: Risk | None = HeldOutRisk(way.noise)
+    if start is not None and way.hidden:
+        network = start.network()
+        pictures = resynthesised(train, start, way.noise, max(config.patch, SMALLEST_SIDE))
+        if pictures:
+            objective, turns = Supervised(Scaled(way.noise)), False
+            train, risk = pictures, ResynthesisRisk(way.noise, network)
+        else:
+            risk = HeldOutRisk(way.noise, network)
+            why += "; the pictures are too small to be halved, so Recorrupted-to-Recorrupted"
+    measured: NoiseModel | None = None if held_out is not None else way.noise
+    return TrainingPlan(
+        replace(config, turns=config.turns and turns),
+        train,
+        validation,
+        f"{layout.folder.name} (noisy only), {len(train)} images",
+        objective,
+        OutcomeReport(validation, start, None, measured, config.seed, {"learnt from noisy pictures": why}),
+        risk if held_out is None else None,
+        notes=[why],
+    )
+
+
+def _sides(images: list[Pair], held_out: PairedFiles | None, channels: int) -> tuple[list[Pair], list[Pair]]:
+    if held_out is None:
+        train, validation = split_validation(images)
+    else:
+        train, validation = images, load_pairs(held_out, channels, SMALLEST_SIDE)
+    refuse_shared_images(train, validation)
+    return train, validation

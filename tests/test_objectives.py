@@ -1,0 +1,199 @@
+"""Objectives and risks without a clean image: each against what a clean image would have said."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from denoise_se.held_out_risk import HeldOutRisk, as_psnr
+from denoise_se.noise import Gaussian, NoiseChain, Range, parse_noise_spec
+from denoise_se.noise_profile import NoiseProfile
+from denoise_se.objectives import Neighbours, Objective, Recorrupted, Rehearsed, Supervised, neighbours, own_noise, pick
+from denoise_se.profile_noise import ProfileNoise
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def task(network: nn.Module | None = None, progress: float = 1.0, rank: int = 0, processes: int = 1) -> SimpleNamespace:
+    """What objectives need of a task: a network, a squared loss, the progress, its share of a batch."""
+    predict = network or (lambda noisy, level: noisy)
+    return SimpleNamespace(
+        predict=predict,
+        loss=lambda output, target: (output - target).square().mean(),
+        progress=progress,
+        share=lambda *batches: (batch.chunk(processes)[rank] for batch in batches),
+    )
+
+
+def banded(row: float = 0.05, read: float = 0.04) -> ProfileNoise:
+    covariance = ((row**2,),)
+    return ProfileNoise(
+        NoiseProfile("made", (0.0,), ((0.0, 0.0),), (read,), ((0.0, 1.0),), covariance, ((0.0,),), ((((1.0,),),),))
+    )
+
+
+class Shrink(nn.Module):
+    """x -> the mean of each row and the image's middle, mixed with x: linear, and far from diagonal."""
+
+    def __init__(self, keep: float, rows: float) -> None:
+        super().__init__()
+        self.keep, self.rows = keep, rows
+
+    def forward(self, noisy: Tensor, level: Tensor) -> Tensor:
+        means = noisy.mean(dim=-1, keepdim=True)
+        return self.keep * noisy + self.rows * means + (1 - self.keep - self.rows) * 0.5
+
+
+def images(count: int = 8, side: int = 64) -> tuple[Tensor, Tensor]:
+    generator = seeded(5)
+    coarse = torch.rand(count, 1, 4, 4, generator=generator) * 0.3 + 0.35
+    clean = nn.functional.interpolate(coarse, size=(side, side), mode="bilinear")
+    return clean, banded()(clean, generator).image
+
+
+def test_recorrupting_finds_the_denoiser_that_clean_images_find() -> None:
+    clean, noisy = images()
+    objective, grid = Recorrupted(banded()), [(k, r) for k in (0.0, 0.2, 0.5, 1.0) for r in (-0.2, 0.0, 0.3)]
+    losses, errors = {}, {}
+    for keep, rows in grid:
+        network = Shrink(keep, rows)
+        losses[keep, rows] = sum(float(objective(task(network), noisy, noisy, seeded(s))) for s in range(6))
+        errors[keep, rows] = float((network(noisy, noisy) - clean).square().mean())
+    best = min(losses, key=lambda key: losses[key])
+    assert best != (1.0, 0.0) and errors[best] <= min(errors.values()) * 1.1, (best, errors)
+
+
+def test_recorrupted_input_and_target_have_independent_noise() -> None:
+    clean, noisy = torch.full((64, 1, 32, 32), 0.5), torch.empty(0)
+    noise = banded()
+    noisy = noise(clean, seeded(1)).image
+    seen = {}
+
+    def predict(image: Tensor, level: Tensor) -> Tensor:
+        seen["input"] = image
+        return image
+
+    recording = task()
+    recording.predict, recording.loss = predict, lambda output, target: seen.update(target=target)
+    Recorrupted(noise)(recording, noisy, noisy, seeded(2))
+    one, other = (seen["input"] - clean).mean(-1).flatten(), (seen["target"] - clean).mean(-1).flatten()
+    assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 0.05, "the rows' shifts too"
+    assert float(seen["target"].mean()) == pytest.approx(0.5, abs=0.01)
+    assert float(one.var()) > 1.05 * float((noisy - clean).mean(-1).var())
+
+
+def test_the_two_neighbours_are_different_pixels_of_one_cell() -> None:
+    image = torch.arange(2 * 36, dtype=torch.float32).reshape(1, 2, 6, 6)
+    seen = set()
+    for seed in range(20):
+        first, second = neighbours(image, seeded(seed))
+        one, other = pick(image, first), pick(image, second)
+        assert one.shape == (1, 2, 3, 3)
+        y, x = (one[0, 0] // 6).long(), (one[0, 0] % 6).long()
+        assert torch.equal(y // 2, torch.arange(3)[:, None].expand(3, 3)) and torch.equal(
+            x // 2, (x // 2)[:1].expand(3, 3)
+        )
+        assert torch.equal(one[0, 1], one[0, 0] + 36), "all channels of the same pixel"
+        seen |= set((other - one)[0, 0].abs().unique().tolist())
+    assert seen == {1.0, 6.0}, "beside or below, never the same and never across"
+
+
+def test_neighbours_do_not_reward_keeping_independent_noise() -> None:
+    clean = torch.full((8, 1, 64, 64), 0.5)
+    noise = ProfileNoise(banded(row=0.0).profile)
+    noisy = noise(clean, seeded(3)).image
+    for keep in (0.0, 0.5, 1.0):
+
+        def predict(image: Tensor, level: Tensor, keep: float = keep) -> Tensor:
+            whole = image.shape[-1] == 64  # taken as constant in the second term, here a perfect result
+            return torch.full_like(image, 0.5) if whole else Shrink(keep, 0)(image, level)
+
+        own = task()
+        own.predict = predict
+        loss = float(Neighbours(noise)(own, noisy, noisy, seeded(4)))
+        # input and target have independent noise, keep * n1 and n2; the weights of the two terms are 1 and 2
+        assert loss == pytest.approx((keep**2 + 1) * 0.04**2 * 3, rel=0.05)
+
+
+def test_rehearsal_takes_its_share_of_the_steps_and_its_own_noise() -> None:
+    chain = NoiseChain((Gaussian(Range(51, 51)),))
+    clean = torch.full((1, 1, 64, 64), 0.5)
+    objective = Rehearsed(Supervised(None), chain, 0.25)
+    losses = [float(objective(task(), clean, clean, seeded(s))) for s in range(200)]
+    old = [loss for loss in losses if loss > 0]
+    assert 30 < len(old) < 70
+    assert sum(old) / len(old) == pytest.approx(0.2**2, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Supervised(parse_noise_spec("poisson-gaussian:gain=0.01,read=0.02|gaussian:5-50")),
+        Recorrupted(banded()),
+        Neighbours(banded()),
+        Rehearsed(Recorrupted(banded()), NoiseChain((Gaussian(Range(51, 51)),)), 0.5),
+    ],
+    ids=lambda objective: type(objective).__name__,
+)
+@pytest.mark.parametrize("step", [0, 1])
+def test_the_losses_of_two_processes_average_to_that_of_one(objective: Objective, step: int) -> None:
+    _, noisy = images(4, 16)
+    alone, *shares = [
+        float(objective(task(Shrink(0.3, 0.1), 1.0, rank, count), noisy, noisy, seeded(step)))  # type: ignore[arg-type]
+        for rank, count in ((0, 1), (0, 2), (1, 2))
+    ]
+    assert shares[0] != shares[1] and sum(shares) / 2 == pytest.approx(alone, rel=1e-5)
+
+
+def test_own_noise_has_the_level_of_the_brightness_and_not_of_the_noise() -> None:
+    spec = parse_noise_spec("poisson-gaussian:gain=0.02,read=0")
+    clean = torch.cat([torch.full((4, 1, 64, 32), 0.2), torch.full((4, 1, 64, 32), 0.8)], dim=3)
+    noisy = spec(clean, seeded(1)).image
+    added, level = own_noise(spec, noisy, seeded(2))
+    for part, brightness in ((slice(4, 28), 0.2), (slice(36, 60), 0.8)):
+        assert float(added[..., part].var()) == pytest.approx(0.02 * brightness, rel=0.05)
+        assert float(level[..., part].square().mean()) == pytest.approx(0.02 * brightness, rel=0.02)
+    products = (added * (noisy - clean))[..., 4:28]
+    assert abs(float(products.mean())) < 5 * float(products.std()) / products.numel() ** 0.5
+
+
+@pytest.mark.parametrize(("keep", "rows"), [(1.0, 0.0), (0.3, 0.0), (0.3, 0.5), (0.0, 1.0), (1.0, -0.8)])
+def test_the_risk_is_the_error_to_the_clean_image_for_banded_noise(keep: float, rows: float) -> None:
+    clean, noisy = images(count=40)
+    risk, network = HeldOutRisk(banded()), Shrink(keep, rows)
+    estimates = torch.stack([risk(network, noisy[i : i + 1], seeded(i)) for i in range(len(noisy))])
+    errors = (network(noisy, noisy) - clean).square().mean(dim=(1, 2, 3))
+    spread = float((estimates - errors).std()) / len(noisy) ** 0.5
+    assert abs(float(estimates.mean() - errors.mean())) < 4 * spread + 1e-5
+    assert spread < 0.3 * 0.05**2
+    assert float(as_psnr(errors)) == pytest.approx(-10 * torch.log10(errors.mean()).item())
+
+
+def test_the_risk_leaves_out_what_is_cut_off_at_black() -> None:
+    dark, middle = torch.zeros(1, 1, 64, 32), torch.full((1, 1, 64, 32), 0.5)
+    clean = torch.cat([dark, middle], dim=3)
+    noise = banded(row=0.0)
+    noisy = noise(clean, seeded(1)).image.clamp(0, 1)
+    same = Shrink(1.0, 0.0)
+    estimate = float(HeldOutRisk(noise)(same, noisy, seeded(2)))
+    assert estimate == pytest.approx(0.04**2, rel=0.1), "half the pixels have no noise to speak of, and do not count"
+
+
+def test_noise_left_in_flat_parts_counts_where_the_measured_noise_is_too_low() -> None:
+    _, noisy = images(count=6)
+    half = banded(row=0.02, read=0.015)  # of what is there
+    better, worse = Shrink(0.0, 0.0), Shrink(1.0, 0.0)
+    trusting, wary = HeldOutRisk(half), HeldOutRisk(half, better)
+
+    def total(risk: HeldOutRisk, network: Shrink) -> float:
+        return sum(float(risk(network, noisy[i : i + 1], seeded(i))) for i in range(len(noisy)))
+
+    assert total(wary, better) == pytest.approx(total(trusting, better)), "the start itself leaves nothing"
+    left = total(wary, worse) - total(trusting, worse)
+    flat_noise = 6 * float((noisy - 0.5).square().mean())
+    assert left == pytest.approx(flat_noise, rel=0.25)
