@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -30,27 +31,35 @@ def run_benchmark_command(
     quiet: bool,
 ) -> None:
     """Raises DenoiseError; prints the tables and writes the report and the plot."""
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # every engine heeds it, and so do the processes that are started
     import torch
 
     from denoise_se.benchmark import run_benchmark
     from denoise_se.benchmark_report import check_outputs, render, write_plot, write_report
     from denoise_se.contender import Contender
+    from denoise_se.threads import granted_cores
 
     check_outputs(report, plot)
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(granted_cores())
+    engines = [(backend, precision) for backend in _items(backends) for precision in _items(precisions)]
+    asked = [Contender(model, True, *engine) for model in models for engine in engines]
+    for item in _items(against or ""):
+        asked.append(Contender(item, False))
+        if item.startswith("dncnn=") and "openvino" in _items(backends):
+            asked.append(Contender(item, False, "openvino"))
     contenders, left_out = [], []
-    for model in models:
-        for backend in _items(backends):
-            for precision in _items(precisions):
-                contender = Contender(model, True, backend, precision)
-                try:
-                    contender.method()
-                except UsageError as error:
-                    left_out.append(f"{model} {backend} {precision} left out: {error}")
-                else:
-                    contenders.append(contender)
-    contenders += [Contender(item, False) for item in _items(against or "")]
+    for contender in asked:
+        try:
+            contender.method()
+        except UsageError as error:
+            if not contender.ours and not contender.backend:
+                raise
+            left_out.append(f"{contender.label} {contender.backend} {contender.precision} left out: {error}")
+        else:
+            contenders.append(contender)
+    if not contenders:
+        raise UsageError("no engine can run what was asked for: " + "; ".join(left_out))
     with Progress(console=Console(stderr=True), disable=quiet) as progress:
         task = progress.add_task("measuring", total=None)
         result = run_benchmark(

@@ -232,8 +232,10 @@ def evaluate(
 )
 def benchmark(
     model: Annotated[list[str] | None, typer.Option(help="Model name or path; may be repeated. Default all.")] = None,
-    backend: Annotated[str, typer.Option(help="Engines for our models, joined by commas.")] = "torch",
-    precision: Annotated[str, typer.Option(help="Precisions for our models, joined by commas.")] = "fp32",
+    backend: Annotated[
+        str, typer.Option(help="Engines for our models, joined by commas; DnCNN runs on OpenVINO too.")
+    ] = "torch,openvino",
+    precision: Annotated[str, typer.Option(help="Precisions for our models, joined by commas.")] = "fp32,int8",
     against: Annotated[
         str | None, typer.Option(help="bm3d, nlm, wavelet, tv, dncnn=WEIGHTS, ffdnet=WEIGHTS; joined by commas.")
     ] = None,

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from denoise_se.errors import DenoiseError
+from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.evaluation import Method, ModelMethod, parse_against
+from denoise_se.peers import DnCNN
 
 Pixels = NDArray[np.float32]
 STATUS = Path("/proc/self/status")
@@ -30,7 +31,7 @@ class Contender:
     Attributes:
         label: of a model of ours (name or path), or an item of `--against`.
         ours: which of the two.
-        backend, precision: the engine of our models; "" for the others.
+        backend, precision: the engine of our models; of the others only DnCNN runs on another than its own, "openvino".
     """
 
     label: str
@@ -57,7 +58,7 @@ class Contender:
             from denoise_se.network import count_macs_per_pixel
 
             return count_macs_per_pixel(self._ours.checkpoint.config)
-        layers = getattr(self._method, "layers", None)
+        layers = getattr(parse_against(self.label)[0], "layers", None)
         if layers is None:
             return None
         # FFDNet's layers see a quarter of the pixels
@@ -89,7 +90,53 @@ class Contender:
     def _method(self) -> Method:
         if self.ours:
             return ModelMethod(self.name, self._ours.network.channels, self._ours)
-        return parse_against(self.label)[0]
+        method = parse_against(self.label)[0]
+        if not self.backend:
+            return method
+        if self.backend != "openvino" or not isinstance(method, DnCNN):
+            raise UsageError(f"{method.name} runs on its own engine only")
+        return OpenVinoDnCNN(method)
+
+
+class OpenVinoDnCNN:
+    """DnCNN's layers compiled by OpenVINO in float32, for an image in one piece. Raises UsageError without OpenVINO."""
+
+    def __init__(self, network: DnCNN) -> None:
+        try:
+            import openvino as ov
+        except ImportError as error:
+            raise UsageError('OpenVINO is not installed; pip install "denoise-se[openvino]"') from error
+        import torch
+        from torch import nn
+
+        from denoise_se.graph import onnx_bytes
+        from denoise_se.threads import granted_cores
+
+        self.name, self.channels = f"{network.name} openvino fp32", network.channels
+        layers: list[nn.Module] = []
+        for layer in network.layers:
+            convolution = nn.Conv2d(layer.kernel.shape[1], layer.kernel.shape[0], 3, padding=1)
+            convolution.weight.data = torch.from_numpy(layer.kernel)
+            convolution.bias.data = torch.from_numpy(layer.bias)  # type: ignore[union-attr]
+            layers += [convolution, nn.ReLU()]
+        image = torch.zeros(1, self.channels, 64, 64)
+        free = {2: "height", 3: "width"}
+        model = onnx_bytes(nn.Sequential(*layers[:-1]), {"image": image}, ["noise"], {"image": free, "noise": free})
+        core = ov.Core()
+        hints = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": granted_cores(),
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,
+        }
+        self.request = core.compile_model(core.read_model(model), "CPU", hints).create_infer_request()
+
+    def __call__(self, noisy: Pixels, sigma: float | None) -> Pixels:
+        """As `DnCNN` itself."""
+        planes = noisy[None] if noisy.ndim == 2 else np.moveaxis(noisy, -1, 0)
+        self.request.infer({"image": np.ascontiguousarray(planes[None], np.float32)})
+        noise = np.array(self.request.get_tensor("noise").data)[0]
+        return noisy - (noise[0] if noisy.ndim == 2 else np.moveaxis(noise, 0, -1))
 
 
 def main(arguments: list[str]) -> None:

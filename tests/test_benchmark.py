@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from denoise_se.app.cli import app
 from denoise_se.benchmark import Benchmark, Growth, Result, noisy_picture, run_benchmark
 from denoise_se.benchmark_report import render, write_plot, write_report
-from denoise_se.contender import Contender
+from denoise_se.contender import Contender, OpenVinoDnCNN
 from denoise_se.errors import UsageError
+from denoise_se.peers import Convolution, DnCNN
 
 
 def benchmark_of(*results: Result) -> Benchmark:
@@ -66,6 +69,7 @@ def test_reports_hold_what_the_terminal_shows(tmp_path: Path) -> None:
 def test_the_command_measures_models_and_classical_methods_in_one_run(tmp_path: Path) -> None:
     report = tmp_path / "b.json"
     options = ["--model", "gray", "--against", "wavelet", "--side", "48", "--rounds", "1", "--sizes", "0.01"]
+    options += ["--backend", "torch", "--precision", "fp32"]
     result = CliRunner().invoke(app, ["benchmark", *options, "--report", str(report), "--quiet"])
     assert result.exit_code == 0, result.output
     found = json.loads(report.read_text(encoding="utf-8"))
@@ -75,6 +79,22 @@ def test_the_command_measures_models_and_classical_methods_in_one_run(tmp_path: 
     assert ours["peak_bytes"] is None or ours["peak_bytes"] > 50e6
     assert wavelet["gflops"] is None and ours["gflops"] > 0
     assert [row["megapixels"] for row in found["growth"]] == [0.01]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_dncnn_gives_the_same_on_openvino(channels: int) -> None:
+    pytest.importorskip("openvino")
+    rng = np.random.default_rng(0)
+    widths = [channels, 7, 7, channels]
+    layers = tuple(
+        Convolution(
+            rng.normal(0, 0.2, (after, before, 3, 3)).astype(np.float32), rng.normal(0, 0.1, after).astype(np.float32)
+        )
+        for before, after in pairwise(widths)
+    )
+    network = DnCNN("tiny", layers)
+    noisy = noisy_picture(37, 53, channels, 25.0)
+    np.testing.assert_allclose(OpenVinoDnCNN(network)(noisy, 25.0), network(noisy, 25.0), atol=1e-5)
 
 
 @pytest.mark.parametrize(
