@@ -267,6 +267,10 @@ def web(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     root_path: Annotated[str, typer.Option(help="Path under which a reverse proxy serves it, as /denoise.")] = "",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name under which people reach it, as denoise.lab.example; may be repeated."),
+    ] = None,
     model: Annotated[
         list[str] | None, typer.Option(help="Offer this name or .safetensors path only; may be repeated.")
     ] = None,
@@ -299,6 +303,7 @@ def web(
                 host=host,
                 port=port,
                 root_path=root_path.rstrip("/"),
+                names=tuple(allow_host or ()),
                 models=tuple(model or ()),
                 engine=Engine(device, backend, precision, parse_tile(tile)),
                 jobs=jobs,

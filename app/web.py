@@ -11,7 +11,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from denoise_se.app.web_cache import Cache
-from denoise_se.app.web_guard import Guard
+from denoise_se.app.web_guard import Application, Guard
+from denoise_se.app.web_login import Login
 from denoise_se.app.web_options import WebOptions
 from denoise_se.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UsageError
 
@@ -93,6 +94,7 @@ def make_app(options: WebOptions, cache: Cache) -> Guard:
     async def health() -> dict[str, Any]:
         return {"status": "ok", "working": crew.busy, "queued": len(page._queue)}
 
+    accounts = options.accounts()
     gradio.mount_gradio_app(
         app,
         page,
@@ -100,7 +102,7 @@ def make_app(options: WebOptions, cache: Cache) -> Guard:
         server_name=options.host,
         server_port=options.port,
         root_path=options.root_path or None,
-        auth=options.accounts() or None,
+        auth=accounts or None,
         allowed_paths=[str(cache.results), str(cache.samples)],
         max_file_size=options.max_upload,
         footer_links=[],
@@ -111,4 +113,8 @@ def make_app(options: WebOptions, cache: Cache) -> Guard:
         mcp_server=False,
         **looks(),
     )
-    return Guard(app, cache, options.max_upload * min(options.max_files, FILES_A_REQUEST))
+    inner: Application = app  # type: ignore[assignment]  # the same protocol, in Starlette's words
+    if accounts:
+        mounted = page.app
+        inner = Login(inner, mounted.tokens, mounted.cookie_id)
+    return Guard(inner, cache, options.max_upload * min(options.max_files, FILES_A_REQUEST), options.names)

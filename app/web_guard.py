@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -55,10 +57,14 @@ HEADERS = (
 
 
 class Guard:
-    """An ASGI application around another. Refusals are JSON `{"detail": ...}` with 403, 413 or 507."""
+    """An ASGI application around another. Refusals are JSON `{"detail": ...}` with 403, 413, 421 or 507.
 
-    def __init__(self, inner: Application, cache: Cache, max_request_bytes: int) -> None:
+    names: what the server may be called besides an address, localhost and the machine's own name.
+    """
+
+    def __init__(self, inner: Application, cache: Cache, max_request_bytes: int, names: Iterable[str] = ()) -> None:
         self.inner, self.cache, self.max_request_bytes = inner, cache, max_request_bytes
+        self.names = {"localhost", socket.gethostname().lower(), *(name.lower() for name in names)}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -86,6 +92,10 @@ class Guard:
 
     def _refused(self, scope: Message, headers: dict[str, str]) -> tuple[int, str] | None:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
+        # a page of another site whose name now leads here (DNS rebinding) is no stranger to the browser: its name tells
+        for host in (headers.get("host", ""), headers.get("x-forwarded-host", "")):
+            if host and path != "/health" and not self._is_own(host):
+                return 421, f"this server is not known as {host[:200]}; start it with --allow-host and that name"
         if is_foreign(headers) and not (scope["method"] in ("GET", "HEAD") and path in ("/", "/health")):
             return 403, "this server answers its own pages only, not those of other sites"
         if path.startswith(CLOSED) and path != DIRECT:
@@ -99,6 +109,17 @@ class Guard:
             if path == API + "upload" and self.cache.full:
                 return 507, "the server's space for uploads is used up; try again in a few minutes"
         return None
+
+    def _is_own(self, host: str) -> bool:
+        """Whether a Host header (name or address, perhaps a port) is one of ours; an address cannot be rebound."""
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+            if name in self.names:
+                return True
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
 
     def _may_serve(self, path: str) -> bool:
         return not is_address(path) and self.cache.holds(path)

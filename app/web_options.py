@@ -22,6 +22,7 @@ class WebOptions:
     host: str = "127.0.0.1"
     port: int = 7860
     root_path: str = ""
+    names: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     engine: Engine = field(default_factory=Engine)
     jobs: int = 1

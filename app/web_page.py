@@ -51,7 +51,9 @@ def looks() -> dict[str, Any]:
         input_background_fill="*neutral_100",
         input_background_fill_dark="*neutral_700",
         button_primary_background_fill="*primary_700",
-        button_primary_background_fill_hover="*primary_600",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_hover_dark="*primary_800",
         checkbox_label_background_fill="white",
         checkbox_label_background_fill_dark="*neutral_800",
     )

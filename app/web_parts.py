@@ -50,11 +50,12 @@ def examples(names: Sequence[str], folder: str) -> str:
     return f"<p>No photo at hand? Try one of these.</p><div class=row>{buttons}</div>"
 
 
-def facts(row: Row, estimated: float, notices: Sequence[str], command: str) -> str:
+def facts(row: Row, pages: int, estimated: float, notices: Sequence[str], command: str) -> str:
     """Size, noise and scores of a result, and the command that gives the same file."""
     colour = "grey" if row.channels == 1 else "colour"
+    count = f", {pages} pages" if pages > 1 else ""
     parts = [
-        ("Photo", f"{row.width:,} × {row.height:,}, {row.bit_depth}-bit {colour}"),
+        ("Photo", f"{row.width:,} × {row.height:,}, {row.bit_depth}-bit {colour}{count}"),
         ("Noise found", f"{estimated:.1f} of 255"),
         ("Model", escape(row.model)),
     ]
