@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -75,18 +76,21 @@ def make_app(options: WebOptions, cache: Cache) -> Guard:
     gradio = import_gradio()
     from fastapi import FastAPI
 
+    from denoise_se.app.web_learning import School
     from denoise_se.app.web_page import looks, make_page
     from denoise_se.app.web_service import Service
     from denoise_se.app.web_work import Crew
 
     crew = Crew(options.jobs)
-    page = make_page(Service(options, cache, crew))
+    school = School(options.shelf, cache.root / "lessons")
+    page = make_page(Service(options, cache, crew, school))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         cache.clean_regularly()
         yield
         crew.close()
+        await asyncio.to_thread(school.close)
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
 

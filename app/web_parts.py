@@ -24,10 +24,15 @@ def asset(name: str) -> str:
 
 def progress(work: Work) -> str:
     """A progress bar with the step's name."""
-    percent = round(100 * work.share)
+    return bar(work.share, work.label)
+
+
+def bar(share: float, label: str) -> str:
+    """A progress bar at a share of 1, with a line below."""
+    percent = round(100 * share)
     return (
-        f'<div class=working><div role=progressbar aria-label="Denoising" aria-valuemin=0 aria-valuemax=100 '
-        f'aria-valuenow={percent}><i style="width:{percent}%"></i></div><p>{escape(work.label)}</p></div>'
+        f'<div class=working><div role=progressbar aria-label="Progress" aria-valuemin=0 aria-valuemax=100 '
+        f'aria-valuenow={percent}><i style="width:{percent}%"></i></div><p>{escape(label)}</p></div>'
     )
 
 

@@ -166,7 +166,8 @@ def command_line(photo: Photo, strength: Strength, format: str) -> str:
     source, request = photo.source, photo.request
     words = ["denoise-se", "denoise", source.name, "-o", f"{source.stem}-denoised{output_suffix(source, format)}"]
     if request.model != "auto":
-        words += ["--model", Path(request.model).name]
+        file = Path(request.model)
+        words += ["--model", f"{file.parent.name}/{file.name}" if file.stem == "best" else file.name]
     if request.sigma is not None:
         words += ["--sigma", f"{request.sigma:g}"]
     if strength.luma != 1:

@@ -79,7 +79,12 @@ class PhotoLayout:
                 )
                 first = next(iter(offered))
                 self.model = gr.Dropdown(
-                    list(offered), value=first, label="Model", info=offered[first], elem_id="model", filterable=False
+                    self.service.options.choices(),
+                    value=first,
+                    label="Model",
+                    info=offered[first],
+                    elem_id="model",
+                    filterable=False,
                 )
                 self.auto = gr.Checkbox(True, label="Estimate the noise level", elem_id="auto")
                 self.sigma = gr.Slider(
