@@ -31,10 +31,9 @@ def draw_curve(points: Sequence[tuple[float, float]], seconds: float) -> str:
         lines += f"<text x={x:.1f} y={HEIGHT - 8} text-anchor={anchor}>{share * seconds / 60:.1f} min</text>"
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
     dots = "".join(f"<circle cx={x:.1f} cy={y:.1f} r=3.5 />" for x, y in (place(*point) for point in points))
-    told = (
-        f"PSNR on photos kept aside: {values[0]:.2f} dB before, {values[-1]:.2f} dB after {points[-1][0]:.0f} seconds"
-    )
+    title = "PSNR on photos kept aside"
+    told = f"{title}: {values[0]:.2f} dB before, {values[-1]:.2f} dB after {points[-1][0]:.0f} seconds"
     return (
-        f'<figure class=curve><figcaption>PSNR on photos kept aside (dB)</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f'<figure class=curve><figcaption>{title} (dB)</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" '
         f'role=img aria-label="{told}">{lines}<polyline points="{path}" />{dots}</svg></figure>'
     )

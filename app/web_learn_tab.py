@@ -17,8 +17,8 @@ from denoise_se.app.web_service import Service, as_paths
 from denoise_se.errors import DenoiseError, UsageError
 
 LOOK = 2.0  # seconds between two looks at a lesson
-INTRO = """<p class=intro>Every camera, scanner and microscope has its own noise. Give photos from yours: see what its noise is
-like, and teach a model exactly that.</p>"""
+INTRO = """<p class=intro>Every camera, scanner and microscope has its own noise. Give photos from yours: see what
+its noise is like, and teach a model exactly that.</p>"""
 OFF = "Teaching models is switched off on this server; its noise can be measured all the same."
 
 
@@ -122,7 +122,7 @@ class LearnTab:
         """How far the lesson is, and what may be chosen now."""
         lesson = self.service.school.lesson
         offered = gr.update(choices=self.service.options.choices())
-        seen: Updates = {dropdown: offered for dropdown in self.dropdowns}
+        seen: Updates = dict.fromkeys(self.dropdowns, offered)
         if lesson is None:
             return seen
         running = lesson.state == "running"
@@ -147,10 +147,8 @@ def _progress(lesson: Lesson) -> tuple[float, str]:
         return 1.0, f"Stopping {lesson.name}, and keeping what it has learned"
     if not curve:
         return 0.0, f"Reading the photos for {lesson.name}"
-    gained = max(psnr for _, psnr in curve) - curve[0][1]
-    text = (
-        f"{lesson.name}: minute {min(lesson.seconds / 60, lesson.minutes):.0f} of {lesson.minutes:g}, {gained:+.2f} dB"
-    )
+    gained, minute = max(psnr for _, psnr in curve) - curve[0][1], min(lesson.seconds / 60, lesson.minutes)
+    text = f"{lesson.name}: minute {minute:.0f} of {lesson.minutes:g}, {gained:+.2f} dB"
     return min(0.99, lesson.seconds / (60 * lesson.minutes)), text
 
 

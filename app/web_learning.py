@@ -1,4 +1,4 @@
-"""Learning a device's noise: `denoise-se train` as a process of its own, one at a time, watched and stopped from here."""
+"""Learning a device's noise: `denoise-se train` as a process of its own, one at a time, watched from here."""
 
 from __future__ import annotations
 

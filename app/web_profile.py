@@ -57,8 +57,9 @@ def as_html(profile: NoiseProfile, plot: Path, photos: int) -> str:
     for c, name in enumerate(NAMES[profile.channels]):
         cells = "".join(f"<td>{255 * profile.variance(x)[c] ** 0.5:.1f}</td>" for _, x in BRIGHTNESS)
         body += f"<tr><th scope=row>{name}</th>{cells}</tr>"
+    table = f"<table class=report><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    told = f"Variance over brightness, correlation over distance and between channels: {profile.source}"
     return (
-        f"<p class=ok>The noise of {photos} photo(s), of 255</p><div class=scroll tabindex=0><table class=report><thead><tr>{head}"
-        f'</tr></thead><tbody>{body}</tbody></table></div><img class=plot src="gradio_api/file={quote(str(plot))}" '
-        f'alt="Variance over brightness, correlation over distance, correlation of the channels: {escape(profile.source)}">'
+        f"<p class=ok>The noise of {photos} photo(s), of 255</p><div class=scroll tabindex=0>{table}</div>"
+        f'<img class=plot src="gradio_api/file={quote(str(plot))}" alt="{escape(told)}">'
     )
