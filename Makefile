@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: demo test fuzz kill memory throughput lint samples wheel clean
+.PHONY: demo test fuzz kill load memory lint samples wheel clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -23,6 +24,9 @@ fuzz: .venv/installed  ## damaged files, checkpoint headers and batches; FUZZ="-
 
 kill: .venv/installed  ## kill a batch 100 times and resume it; KILL="--kills 20" for fewer
 	PYTHONPATH=tests $(BIN)/python -m killing $(KILL)
+
+load: .venv/installed  ## many people at the web app; LOAD="--people 40 --requests 1000" for more
+	PYTHONPATH=tests $(BIN)/python tests/web_load.py $(LOAD)
 
 memory: .venv/installed  ## peak memory against the size of an image; MEMORY="--formats png jpg --megapixels 100"
 	$(BIN)/python tests/memory_curve.py $(MEMORY)

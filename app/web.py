@@ -117,7 +117,7 @@ def make_app(options: WebOptions, cache: Cache) -> Guard:
         mcp_server=False,
         **looks(),
     )
-    inner: Application = app  # type: ignore[assignment]  # the same protocol, in Starlette's words
+    inner: Application = app
     if accounts:
         mounted = page.app
         inner = Login(inner, mounted.tokens, mounted.cookie_id)

@@ -21,7 +21,8 @@ NAMES = {1: ("grey",), 3: ("red", "green", "blue")}
 
 def enough(photos: Sequence[Path]) -> list[Path]:
     """The first photos, up to MOST_PIXELS in all but one at least. Raises ImageError."""
-    taken, pixels = [], 0
+    taken: list[Path] = []
+    pixels = 0
     for photo in photos:
         found = probe(photo)
         pixels += found.width * found.height
