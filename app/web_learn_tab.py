@@ -74,7 +74,7 @@ class LearnTab:
             file_count="multiple",
             file_types=SUFFIXES,
             elem_id=name,
-            elem_classes="takes-files",
+            elem_classes=["takes-files", "named"],
             height=150,
         )
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from denoise_se.errors import EXIT_DONE, EXIT_TERMINATED, UsageError
 
 LATE = 600  # seconds over its budget that a run may take to read, validate and write
 PATIENCE = 20  # seconds to write what was reached when it is stopped
-COURTESY = 10  # added to the process's niceness: people who denoise come first
+COURTESY = 5  # added to the process's niceness: people who denoise come first
 State = Literal["running", "learned", "no better", "failed"]
 
 
@@ -77,7 +78,8 @@ class School:
                 left = max(1, round(self.lesson.minutes - self.lesson.seconds / 60))
                 raise UsageError(f"another model is being learned here; it takes about {left} more minute(s)")
             self.shelf.check_new(name)
-            folder = self.home / f"lesson-{time.time_ns()}"
+            self.home.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(dir=self.home))  # a name that nobody can guess
             try:
                 words = ["--noisy", str(_gathered(noisy, folder / "noisy"))]
                 if clean:
@@ -157,7 +159,7 @@ class School:
 
 def _gathered(photos: Sequence[Path], folder: Path) -> Path:
     """A folder of the photos under their own names: links where that can be, so that they outlive the uploads."""
-    folder.mkdir(parents=True)
+    folder.mkdir()
     for photo in photos:
         target = folder / photo.name
         if target.exists():
