@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
@@ -43,6 +45,11 @@ class Cache:
             return Path(path).resolve().is_relative_to(self.root)
         except (OSError, ValueError):
             return False
+
+    def keep(self, path: str) -> None:
+        """Counts a file's age from now."""
+        with suppress(OSError):
+            os.utime(path)
 
     def clean(self, now: float | None = None) -> None:
         """Deletes every upload and result in which nothing has changed for `keep_seconds`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 640, 220, 56, 30
+WIDTH, HEIGHT, LEFT, BOTTOM = 640, 240, 76, 34
 
 
 def draw_curve(points: Sequence[tuple[float, float]], seconds: float) -> str:

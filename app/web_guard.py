@@ -136,6 +136,7 @@ class Guard:
                 return 403, "addresses are not fetched; upload the file itself"
             if not self._may_serve(path):
                 return 403, "a path must be that of an upload"
+            self.cache.keep(path)  # its turn in the queue may come when it is old
         return None
 
 

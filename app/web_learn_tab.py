@@ -57,7 +57,7 @@ class LearnTab:
                     min(10, most),
                     step=1,
                     label="Minutes",
-                    info="More is better, up to an hour or so",
+                    info="More teaches more",
                     elem_id="learn-minutes",
                     visible=allowed,
                 )

@@ -105,9 +105,9 @@ class PhotoLayout:
                     filterable=False,
                 )
                 self.reference = gr.File(
-                    label="Clean photo to compare with (optional)",
+                    label="Clean photo to compare with",
                     file_types=SUFFIXES,
                     elem_id="reference",
-                    elem_classes=["takes-files", "small"],
+                    elem_classes=["takes-files", "small", "named"],
                     height=72,
                 )

@@ -190,7 +190,7 @@ def test_the_curve_says_its_ends_in_words_and_stays_inside_its_picture() -> None
     curve = draw_curve([(0, 30.0), (30, 31.5), (70, 31.25)], 60)
     assert "30.00 dB before, 31.25 dB after 70 seconds" in curve
     points = curve.split('points="')[1].split('"')[0]
-    assert all(0 <= float(x) <= 640 and 0 <= float(y) <= 220 for x, y in (p.split(",") for p in points.split()))
+    assert all(0 <= float(x) <= 640 and 0 <= float(y) <= 240 for x, y in (p.split(",") for p in points.split()))
     assert draw_curve([], 60) == ""
 
 

@@ -89,7 +89,7 @@ def run_load(folder: Path, people: int, requests: int, queue: int) -> dict[str, 
     pixels = np.random.default_rng(2).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
     write(photo, Image(pixels, None, "png"))
     model = save_tiny(folder / "tiny.safetensors")
-    options = ("--model", str(model), "--queue", str(queue), "--tile", "32", "--keep", "0.5")
+    options = ("--model", str(model), "--queue", str(queue), "--tile", "32", "--keep", "2")
     with serving(folder, *options) as server:
         everyone = [Person(server, photo) for _ in range(people)]
         for person in everyone[: max(1, min(people, WARM))]:
@@ -103,9 +103,12 @@ def run_load(folder: Path, people: int, requests: int, queue: int) -> dict[str, 
         files = sum(path.is_file() for path in server.cache.rglob("*"))
         for person in everyone:
             person.client.close()
-        time.sleep(45)  # past --keep: the cache is emptied, sessions are dropped
+        ended = time.monotonic() + 240
+        left = files
+        while left and time.monotonic() < ended:  # past --keep the cache is emptied
+            time.sleep(5)
+            left = sum(path.is_file() for path in server.cache.rglob("*/results/*/*"))
         rest = resident(server.process.pid)
-        left = sum(path.is_file() for path in server.cache.rglob("*/results/*/*"))
         state = server.health()
         log = (folder / "log").read_text()
     errors = [text for person in everyone for text in person.errors]
