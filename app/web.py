@@ -15,6 +15,7 @@ from denoise_se.app.web_cache import Cache
 from denoise_se.app.web_guard import Application, Guard
 from denoise_se.app.web_login import Login
 from denoise_se.app.web_options import WebOptions
+from denoise_se.app.web_work import Crew
 from denoise_se.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UsageError
 
 if TYPE_CHECKING:
@@ -44,8 +45,9 @@ def run_web(options: WebOptions) -> int:
         # uvicorn stops at a signal and then raises it again for these, the handlers that it found
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, note)
+        crew = Crew(options.jobs)
         config = uvicorn.Config(
-            make_app(options, cache),
+            make_app(options, cache, crew),
             host=options.host,
             port=options.port,
             log_level="warning",
@@ -54,7 +56,15 @@ def run_web(options: WebOptions) -> int:
             proxy_headers=False,
         )
         print(f"serving on http://{options.host}:{options.port}{options.root_path}/ (Ctrl-C ends it)", file=sys.stderr)
-        uvicorn.Server(config).run()
+        server = uvicorn.Server(config)
+        ends = server.handle_exit
+
+        def end(number: int, frame: FrameType | None) -> None:
+            crew.end()  # so that those who wait for it are answered, and their connections closed
+            ends(number, frame)
+
+        server.handle_exit = end  # type: ignore[method-assign]
+        server.run()
     finally:
         cache.close()
     return ended
@@ -70,7 +80,7 @@ def import_gradio() -> Any:
     return gradio
 
 
-def make_app(options: WebOptions, cache: Cache) -> Guard:
+def make_app(options: WebOptions, cache: Cache, crew: Crew) -> Guard:
     """The ASGI application: the guard, /health, and the page."""
     os.environ["GRADIO_TEMP_DIR"] = str(cache.uploads)
     gradio = import_gradio()
@@ -79,9 +89,7 @@ def make_app(options: WebOptions, cache: Cache) -> Guard:
     from denoise_se.app.web_learning import School
     from denoise_se.app.web_page import looks, make_page
     from denoise_se.app.web_service import Service
-    from denoise_se.app.web_work import Crew
 
-    crew = Crew(options.jobs)
     school = School(options.shelf, cache.root / "lessons")
     page = make_page(Service(options, cache, crew, school))
 

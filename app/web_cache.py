@@ -32,8 +32,9 @@ class Cache:
         return Path(tempfile.mkdtemp(dir=self.results))
 
     def size(self) -> int:
-        """Bytes in all files."""
-        return sum(_status(path)[0] for path in self.root.rglob("*"))
+        """Bytes in all uploads and results."""
+        every = (path for folder in (self.uploads, self.results) for path in folder.rglob("*"))
+        return sum(_status(path)[0] for path in every if path.is_file())
 
     @property
     def full(self) -> bool:

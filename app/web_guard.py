@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -88,7 +90,8 @@ class Guard:
                 message = {**message, "headers": [*message["headers"], *HEADERS]}
             await send(message)
 
-        await self.inner(scope, receive, send_with_headers)
+        with suppress(asyncio.CancelledError):  # the server ends, and this was still open when its patience did
+            await self.inner(scope, receive, send_with_headers)
 
     def _refused(self, scope: Message, headers: dict[str, str]) -> tuple[int, str] | None:
         path = scope["path"].removeprefix(scope.get("root_path", ""))

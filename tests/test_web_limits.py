@@ -86,10 +86,10 @@ def test_a_name_that_is_not_the_servers_is_refused_so_that_rebound_names_reach_n
 
 def test_the_cache_is_full_by_the_size_of_all_its_files_and_not_before(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 60, 0)
-    cache.max_bytes = cache.size() + 1000
-    (cache.folder() / "result").write_bytes(bytes(1000))
+    cache.max_bytes = 1000
+    (cache.folder() / "result.png").write_bytes(bytes(1000))
     assert not cache.full
-    (cache.uploads / "upload").write_bytes(bytes(1))
+    (cache.uploads / "upload.png").write_bytes(bytes(1))
     assert cache.full
 
 
@@ -123,7 +123,7 @@ def test_a_full_cache_refuses_uploads_with_a_reason_until_it_is_emptied(tmp_path
             answer = httpx.post(f"{server.url}/gradio_api/upload", files={"files": ("two.tif", file)})
         return answer.status_code, answer.text
 
-    with serving(tmp_path, "--model", str(model), "--cache-size", "2", "--keep", "0.1") as server:
+    with serving(tmp_path, "--model", str(model), "--cache-size", "1", "--keep", "0.1") as server:
         assert upload()[0] == 200
         status, text = upload()
         assert status == 507 and "used up; try again in a few minutes" in text

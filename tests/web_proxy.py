@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -15,7 +16,7 @@ from web_server import Server
 
 README = Path(__file__).parent.parent / "README.md"
 CONFIG = """
-daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
+{user}daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
 events {{}}
 http {{
   access_log off;
@@ -43,7 +44,8 @@ def proxied(folder: Path, server: Server) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     config = folder / "nginx.conf"
-    config.write_text(CONFIG.format(folder=folder, port=port, location=recipe(server)))
+    user = "user root;\n" if os.geteuid() == 0 else ""  # who may write into the folder of the test
+    config.write_text(CONFIG.format(user=user, folder=folder, port=port, location=recipe(server)))
     command = [str(shutil.which("nginx")), "-p", str(folder), "-c", str(config), "-e", str(folder / "error.log")]
     process = subprocess.Popen(command)
     try:
