@@ -2,8 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fuzz kill memory throughput lint samples wheel clean
-.PHONY: demo test fuzz kill load memory lint samples wheel clean
+.PHONY: demo test fuzz kill load memory throughput lint samples wheel clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import gradio as gr
+
 from denoise_se.app import web_parts as parts
 from denoise_se.app.web_curve import draw_curve
 from denoise_se.app.web_learning import Lesson
@@ -13,7 +14,6 @@ from denoise_se.app.web_photo_layout import SUFFIXES
 from denoise_se.app.web_photo_tab import QUIET, Updates
 from denoise_se.app.web_profile import as_html, enough, measure
 from denoise_se.app.web_service import Service, as_paths
-
 from denoise_se.errors import DenoiseError, UsageError
 
 LOOK = 2.0  # seconds between two looks at a lesson

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Literal
 
 from denoise_se.app.web_models import KEPT, Shelf
-
 from denoise_se.errors import EXIT_DONE, EXIT_TERMINATED, UsageError
 
 LATE = 600  # seconds over its budget that a run may take to read, validate and write

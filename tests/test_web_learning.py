@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from denoise_se.app.web_curve import draw_curve
 from denoise_se.app.web_learning import Lesson, School
 from denoise_se.app.web_models import Shelf
 from denoise_se.app.web_options import WebOptions
-
 from denoise_se.blending import Strength
 from denoise_se.errors import UsageError
 from denoise_se.image_io import Image, write

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from denoise_se.app.web_cache import Cache
-from denoise_se.app.web_guard import Guard
 from tiny_model import save_tiny
 from web_proxy import proxied
 from web_server import Server, serving
 
+from denoise_se.app.web_cache import Cache
+from denoise_se.app.web_guard import Guard
 from denoise_se.image_io import Image, write
 
 pytest.importorskip("gradio", reason="the web extra is not installed")
