@@ -25,7 +25,8 @@ class Cache:
             folder.mkdir()
         self.samples = self.root / "samples"
         with resources.as_file(resources.files("denoise_se.examples")) as shipped:
-            shutil.copytree(shipped, self.samples, ignore=shutil.ignore_patterns("*.py*", "__pycache__"))
+            for kind in ("noisy", "clean"):
+                shutil.copytree(shipped / kind, self.samples / kind)
 
     def folder(self) -> Path:
         """A new folder for the results of one request."""
