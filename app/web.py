@@ -63,7 +63,7 @@ def run_web(options: WebOptions) -> int:
             crew.end()  # so that those who wait for it are answered, and their connections closed
             ends(number, frame)
 
-        server.handle_exit = end  # type: ignore[method-assign]
+        server.handle_exit = end  # type: ignore[method-assign, assignment]
         server.run()
     finally:
         cache.close()
@@ -127,6 +127,6 @@ def make_app(options: WebOptions, cache: Cache, crew: Crew) -> Guard:
     )
     inner: Application = app
     if accounts:
-        mounted = page.app
+        mounted: Any = app.routes[-1].app  # type: ignore[attr-defined]  # the Mount that was just added
         inner = Login(inner, mounted.tokens, mounted.cookie_id)
     return Guard(inner, cache, options.max_upload * min(options.max_files, FILES_A_REQUEST), options.names)
