@@ -77,6 +77,7 @@ class School:
                 left = max(1, round(self.lesson.minutes - self.lesson.seconds / 60))
                 raise UsageError(f"another model is being learned here; it takes about {left} more minute(s)")
             self.shelf.check_new(name)
+            self.shelf.prepare()
             self.home.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(dir=self.home))  # a name that nobody can guess
             try:

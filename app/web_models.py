@@ -47,11 +47,21 @@ class Shelf:
             raise UsageError(f"model name {name!r} is taken; choose another")
         return name
 
+    def prepare(self) -> None:
+        """Makes the folder. Raises UsageError where nothing can be written: better before an hour of training."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise UsageError(
+                f"--models-dir: nothing can be written there ({error.strerror}); choose another"
+            ) from error
+
     def add(self, run: Path, name: str) -> None:
         """Takes what is worth keeping of a training run's folder, all or nothing. Raises UsageError."""
         self.check_new(name)
+        self.prepare()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             whole = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
             for kept in KEPT:
                 if (run / kept).is_file():

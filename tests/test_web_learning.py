@@ -160,6 +160,14 @@ def test_a_name_that_is_no_plain_word_or_taken_is_refused_before_anything_is_wri
     assert not school.home.exists() and not school.shelf.folder.exists()
 
 
+def test_a_folder_for_models_that_cannot_be_written_is_told_before_the_training(photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    school = School(Shelf(tmp_path / "file" / "models"), tmp_path / "lessons")
+    with pytest.raises(UsageError, match="--models-dir: nothing can be written there"):
+        school.start("lost", [photo], [photo], 5, "")
+    assert school.lesson is None
+
+
 def test_two_photos_of_one_name_are_refused_by_name(school: School, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     twin = tmp_path / "other" / "a.png"
