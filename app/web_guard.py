@@ -59,7 +59,7 @@ HEADERS = (
 
 
 class Guard:
-    """An ASGI application around another. Refusals are JSON `{"detail": ...}` with 403, 413, 421 or 507.
+    """An ASGI application around another. Refusals are JSON `{"detail": ...}`, or text, with 403, 413, 421 or 507.
 
     names: what the server may be called besides an address, localhost and the machine's own name.
     """
@@ -82,7 +82,7 @@ class Guard:
             refused = self._refused_body(body)
             receive = _replayed(body or b"", receive)
         if refused is not None:
-            await _answer(send, *refused)
+            await _answer(send, *refused, plain=scope["path"].endswith(API + "upload"))
             return
 
         async def send_with_headers(message: Message) -> None:
@@ -199,7 +199,8 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-async def _answer(send: Send, status: int, detail: str) -> None:
-    headers = [(b"content-type", b"application/json"), *HEADERS]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps({"detail": detail}).encode()})
+async def _answer(send: Send, status: int, detail: str, plain: bool) -> None:
+    """plain: Gradio's page shows the answer to an upload as it is."""
+    kind, body = (b"text/plain", detail) if plain else (b"application/json", json.dumps({"detail": detail}))
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind), *HEADERS]})
+    await send({"type": "http.response.body", "body": body.encode()})

@@ -63,7 +63,8 @@ class PhotoTab(PhotoLayout):
         for event in (self.model.input, self.sigma.release, self.auto.input):
             event(self.denoise, **run)
         self.examples.pick(self.pick, None, [self.photo, self.reference], queue=False, **QUIET)
-        self.cancel.click(self.stop, None, None, queue=False, **QUIET)
+        for event in (self.cancel.click, self.photo.clear):  # not queued: it must not wait for what it is to end
+            event(self.stop, None, None, queue=False, **QUIET)
         self.apart.input(
             lambda apart, strength: gr.update(visible=apart, value=strength),
             [self.apart, self.strength],

@@ -122,6 +122,17 @@ def test_a_running_job_is_cancelled_within_a_tile(page, server: Server, tmp_path
     assert page.locator(".viewer").is_hidden()
 
 
+def test_taking_the_photo_away_stops_its_work(page, server: Server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    noise = np.random.default_rng(0).integers(0, 256, (1400, 1400, 3)).astype(np.uint8)
+    write(tmp_path / "large.png", Image(noise, None, "png"))
+    drop(page, tmp_path / "large.png")
+    page.wait_for_function("/Tile \\d+/.test(document.querySelector('#status').textContent)")
+    page.click("#photo [aria-label=Clear]")
+    page.wait_for_selector("#examples button:visible")
+    assert server.health()["working"] == 0
+    assert page.locator("#status [role=progressbar]").count() == 0
+
+
 def test_closing_the_page_stops_its_work(browser, server: Server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     import time
 
