@@ -56,6 +56,7 @@ class Crew:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="denoise")
         self._lock = threading.RLock()  # a signal's handler may find it held by its own thread
         self._all: set[Work] = set()
+        self._ended = False
 
     @contextmanager
     def started(self, function: Callable[[Work[T]], T], owner: str = "") -> Iterator[Work[T]]:
@@ -69,6 +70,8 @@ class Crew:
         work.future = self._threads.submit(run)
         with self._lock:
             self._all.add(work)
+        if self._ended:  # the queue of a server that ends still hands over what waits in it
+            work.stopped.set()
         try:
             yield work
         finally:
@@ -83,7 +86,8 @@ class Crew:
             work.stopped.set()
 
     def end(self) -> None:
-        """Ends all work within a tile."""
+        """Ends all work within a tile, and what is started from now on at once."""
+        self._ended = True
         with self._lock:
             every = list(self._all)
         for work in every:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,9 @@ from web_server import Server, serving
 
 from denoise_se.app.web_cache import Cache
 from denoise_se.app.web_guard import Guard
+from denoise_se.app.web_work import Crew, Work
 from denoise_se.image_io import Image, write
+from denoise_se.watcher import CancelledError
 
 pytest.importorskip("gradio", reason="the web extra is not installed")
 SAMPLES = Path(__file__).parent.parent / "data" / "samples"
@@ -91,6 +94,24 @@ def test_the_cache_is_full_by_the_size_of_all_its_files_and_not_before(tmp_path:
     assert not cache.full
     (cache.uploads / "upload.png").write_bytes(bytes(1))
     assert cache.full
+
+
+def test_what_still_waits_when_the_server_ends_is_not_begun() -> None:
+    crew, begun = Crew(1), threading.Event()
+
+    def work_on(work: Work[None]) -> None:
+        while True:
+            begun.set()
+            work.step(0.5, "working")
+
+    with crew.started(work_on) as running:
+        begun.wait(10)
+        crew.end()
+        with crew.started(work_on) as waiting:
+            for work in (running, waiting):
+                with pytest.raises(CancelledError):
+                    work.future.result(timeout=10)
+    crew.close()
 
 
 @pytest.mark.slow
