@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fuzz kill kill-training memory throughput own-noise lint samples wheel clean
+.PHONY: demo test fuzz kill kill-training load memory throughput own-noise lint samples wheel clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -26,6 +26,9 @@ kill: .venv/installed  ## kill a batch 100 times and resume it; KILL="--kills 20
 
 kill-training: .venv/installed  ## kill a training run 30 times and resume it; KILL="--kills 100 --steps 200" for more
 	PYTHONPATH=tests $(BIN)/python -m killing --training $(KILL)
+
+load: .venv/installed  ## many people at the web app; LOAD="--people 40 --requests 1000" for more
+	PYTHONPATH=tests $(BIN)/python tests/web_load.py $(LOAD)
 
 memory: .venv/installed  ## peak memory against the size of an image; MEMORY="--formats png jpg --megapixels 100"
 	$(BIN)/python tests/memory_curve.py $(MEMORY)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -299,10 +300,23 @@ def web(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     root_path: Annotated[str, typer.Option(help="Path under which a reverse proxy serves it, as /denoise.")] = "",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name under which people reach it, as denoise.lab.example; may be repeated."),
+    ] = None,
     model: Annotated[
         list[str] | None, typer.Option(help="Offer this name or .safetensors path only; may be repeated.")
     ] = None,
     auth_file: Annotated[Path | None, typer.Option(help="Ask for a password: name:password a line.")] = None,
+    allow_training: Annotated[
+        bool | None,
+        typer.Option(help="Let people teach models.", show_default="on this machine alone, off when shared"),
+    ] = None,
+    max_minutes: Annotated[float, typer.Option(min=1, help="Longest training.", rich_help_panel=RUN_PANEL)] = 60,
+    models_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where models learned here are kept.", show_default="a folder of the user's"),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Photos denoised at a time.", rich_help_panel=RUN_PANEL)] = 1,
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait.", rich_help_panel=RUN_PANEL)] = 64,
     max_upload: Annotated[int, typer.Option(min=1, help="MB of a file.", rich_help_panel=RUN_PANEL)] = 200,
@@ -325,26 +339,27 @@ def web(
     from denoise_se.app.web import run_web
     from denoise_se.app.web_options import MEGABYTE, WebOptions
 
-    sys.exit(
-        run_web(
-            WebOptions(
-                host=host,
-                port=port,
-                root_path=root_path.rstrip("/"),
-                models=tuple(model or ()),
-                engine=Engine(device, backend, precision, parse_tile(tile)),
-                jobs=jobs,
-                queue=queue,
-                max_upload=max_upload * MEGABYTE,
-                max_files=max_files,
-                max_pixels=max_pixels,
-                keep=keep * 60,
-                cache=cache,
-                cache_size=cache_size * MEGABYTE,
-                auth_file=auth_file,
-            )
-        )
+    options = WebOptions(
+        host=host,
+        port=port,
+        root_path=root_path.rstrip("/"),
+        names=tuple(allow_host or ()),
+        models=tuple(model or ()),
+        engine=Engine(device, backend, precision, parse_tile(tile)),
+        jobs=jobs,
+        queue=queue,
+        max_upload=max_upload * MEGABYTE,
+        max_files=max_files,
+        max_pixels=max_pixels,
+        keep=keep * 60,
+        cache=cache,
+        cache_size=cache_size * MEGABYTE,
+        auth_file=auth_file,
+        max_minutes=max_minutes,
+        **({} if models_dir is None else {"models_dir": models_dir}),
     )
+    training = not options.shared if allow_training is None else allow_training
+    sys.exit(run_web(replace(options, training=training)))
 
 
 @app.command(hidden=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -11,8 +12,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from denoise_se.app.web_cache import Cache
-from denoise_se.app.web_guard import Guard
+from denoise_se.app.web_guard import Application, Guard
+from denoise_se.app.web_login import Login
 from denoise_se.app.web_options import WebOptions
+from denoise_se.app.web_work import Crew
 from denoise_se.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UsageError
 
 if TYPE_CHECKING:
@@ -42,8 +45,9 @@ def run_web(options: WebOptions) -> int:
         # uvicorn stops at a signal and then raises it again for these, the handlers that it found
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, note)
+        crew = Crew(options.jobs)
         config = uvicorn.Config(
-            make_app(options, cache),
+            make_app(options, cache, crew),
             host=options.host,
             port=options.port,
             log_level="warning",
@@ -52,7 +56,15 @@ def run_web(options: WebOptions) -> int:
             proxy_headers=False,
         )
         print(f"serving on http://{options.host}:{options.port}{options.root_path}/ (Ctrl-C ends it)", file=sys.stderr)
-        uvicorn.Server(config).run()
+        server = uvicorn.Server(config)
+        ends = server.handle_exit
+
+        def end(number: int, frame: FrameType | None) -> None:
+            crew.end()  # so that those who wait for it are answered, and their connections closed
+            ends(number, frame)
+
+        server.handle_exit = end  # type: ignore[method-assign, assignment]
+        server.run()
     finally:
         cache.close()
     return ended
@@ -68,24 +80,25 @@ def import_gradio() -> Any:
     return gradio
 
 
-def make_app(options: WebOptions, cache: Cache) -> Guard:
+def make_app(options: WebOptions, cache: Cache, crew: Crew) -> Guard:
     """The ASGI application: the guard, /health, and the page."""
     os.environ["GRADIO_TEMP_DIR"] = str(cache.uploads)
     gradio = import_gradio()
     from fastapi import FastAPI
 
+    from denoise_se.app.web_learning import School
     from denoise_se.app.web_page import looks, make_page
     from denoise_se.app.web_service import Service
-    from denoise_se.app.web_work import Crew
 
-    crew = Crew(options.jobs)
-    page = make_page(Service(options, cache, crew))
+    school = School(options.shelf, cache.root / "lessons")
+    page = make_page(Service(options, cache, crew, school))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         cache.clean_regularly()
         yield
         crew.close()
+        await asyncio.to_thread(school.close)
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
 
@@ -93,6 +106,7 @@ def make_app(options: WebOptions, cache: Cache) -> Guard:
     async def health() -> dict[str, Any]:
         return {"status": "ok", "working": crew.busy, "queued": len(page._queue)}
 
+    accounts = options.accounts()
     gradio.mount_gradio_app(
         app,
         page,
@@ -100,7 +114,7 @@ def make_app(options: WebOptions, cache: Cache) -> Guard:
         server_name=options.host,
         server_port=options.port,
         root_path=options.root_path or None,
-        auth=options.accounts() or None,
+        auth=accounts or None,
         allowed_paths=[str(cache.results), str(cache.samples)],
         max_file_size=options.max_upload,
         footer_links=[],
@@ -111,4 +125,8 @@ def make_app(options: WebOptions, cache: Cache) -> Guard:
         mcp_server=False,
         **looks(),
     )
-    return Guard(app, cache, options.max_upload * min(options.max_files, FILES_A_REQUEST))
+    inner: Application = app
+    if accounts:
+        mounted: Any = app.routes[-1].app  # type: ignore[attr-defined]  # the Mount that was just added
+        inner = Login(inner, mounted.tokens, mounted.cookie_id)
+    return Guard(inner, cache, options.max_upload * min(options.max_files, FILES_A_REQUEST), options.names)

@@ -11,11 +11,11 @@ from typing import Any
 import gradio as gr
 
 from denoise_se.app import web_batch
+from denoise_se.app.web_photo import page_of
 from denoise_se.app.web_service import SAVING, Service, as_paths, blend
 from denoise_se.app.web_work import T, Work
 from denoise_se.batch import run_batch
 from denoise_se.errors import DenoiseError, UsageError
-from denoise_se.image_io import read
 from denoise_se.noise_estimation import estimate_sigma
 from denoise_se.plan import make_plan
 from denoise_se.report import Row, as_json
@@ -131,10 +131,10 @@ class Endpoints:
         try:
             if image is None:
                 raise UsageError("no image was given; upload one")
-            pixels = read(image, max_pixels=self.service.options.max_pixels).pixels
+            page = page_of(Path(image), 0, self.service.options.max_pixels)
         except DenoiseError as error:
             raise self._refusal(error) from error
-        return {"sigma": round(estimate_sigma(pixels), 4)}
+        return {"sigma": round(estimate_sigma(page.pixels), 4)}
 
     async def _followed(self, run: Callable[[Work[T]], T], request: gr.Request) -> AsyncIterator[Any]:
         """The result at last, and before it the progress: a generator ends within a tile when its caller leaves."""

@@ -9,12 +9,13 @@ from html import escape
 from pathlib import Path
 
 from denoise_se.app.request import Request
+from denoise_se.app.web_photo import page_of
 from denoise_se.app.web_work import Work
 from denoise_se.batch import run_batch
 from denoise_se.disk_space import check_space
 from denoise_se.display import thumbnail
 from denoise_se.errors import ImageError
-from denoise_se.image_io import read, write
+from denoise_se.image_io import write
 from denoise_se.plan import make_plan
 from denoise_se.report import METRICS, Row, na, shown, write_report
 from denoise_se.watcher import Watcher
@@ -66,7 +67,7 @@ def run(sources: Sequence[Path], folder: Path, request: Request, work: Work) -> 
         if row.status == "done":
             small = folder / f"{len(thumbnails)}.png"
             try:
-                write(small, thumbnail(read(row.output, max_pixels=request.max_pixels)))
+                write(small, thumbnail(page_of(Path(row.output), 0, request.max_pixels)))
             except ImageError as error:
                 follower.notice(f"{Path(row.output).name}: no thumbnail: {error.reason}")
                 continue
@@ -83,9 +84,10 @@ def run(sources: Sequence[Path], folder: Path, request: Request, work: Work) -> 
 
 
 def as_table(rows: Sequence[Row]) -> str:
-    """The rows as an HTML table, failures first."""
+    """The rows as an HTML table, failures first; columns that say nothing of any row are left out."""
     measured = any(row.psnr is not None for row in rows)
-    columns = (*COLUMNS, *(METRICS if measured else ()))
+    told = [name for name in COLUMNS if any(shown(row, name) for row in rows)]
+    columns = (*told, *(METRICS if measured else ()))
     head = "".join(f"<th scope=col>{name.replace('_', ' ')}</th>" for name in columns)
     body = ""
     for row in sorted(rows, key=lambda row: row.status != "failed"):

@@ -39,6 +39,7 @@ class BatchTab:
                     elem_classes="takes-files",
                     height=220,
                 )
+                self.start = gr.Button("Denoise all", variant="primary", elem_id="start")
                 self.status = gr.HTML("", elem_id="batch-status")
                 self.cancel = gr.Button("Cancel", visible=False, elem_id="batch-cancel", size="sm")
                 self.archive = gr.DownloadButton("Download all (zip)", variant="primary", visible=False, elem_id="zip")
@@ -55,10 +56,9 @@ class BatchTab:
                 )
                 self.table = gr.HTML("", elem_id="table")
             with gr.Column(scale=1, min_width=280):
-                self.start = gr.Button("Denoise all", variant="primary", elem_id="start")
-                self.strength = gr.Slider(0, 1, 1, step=0.05, label="Strength", info="0 keeps all grain, 1 removes it")
+                self.strength = gr.Slider(0, 1, 1, step=0.05, label="Strength", info="Less keeps some grain")
                 self.model = gr.Dropdown(
-                    list(offered), value=first, label="Model", info=offered[first], filterable=False
+                    self.service.options.choices(), value=first, label="Model", info=offered[first], filterable=False
                 )
                 self.format = gr.Dropdown(
                     [("Same as each photo", "same"), *((name.upper(), name) for name in FORMATS)],

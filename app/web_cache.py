@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
@@ -23,15 +25,17 @@ class Cache:
             folder.mkdir()
         self.samples = self.root / "samples"
         with resources.as_file(resources.files("denoise_se.examples")) as shipped:
-            shutil.copytree(shipped, self.samples, ignore=shutil.ignore_patterns("*.py*", "__pycache__"))
+            for kind in ("noisy", "clean"):
+                shutil.copytree(shipped / kind, self.samples / kind)
 
     def folder(self) -> Path:
         """A new folder for the results of one request."""
         return Path(tempfile.mkdtemp(dir=self.results))
 
     def size(self) -> int:
-        """Bytes in all files."""
-        return sum(_status(path)[0] for path in self.root.rglob("*"))
+        """Bytes in all uploads and results."""
+        every = (path for folder in (self.uploads, self.results) for path in folder.rglob("*"))
+        return sum(_status(path)[0] for path in every if path.is_file())
 
     @property
     def full(self) -> bool:
@@ -43,6 +47,11 @@ class Cache:
             return Path(path).resolve().is_relative_to(self.root)
         except (OSError, ValueError):
             return False
+
+    def keep(self, path: str) -> None:
+        """Counts a file's age from now."""
+        with suppress(OSError):
+            os.utime(path)
 
     def clean(self, now: float | None = None) -> None:
         """Deletes every upload and result in which nothing has changed for `keep_seconds`."""

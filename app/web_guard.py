@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import json
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -55,10 +59,14 @@ HEADERS = (
 
 
 class Guard:
-    """An ASGI application around another. Refusals are JSON `{"detail": ...}` with 403, 413 or 507."""
+    """An ASGI application around another. Refusals are JSON `{"detail": ...}`, or text, with 403, 413, 421 or 507.
 
-    def __init__(self, inner: Application, cache: Cache, max_request_bytes: int) -> None:
+    names: what the server may be called besides an address, localhost and the machine's own name.
+    """
+
+    def __init__(self, inner: Application, cache: Cache, max_request_bytes: int, names: Iterable[str] = ()) -> None:
         self.inner, self.cache, self.max_request_bytes = inner, cache, max_request_bytes
+        self.names = {"localhost", socket.gethostname().lower(), *(name.lower() for name in names)}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,7 +82,7 @@ class Guard:
             refused = self._refused_body(body)
             receive = _replayed(body or b"", receive)
         if refused is not None:
-            await _answer(send, *refused)
+            await _answer(send, *refused, plain=scope["path"].endswith(API + "upload"))
             return
 
         async def send_with_headers(message: Message) -> None:
@@ -82,10 +90,15 @@ class Guard:
                 message = {**message, "headers": [*message["headers"], *HEADERS]}
             await send(message)
 
-        await self.inner(scope, receive, send_with_headers)
+        with suppress(asyncio.CancelledError):  # the server ends, and this was still open when its patience did
+            await self.inner(scope, receive, send_with_headers)
 
     def _refused(self, scope: Message, headers: dict[str, str]) -> tuple[int, str] | None:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
+        # a page of another site whose name now leads here (DNS rebinding) is no stranger to the browser: its name tells
+        for host in (headers.get("host", ""), headers.get("x-forwarded-host", "")):
+            if host and path != "/health" and not self._is_own(host):
+                return 421, f"this server is not known as {host[:200]}; start it with --allow-host and that name"
         if is_foreign(headers) and not (scope["method"] in ("GET", "HEAD") and path in ("/", "/health")):
             return 403, "this server answers its own pages only, not those of other sites"
         if path.startswith(CLOSED) and path != DIRECT:
@@ -99,6 +112,17 @@ class Guard:
             if path == API + "upload" and self.cache.full:
                 return 507, "the server's space for uploads is used up; try again in a few minutes"
         return None
+
+    def _is_own(self, host: str) -> bool:
+        """Whether a Host header (name or address, perhaps a port) is one of ours; an address cannot be rebound."""
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+            if name in self.names:
+                return True
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
 
     def _may_serve(self, path: str) -> bool:
         return not is_address(path) and self.cache.holds(path)
@@ -115,6 +139,7 @@ class Guard:
                 return 403, "addresses are not fetched; upload the file itself"
             if not self._may_serve(path):
                 return 403, "a path must be that of an upload"
+            self.cache.keep(path)  # its turn in the queue may come when it is old
         return None
 
 
@@ -174,7 +199,8 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-async def _answer(send: Send, status: int, detail: str) -> None:
-    headers = [(b"content-type", b"application/json"), *HEADERS]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps({"detail": detail}).encode()})
+async def _answer(send: Send, status: int, detail: str, plain: bool) -> None:
+    """plain: Gradio's page shows the answer to an upload as it is."""
+    kind, body = (b"text/plain", detail) if plain else (b"application/json", json.dumps({"detail": detail}))
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind), *HEADERS]})
+    await send({"type": "http.response.body", "body": body.encode()})

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from denoise_se.app.request import Engine, Request
+from denoise_se.app.web_models import Shelf, default_folder
 from denoise_se.blending import Strength
 from denoise_se.checkpoint import CHECKPOINTS, resolve
 from denoise_se.errors import UsageError
 from denoise_se.image_io import FORMATS
 
 MEGABYTE = 1_000_000
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class WebOptions:
     host: str = "127.0.0.1"
     port: int = 7860
     root_path: str = ""
+    names: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     engine: Engine = field(default_factory=Engine)
     jobs: int = 1
@@ -33,14 +36,28 @@ class WebOptions:
     cache: Path | None = None
     cache_size: int = 20_000 * MEGABYTE
     auth_file: Path | None = None
+    training: bool = False
+    max_minutes: float = 60
+    models_dir: Path = field(default_factory=default_folder)
+
+    @property
+    def shelf(self) -> Shelf:
+        """The models that were learned here."""
+        return Shelf(self.models_dir)
 
     @property
     def offered(self) -> dict[str, str]:
-        """The models that people may choose, with a line of explanation each."""
+        """The models that people may choose, with a line of explanation each; those learned here come last."""
+        learned = dict.fromkeys(self.shelf.names(), "learned on this server")
         if self.models:
-            return {name: CHECKPOINTS[name].purpose if name in CHECKPOINTS else "own model" for name in self.models}
+            own = {name: CHECKPOINTS[name].purpose if name in CHECKPOINTS else "own model" for name in self.models}
+            return {**own, **learned}
         auto = "photo for colour images, gray for grey ones"
-        return {"auto": auto, **{name: entry.purpose for name, entry in CHECKPOINTS.items()}}
+        return {"auto": auto, **{name: entry.purpose for name, entry in CHECKPOINTS.items()}, **learned}
+
+    def choices(self) -> list[tuple[str, str]]:
+        """The models as what people see (no folders of the server) and what is sent."""
+        return [(Path(name).stem if name in self.models else name, name) for name in self.offered]
 
     def request(self, model: str, sigma: float | None, strength: Strength, format: str) -> Request:
         """What one person asks for, checked. Raises UsageError with the mend."""
@@ -50,6 +67,8 @@ class WebOptions:
             raise UsageError(f"sigma is {sigma:g}; give a number from 0 to 255, the noise level in 8-bit units")
         if format != "same" and format not in FORMATS:
             raise UsageError(f"format {format!r} is unknown; one of same, {', '.join(FORMATS)}")
+        if model not in self.models and model in self.shelf.names():
+            model = str(self.shelf.weights(model))
         return Request(model, sigma, strength, format, self.max_pixels, engine=self.engine)
 
     def accounts(self) -> list[tuple[str, str]]:
@@ -74,6 +93,11 @@ class WebOptions:
             raise UsageError(f"--root-path {self.root_path}: starts with a slash, as /denoise")
         if self.cache is not None and not self.cache.is_dir():
             raise UsageError(f"--cache {self.cache}: no such folder")
+
+    @property
+    def shared(self) -> bool:
+        """Whether anything says that others than the person at this machine use it."""
+        return self.host not in LOOPBACK or bool(self.root_path or self.names or self.auth_file)
 
     def check_files(self, paths: Sequence[str | Path]) -> list[Path]:
         """The uploads as paths. Raises UsageError when there are none, or too many."""

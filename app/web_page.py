@@ -9,6 +9,7 @@ import gradio as gr
 from denoise_se.app import web_parts as parts
 from denoise_se.app.web_api import Endpoints
 from denoise_se.app.web_batch_tab import BatchTab
+from denoise_se.app.web_learn_tab import LearnTab
 from denoise_se.app.web_photo_tab import PhotoTab
 from denoise_se.app.web_service import Service
 
@@ -22,9 +23,12 @@ def make_page(service: Service) -> gr.Blocks:
         gr.HTML(parts.HEADER, elem_id="top")
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("One photo", id="one"):
-                PhotoTab(service)
+                photo = PhotoTab(service)
             with gr.Tab("Many photos", id="many"):
-                BatchTab(service)
+                batch = BatchTab(service)
+            with gr.Tab("Learn the noise", id="learn"):
+                learn = LearnTab(service, [photo.model, batch.model])
+        learn.connect(page)
     return page.queue(max_size=service.options.queue, default_concurrency_limit=service.options.jobs, api_open=False)
 
 
@@ -51,7 +55,9 @@ def looks() -> dict[str, Any]:
         input_background_fill="*neutral_100",
         input_background_fill_dark="*neutral_700",
         button_primary_background_fill="*primary_700",
-        button_primary_background_fill_hover="*primary_600",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_hover_dark="*primary_800",
         checkbox_label_background_fill="white",
         checkbox_label_background_fill_dark="*neutral_800",
     )

@@ -24,10 +24,15 @@ def asset(name: str) -> str:
 
 def progress(work: Work) -> str:
     """A progress bar with the step's name."""
-    percent = round(100 * work.share)
+    return bar(work.share, work.label)
+
+
+def bar(share: float, label: str) -> str:
+    """A progress bar at a share of 1, with a line below."""
+    percent = round(100 * share)
     return (
-        f'<div class=working><div role=progressbar aria-label="Denoising" aria-valuemin=0 aria-valuemax=100 '
-        f'aria-valuenow={percent}><i style="width:{percent}%"></i></div><p>{escape(work.label)}</p></div>'
+        f'<div class=working><div role=progressbar aria-label="Progress" aria-valuemin=0 aria-valuemax=100 '
+        f'aria-valuenow={percent}><i style="width:{percent}%"></i></div><p>{escape(label)}</p></div>'
     )
 
 
@@ -50,11 +55,12 @@ def examples(names: Sequence[str], folder: str) -> str:
     return f"<p>No photo at hand? Try one of these.</p><div class=row>{buttons}</div>"
 
 
-def facts(row: Row, estimated: float, notices: Sequence[str], command: str) -> str:
+def facts(row: Row, pages: int, estimated: float, notices: Sequence[str], command: str) -> str:
     """Size, noise and scores of a result, and the command that gives the same file."""
     colour = "grey" if row.channels == 1 else "colour"
+    count = f", {pages} pages" if pages > 1 else ""
     parts = [
-        ("Photo", f"{row.width:,} × {row.height:,}, {row.bit_depth}-bit {colour}"),
+        ("Photo", f"{row.width:,} × {row.height:,}, {row.bit_depth}-bit {colour}{count}"),
         ("Noise found", f"{estimated:.1f} of 255"),
         ("Model", escape(row.model)),
     ]

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from denoise_se.app.request import Request
@@ -15,13 +16,14 @@ from denoise_se.app.web_work import Work
 from denoise_se.batch import run_batch
 from denoise_se.blending import Strength
 from denoise_se.display import BROWSER_FORMATS, as_shown, difference, residual
-from denoise_se.errors import UsageError
-from denoise_se.image_io import Image, output_suffix, probe, read, write
+from denoise_se.errors import ImageError, UsageError
+from denoise_se.image_io import Image, open_pages, output_suffix, probe, write
 from denoise_se.noise_estimation import estimate_sigma
+from denoise_se.page import ImagePage, stored_bytes
+from denoise_se.pipeline import WHOLE_BYTES
 from denoise_se.plan import make_plan
 from denoise_se.recorded import Recorded, record
 from denoise_se.report import Row
-from denoise_se.scanlines import ArrayScanlines
 from denoise_se.watcher import Watcher
 
 MOST_KEPT = 4  # written results of one photo, for going back and forth between two strengths
@@ -48,12 +50,15 @@ class Notices(Watcher):
 
 @dataclass(frozen=True)
 class Photo:
-    """A denoised photo: `source` as uploaded, `folder` for all that is made of it, `estimated` noise in 8-bit units."""
+    """A denoised photo: `source` as uploaded, `folder` for all that is made of it.
+
+    recorded: the network's result for each page; estimated: the first page's noise in 8-bit units.
+    """
 
     source: Path
     folder: Path
     request: Request
-    recorded: Recorded
+    recorded: tuple[Recorded, ...]
     estimated: float
     reference: Path | None = None
     kept: dict[Request, Saved] = field(default_factory=dict)
@@ -62,13 +67,22 @@ class Photo:
     def denoised(cls, source: Path, folder: Path, request: Request, reference: Path | None, work: Work) -> Photo:
         """Read a photo and run the network over it. Raises DenoiseError, and CancelledError within a tile."""
         work.step(0.0, "Reading")
-        image = read(source, max_pixels=request.max_pixels)
-        work.step(0.0, "Estimating the noise")
-        estimated = estimate_sigma(image.pixels)
-        denoiser = request.denoiser_for(image.channels)
-        pixels = ArrayScanlines(image.pixels)
-        recorded = record(denoiser, pixels, folder / "restored.npy", request.sigma, progress=work.tiles)
-        return cls(source, folder, request, recorded, estimated, reference)
+        recorded = []
+        with open_pages(source, max_pixels=request.max_pixels) as pages:
+            for number, page in enumerate(pages):
+                if len(pages) == 1 and stored_bytes(page) <= WHOLE_BYTES:
+                    page = ImagePage(page.image())
+                if number == 0:
+                    work.step(0.0, "Estimating the noise")
+                    estimated = estimate_sigma(page)
+                tiles = partial(_tiles, work, number, len(pages))
+                denoiser = request.denoiser_for(page.shape[2])
+                recorded.append(record(denoiser, page, folder / f"page-{number}.npy", request.sigma, progress=tiles))
+        return cls(source, folder, request, tuple(recorded), estimated, reference)
+
+    @property
+    def pages(self) -> int:
+        return len(self.recorded)
 
     def saved(self, strength: Strength, format: str) -> Saved:
         """The result at this strength, written by the same batch as the command line's, or as it was written before.
@@ -85,7 +99,8 @@ class Photo:
         target = home / f"{self.source.stem}-denoised{output_suffix(self.source, format)}"
         plan = make_plan([self.source], target, format=format, reference=self.reference, replace=True)
         notices = Notices()
-        rows = run_batch(plan, lambda channels: self.recorded, request.settings(), fingerprint={}, watcher=notices).rows
+        pages = iter(self.recorded)
+        rows = run_batch(plan, lambda channels: next(pages), request.settings(), fingerprint={}, watcher=notices).rows
         if rows[0].status == "failed":
             raise UsageError(f"{self.source.name}: {rows[0].error}")
         saved = self.kept[request] = Saved(plan.jobs[0].target, rows[0], tuple(notices.texts))
@@ -94,18 +109,18 @@ class Photo:
             shutil.rmtree(oldest.path.parent, ignore_errors=True)
         return saved
 
-    def pictures(self, saved: Saved, view: str) -> Mapping[str, str]:
-        """What the viewer shows: files that a browser can decode, by role.
+    def pictures(self, saved: Saved, view: str, page: int = 0) -> Mapping[str, str]:
+        """What the viewer shows of one page: files that a browser can decode, by role.
 
         view: "compare" (before and after), "residual" or "difference". Raises DenoiseError.
         """
-        before, after = self._viewable(self.source), self._viewable(saved.path)
-        if view == "residual":
-            return {"before": before, "after": self._map(saved, "residual")}
         if view == "difference":
             if self.reference is None:
                 raise UsageError("give a clean photo to compare with first")
-            return {"before": self._map(saved, "difference", self.source), "after": self._map(saved, "difference")}
+            before = self._map(saved, "difference", page, self.source)
+            return {"before": before, "after": self._map(saved, "difference", page)}
+        before = self._viewable(self.source, page)
+        after = self._map(saved, "residual", page) if view == "residual" else self._viewable(saved.path, page)
         return {"before": before, "after": after}
 
     def compared_with(self, reference: Path | None) -> Photo:
@@ -116,27 +131,34 @@ class Photo:
         """Deletes what was made, not the upload."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _viewable(self, path: Path) -> str:
+    def _viewable(self, path: Path, page: int) -> str:
         if probe(path).format in BROWSER_FORMATS:
             return str(path)
-        made = self.folder / f"{path.parent.name}-{path.stem}-shown.png"
+        made = self.folder / f"{path.parent.name}-{path.stem}-{page}-shown.png"
         if not made.exists():
-            write(made, as_shown(self._read(path)))
+            write(made, as_shown(page_of(path, page, self.request.max_pixels)))
         return str(made)
 
-    def _map(self, saved: Saved, kind: str, of: Path | None = None) -> str:
-        image = of or saved.path
-        made = saved.path.with_name(f"{'before' if of else 'after'}-{kind}.png")
+    def _map(self, saved: Saved, kind: str, page: int, of: Path | None = None) -> str:
+        made = saved.path.with_name(f"{'before' if of else 'after'}-{page}-{kind}.png")
         if not made.exists():
-            if kind == "residual":
-                picture = residual(self._read(self.source), self._read(image))
-            else:
-                picture = difference(self._read(self.reference or self.source), self._read(image))
-            write(made, picture)
+            of_what = self.source if kind == "residual" else self.reference or self.source
+            draw = residual if kind == "residual" else difference
+            pixels = self.request.max_pixels
+            write(made, draw(page_of(of_what, page, pixels), page_of(of or saved.path, page, pixels)))
         return str(made)
 
-    def _read(self, path: Path) -> Image:
-        return read(path, max_pixels=self.request.max_pixels)
+
+def page_of(path: Path, page: int, max_pixels: int) -> Image:
+    """One page of a file, from 0. Raises ImageError, for a page that it does not have too."""
+    with open_pages(path, max_pixels=max_pixels) as pages:
+        if page >= len(pages):
+            raise ImageError(path, f"has {len(pages)} page(s), and page {page + 1} was asked for")
+        return pages[page].image()
+
+
+def _tiles(work: Work, page: int, pages: int, done: int, total: int) -> None:
+    work.tiles(page * total + done, pages * total)
 
 
 def command_line(photo: Photo, strength: Strength, format: str) -> str:
@@ -144,7 +166,8 @@ def command_line(photo: Photo, strength: Strength, format: str) -> str:
     source, request = photo.source, photo.request
     words = ["denoise-se", "denoise", source.name, "-o", f"{source.stem}-denoised{output_suffix(source, format)}"]
     if request.model != "auto":
-        words += ["--model", Path(request.model).name]
+        file = Path(request.model)
+        words += ["--model", f"{file.parent.name}/{file.name}" if file.stem == "best" else file.name]
     if request.sigma is not None:
         words += ["--sigma", f"{request.sigma:g}"]
     if strength.luma != 1:

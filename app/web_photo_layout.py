@@ -41,6 +41,18 @@ class PhotoLayout:
                 self.view = gr.Radio(
                     VIEWS, value="compare", label="View", elem_id="view", visible=False, container=False
                 )
+                self.page = gr.Slider(
+                    1,
+                    2,
+                    1,
+                    step=1,
+                    precision=0,
+                    label="Page",
+                    info="The download has all pages; this chooses the one in view",
+                    elem_id="page",
+                    visible=False,
+                    buttons=[],
+                )
                 self.viewer = gr.HTML(
                     None,
                     html_template=parts.asset("web_viewer.html"),
@@ -52,7 +64,7 @@ class PhotoLayout:
                 self.download = gr.Button("Download", variant="primary", elem_id="download")
                 self.file = gr.DownloadButton("file", elem_id="file", elem_classes="off-screen")
                 self.strength = gr.Slider(
-                    0, 1, 1, step=0.05, label="Strength", info="0 keeps all grain, 1 removes it", elem_id="strength"
+                    0, 1, 1, step=0.05, label="Strength", info="Less keeps some grain", elem_id="strength"
                 )
                 self.apart = gr.Checkbox(False, label="Set colour noise apart", elem_id="apart")
                 self.chroma = gr.Slider(
@@ -67,7 +79,12 @@ class PhotoLayout:
                 )
                 first = next(iter(offered))
                 self.model = gr.Dropdown(
-                    list(offered), value=first, label="Model", info=offered[first], elem_id="model", filterable=False
+                    self.service.options.choices(),
+                    value=first,
+                    label="Model",
+                    info=offered[first],
+                    elem_id="model",
+                    filterable=False,
                 )
                 self.auto = gr.Checkbox(True, label="Estimate the noise level", elem_id="auto")
                 self.sigma = gr.Slider(
@@ -88,9 +105,9 @@ class PhotoLayout:
                     filterable=False,
                 )
                 self.reference = gr.File(
-                    label="Clean photo to compare with (optional)",
+                    label="Clean photo to compare with",
                     file_types=SUFFIXES,
                     elem_id="reference",
-                    elem_classes="reference",
-                    height=110,
+                    elem_classes=["takes-files", "small", "named"],
+                    height=72,
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -35,7 +36,7 @@ class PhotoTab(PhotoLayout):
         self.connect()
 
     def connect(self) -> None:
-        look = [self.strength, self.apart, self.chroma, self.format, self.view]
+        look = [self.strength, self.apart, self.chroma, self.format, self.view, self.page]
         asked = [self.photo, self.reference, self.model, self.auto, self.sigma, *look, self.state]
         shown = [
             self.status,
@@ -48,6 +49,7 @@ class PhotoTab(PhotoLayout):
             self.examples,
             self.sigma,
             self.auto,
+            self.page,
         ]
         run: dict[str, Any] = {
             "inputs": asked,
@@ -61,7 +63,8 @@ class PhotoTab(PhotoLayout):
         for event in (self.model.input, self.sigma.release, self.auto.input):
             event(self.denoise, **run)
         self.examples.pick(self.pick, None, [self.photo, self.reference], queue=False, **QUIET)
-        self.cancel.click(self.stop, None, None, queue=False, **QUIET)
+        for event in (self.cancel.click, self.photo.clear):  # not queued: it must not wait for what it is to end
+            event(self.stop, None, None, queue=False, **QUIET)
         self.apart.input(
             lambda apart, strength: gr.update(visible=apart, value=strength),
             [self.apart, self.strength],
@@ -76,12 +79,12 @@ class PhotoTab(PhotoLayout):
             **QUIET,
             **SAVING,
         }
-        for event in (self.strength.change, self.chroma.change, self.format.input, self.view.input):
+        for event in (self.strength.change, self.chroma.change, self.format.input, self.view.input, self.page.change):
             event(self.blend, **again)
         self.reference.change(
             self.compare,
             [*look, self.state, self.reference],
-            [self.status, self.viewer, self.facts, self.state],
+            [self.status, self.viewer, self.facts, self.state, self.view],
             **QUIET,
             **SAVING,
         )
@@ -105,6 +108,7 @@ class PhotoTab(PhotoLayout):
         chroma: float,
         format: str,
         view: str,
+        page: int,
         old: Photo | None,
         request: gr.Request,
     ) -> AsyncIterator[Updates]:
@@ -115,9 +119,9 @@ class PhotoTab(PhotoLayout):
             yield self._emptied(old)
             return
         source, clean = as_paths(photo)[0], as_paths(reference)
+        folder, made = self.service.cache.folder(), None
         try:
             asked = self.service.options.request(model, None if auto else sigma, blend(1, None), "same")
-            folder = self.service.cache.folder()
 
             def work_on(work: Work[Photo]) -> Photo:
                 return Photo.denoised(source, folder, asked, clean[0] if clean else None, work)
@@ -133,12 +137,13 @@ class PhotoTab(PhotoLayout):
             if old is not None:
                 old.remove()
             yield {
-                **self._looks(made, strength, apart, chroma, format, view),
+                **self._looks(made, strength, apart, chroma, format, view, 1),
                 self.state: made,
                 self.cancel: gr.update(visible=False),
                 self.panel: gr.update(visible=True),
                 self.view: gr.update(visible=True, choices=VIEWS if made.reference else VIEWS[:2]),
-                **self._level(made.recorded, made, auto),
+                self.page: gr.update(visible=made.pages > 1, maximum=max(2, made.pages), value=1),
+                **self._level(made.recorded[0], made, auto),
             }
         except CancelledError:
             yield {self.status: parts.note("Cancelled. Nothing was changed."), self.cancel: gr.update(visible=False)}
@@ -148,6 +153,9 @@ class PhotoTab(PhotoLayout):
                 self.status: parts.problem(self.service.explained(error)),
                 self.examples: gr.update(visible=True),
             }
+        finally:
+            if made is None:  # stopped, failed, or nobody waits for it any more
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _level(self, used: Denoiser, photo: Photo, auto: bool) -> Updates:
         """The noise controls as this model needs them; a blind one takes no level."""
@@ -170,17 +178,20 @@ class PhotoTab(PhotoLayout):
             self.facts: "",
             self.panel: gr.update(visible=False),
             self.view: gr.update(visible=False, value="compare"),
+            self.page: gr.update(visible=False),
             self.state: None,
             self.examples: gr.update(visible=True),
         }
 
-    def _looks(self, photo: Photo, strength: float, apart: bool, chroma: float, format: str, view: str) -> Updates:
+    def _looks(
+        self, photo: Photo, strength: float, apart: bool, chroma: float, format: str, view: str, page: int
+    ) -> Updates:
         """The viewer and the facts at one strength. Raises DenoiseError."""
         amount = blend(strength, chroma if apart else None)
         if view == "difference" and photo.reference is None:
             view = "compare"
         saved = photo.saved(amount, format)
-        pictures = photo.pictures(saved, view)
+        pictures = photo.pictures(saved, view, min(int(page), photo.pages) - 1)
         tags = TAGS[view]
         value = {
             **pictures,
@@ -191,34 +202,49 @@ class PhotoTab(PhotoLayout):
             "after_alt": f"{photo.source.name}, {tags[1].lower()}",
         }
         notices = [self.service.cache.without_folders(text) for text in saved.notices]
+        command = command_line(photo, amount, format)
         return {
             self.status: "",
             self.viewer: value,
-            self.facts: parts.facts(saved.row, photo.estimated, notices, command_line(photo, amount, format)),
+            self.facts: parts.facts(saved.row, photo.pages, photo.estimated, notices, command),
         }
 
     def blend(
-        self, strength: float, apart: bool, chroma: float, format: str, view: str, photo: Photo | None
+        self, strength: float, apart: bool, chroma: float, format: str, view: str, page: int, photo: Photo | None
     ) -> Updates:
         """Another strength, format or view of what the network gave."""
         if photo is None:
             return {self.status: gr.skip()}
         try:
-            return self._looks(photo, strength, apart, chroma, format, view)
+            return self._looks(photo, strength, apart, chroma, format, view, page)
         except DenoiseError as error:
             return {self.status: parts.problem(self.service.explained(error))}
 
     def compare(
-        self, strength: float, apart: bool, chroma: float, format: str, view: str, photo: Photo | None, reference: Any
+        self,
+        strength: float,
+        apart: bool,
+        chroma: float,
+        format: str,
+        view: str,
+        page: int,
+        photo: Photo | None,
+        reference: Any,
     ) -> Updates:
         """A clean photo was given or taken away."""
         if photo is None:
             return {self.status: gr.skip()}
         clean = as_paths(reference)
         photo = photo.compared_with(clean[0] if clean else None)
-        return {**self.blend(strength, apart, chroma, format, view, photo), self.state: photo}
+        if not clean and view == "difference":
+            view = "compare"
+        choices = gr.update(choices=VIEWS if clean else VIEWS[:2], value=view)
+        shown = self.blend(strength, apart, chroma, format, view, page, photo)
+        return {**shown, self.state: photo, self.view: choices}
 
-    def save(self, strength: float, apart: bool, chroma: float, format: str, view: str, photo: Photo | None) -> Updates:
+    def save(
+        self, strength: float, apart: bool, chroma: float, format: str, view: str, page: int, photo: Photo | None
+    ) -> Updates:
         """The file to download."""
         try:
             if photo is None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from denoise_se.app.web_cache import Cache
+from denoise_se.app.web_learning import School
 from denoise_se.app.web_options import WebOptions
 from denoise_se.app.web_work import Crew
 from denoise_se.blending import Strength
@@ -16,11 +17,12 @@ SAVING = {"concurrency_id": "saving", "concurrency_limit": 2}  # blends and writ
 
 @dataclass(frozen=True)
 class Service:
-    """The options, the cache, and the threads that run networks."""
+    """The options, the cache, the threads that run networks, and the training of new ones."""
 
     options: WebOptions
     cache: Cache
     crew: Crew
+    school: School
 
     @property
     def denoising(self) -> dict[str, object]:

@@ -38,11 +38,11 @@ class Work(Generic[T]):
     async def progress(self) -> AsyncIterator[Work[T]]:
         """Yields at once and then at every tick, until the function has ended."""
         waited = asyncio.wrap_future(self.future)
+        # seen, though nobody may wait any more: `result` raises it where it can be handled
+        waited.add_done_callback(lambda future: future.cancelled() or future.exception())
         while not waited.done():
             yield self
             await asyncio.wait([waited], timeout=TICK)
-        if not waited.cancelled():
-            waited.exception()  # seen: `result` raises it where it can be handled
 
     def result(self) -> T:
         """What the function returned. Raises what it raised, CancelledError included."""
@@ -54,8 +54,9 @@ class Crew:
 
     def __init__(self, threads: int) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="denoise")
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may find it held by its own thread
         self._all: set[Work] = set()
+        self._ended = False
 
     @contextmanager
     def started(self, function: Callable[[Work[T]], T], owner: str = "") -> Iterator[Work[T]]:
@@ -69,6 +70,8 @@ class Crew:
         work.future = self._threads.submit(run)
         with self._lock:
             self._all.add(work)
+        if self._ended:  # the queue of a server that ends still hands over what waits in it
+            work.stopped.set()
         try:
             yield work
         finally:
@@ -82,12 +85,17 @@ class Crew:
         for work in self._of(owner):
             work.stopped.set()
 
-    def close(self) -> None:
-        """Ends all work; returns when every thread is free, which takes a tile at most."""
+    def end(self) -> None:
+        """Ends all work within a tile, and what is started from now on at once."""
+        self._ended = True
         with self._lock:
             every = list(self._all)
         for work in every:
             work.stopped.set()
+
+    def close(self) -> None:
+        """Ends all work; returns when every thread is free."""
+        self.end()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     @property

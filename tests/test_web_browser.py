@@ -11,21 +11,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from tiny_model import save_tiny
+from web_browser import (
+    CHROMIUM,
+    MISSING,
+    PATIENCE,
+    browsing,
+    downloaded,
+    drop,
+    opened,
+    wait_for_another,
+    wait_for_result,
+)
 from web_server import Server, serving
 
 from denoise_se.image_io import Image, read, write
 
 pytest.importorskip("gradio", reason="the web extra is not installed")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
-]
+pytest.importorskip("playwright", reason="playwright is not installed")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
 SAMPLES = Path(__file__).parent.parent / "data" / "samples"
-PATIENCE = 120_000  # milliseconds; other work may run on the machine
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
 @pytest.fixture(scope="module")
@@ -41,49 +47,14 @@ def server(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Se
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with browsing() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def page(browser, server: Server) -> Iterator[object]:  # type: ignore[no-untyped-def]
-    """A fresh page. It fails the test when the page asks another host for anything, or a script fails."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    strangers: list[str] = []
-    own = (server.url, "data:", "blob:")
-    page.on("request", lambda request: None if request.url.startswith(own) else strangers.append(request.url))
-    page.on("pageerror", lambda error: strangers.append(str(error)))
-    page.goto(server.url)
-    page.wait_for_selector("#photo input[type=file]", state="attached")
-    yield page
-    context.close()
-    assert strangers == []
-
-
-def drop(page, path: Path) -> None:  # type: ignore[no-untyped-def]
-    page.set_input_files("#photo input[type=file]", str(path))
-
-
-def wait_for_result(page) -> str:  # type: ignore[no-untyped-def]
-    """The path of the picture that is shown on the right."""
-    page.wait_for_selector(".viewer[data-ready]")
-    return str(page.get_attribute(".viewer", "data-ready"))
-
-
-def wait_for_another(page, last: str) -> None:  # type: ignore[no-untyped-def]
-    page.wait_for_function("last => document.querySelector('.viewer').dataset.ready !== last", arg=last)
-
-
-def downloaded(page, button: str, folder: Path) -> Path:  # type: ignore[no-untyped-def]
-    with page.expect_download() as event:
-        page.click(button)
-    target = folder / event.value.suggested_filename
-    event.value.save_as(target)
-    return target
+    with opened(browser, server) as page:
+        yield page
 
 
 def command_line(*arguments: str | Path) -> None:
@@ -151,6 +122,17 @@ def test_a_running_job_is_cancelled_within_a_tile(page, server: Server, tmp_path
     assert page.locator(".viewer").is_hidden()
 
 
+def test_taking_the_photo_away_stops_its_work(page, server: Server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    noise = np.random.default_rng(0).integers(0, 256, (1400, 1400, 3)).astype(np.uint8)
+    write(tmp_path / "large.png", Image(noise, None, "png"))
+    drop(page, tmp_path / "large.png")
+    page.wait_for_function("/Tile \\d+/.test(document.querySelector('#status').textContent)")
+    page.click("#photo [aria-label=Clear]")
+    page.wait_for_selector("#examples button:visible")
+    assert server.health()["working"] == 0
+    assert page.locator("#status [role=progressbar]").count() == 0
+
+
 def test_closing_the_page_stops_its_work(browser, server: Server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     import time
 
@@ -159,7 +141,6 @@ def test_closing_the_page_stops_its_work(browser, server: Server, tmp_path: Path
     page = browser.new_page()
     page.set_default_timeout(PATIENCE)
     page.goto(server.url)
-    page.wait_for_selector("#photo input[type=file]", state="attached")
     drop(page, tmp_path / "large.png")
     page.wait_for_function("/Tile \\d+/.test(document.querySelector('#status').textContent)")
     assert server.health()["working"] == 1
@@ -190,25 +171,65 @@ def test_many_photos_come_as_a_zip_with_a_table_and_the_failure_by_name(page, mo
             assert file.read(name) == (tmp_path / "out" / name).read_bytes()
 
 
-def test_a_photo_can_be_pasted(page, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    content = list((SAMPLES / "noisy" / "camera.png").read_bytes())
+def paste(page, path: Path, name: str) -> None:  # type: ignore[no-untyped-def]
     page.evaluate(
-        """content => { const data = new DataTransfer();
-        data.items.add(new File([new Uint8Array(content)], 'pasted.png', {type: 'image/png'}));
+        """([content, name]) => { const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(content)], name, {type: 'image/png'}));
         document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data, bubbles: true})); }""",
-        content,
+        [list(path.read_bytes()), name],
     )
+
+
+def test_a_photo_can_be_pasted(page) -> None:  # type: ignore[no-untyped-def]
+    page.wait_for_selector("#photo input[type=file]", state="attached")
+    paste(page, SAMPLES / "noisy" / "camera.png", "pasted.png")
     wait_for_result(page)
     assert page.get_attribute(".layer.before img", "alt") == "pasted.png, before"
 
 
-def test_every_control_has_a_name_for_screen_readers(page) -> None:  # type: ignore[no-untyped-def]
-    page.click("#examples button[data-name='camera.png']")
+def test_all_pages_of_a_tiff_are_denoised_and_each_can_be_looked_at(page, model: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    pages = np.random.default_rng(4).integers(0, 65536, (3, 60, 90)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "stack.tif", pages, photometric="minisblack")
+    drop(page, tmp_path / "stack.tif")
+    first = wait_for_result(page)
+    assert "3 pages" in page.text_content("#facts")
+    page.fill("#page input[type=number]", "3")
+    page.keyboard.press("Enter")
+    wait_for_another(page, first)
+    result = downloaded(page, "#download", tmp_path)
+    command_line(tmp_path / "stack.tif", "-o", tmp_path / "expected.tif", "--model", model)
+    assert result.read_bytes() == (tmp_path / "expected.tif").read_bytes()
+    assert tifffile.imread(result).shape == (3, 60, 90)
+
+
+def test_a_clean_photo_given_later_brings_scores_and_the_error_map(page) -> None:  # type: ignore[no-untyped-def]
+    drop(page, SAMPLES / "noisy" / "coffee.png")
     wait_for_result(page)
-    nameless = page.evaluate(
-        """[...document.querySelectorAll('button, input:not([type=file]), select')].filter(e => e.offsetParent)
-        .filter(e => !(e.textContent.trim() || e.getAttribute('aria-label') || e.title || e.labels?.length
-        || e.closest('label'))).map(e => e.outerHTML.slice(0, 200))"""
-    )
-    assert nameless == []
-    assert page.locator("footer").is_hidden()
+    assert page.locator("text=Error map").count() == 0
+    page.set_input_files("#reference input[type=file]", str(SAMPLES / "clean" / "coffee.png"))
+    page.wait_for_selector("#facts >> text=PSNR")
+    page.click("text=Error map")
+    page.wait_for_function("document.querySelector('.tag.right').textContent === 'Error after'")
+
+
+def test_two_tabs_of_one_person_keep_to_their_own_photos(page, model: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    other = page.context.new_page()
+    other.set_default_timeout(PATIENCE)
+    other.goto(page.url)
+    drop(page, SAMPLES / "noisy" / "camera.png")
+    drop(other, SAMPLES / "noisy" / "coffee.png")
+    wait_for_result(page)
+    wait_for_result(other)
+    for tab, name in ((page, "camera"), (other, "coffee")):
+        result = downloaded(tab, "#download", tmp_path)
+        command_line(SAMPLES / "noisy" / f"{name}.png", "-o", tmp_path / f"{name}.png", "--model", model)
+        assert result.name == f"{name}-denoised.png"
+        assert result.read_bytes() == (tmp_path / f"{name}.png").read_bytes()
+
+
+def test_pasting_another_photo_takes_the_place_of_the_first(page) -> None:  # type: ignore[no-untyped-def]
+    drop(page, SAMPLES / "noisy" / "coffee.png")
+    first = wait_for_result(page)
+    paste(page, SAMPLES / "noisy" / "camera.png", "second.png")
+    wait_for_another(page, first)
+    page.wait_for_function("document.querySelector('.layer.before img').alt === 'second.png, before'")

@@ -64,7 +64,8 @@ def serving(folder: Path, *options: str) -> Iterator[Server]:
         port = free.getsockname()[1]
     cache = folder / "cache"
     cache.mkdir()
-    command = [sys.executable, "-m", "denoise_se.app", "web", "--port", str(port), "--cache", str(cache), *options]
+    own = ("--port", str(port), "--cache", str(cache), "--models-dir", str(folder / "models"))
+    command = [sys.executable, "-m", "denoise_se.app", "web", *own, *options]
     log = (folder / "log").open("w+")
     process = subprocess.Popen(command, stderr=log, stdout=log, text=True)
     server = Server(f"http://127.0.0.1:{port}", process, cache)

@@ -1,0 +1,216 @@
+"""The web app over time and among strangers: the cache's age and size, other names and sites, ends in mid-work."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_model import save_tiny
+from web_proxy import proxied
+from web_server import Server, serving
+
+from denoise_se.app.web_cache import Cache
+from denoise_se.app.web_guard import Guard
+from denoise_se.app.web_work import Crew, Work
+from denoise_se.image_io import Image, write
+from denoise_se.watcher import CancelledError
+
+pytest.importorskip("gradio", reason="the web extra is not installed")
+SAMPLES = Path(__file__).parent.parent / "data" / "samples"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+def large(folder: Path) -> Path:
+    """A photo whose denoising takes some seconds."""
+    noise = np.random.default_rng(0).integers(0, 256, (1400, 1400, 3)).astype(np.uint8)
+    write(folder / "large.png", Image(noise, None, "png"))
+    return folder / "large.png"
+
+
+def wait_until(true: Callable[[], bool], seconds: float, what: str) -> None:
+    ended = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ended, what
+        time.sleep(0.2)
+
+
+def asked(guard: Guard, path: str, headers: dict[str, str]) -> int:
+    """The status of a GET."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    coded = [(key.lower().encode(), value.encode()) for key, value in headers.items()]
+    asyncio.run(guard({"type": "http", "method": "GET", "path": path, "headers": coded}, receive, send))
+    return int(sent[0]["status"])
+
+
+@pytest.fixture
+def guard(tmp_path: Path) -> Guard:
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    return Guard(inner, Cache(tmp_path, 60, 10**9), 10**9, ["denoise.example"])
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.1:7860", 200), ("localhost:7860", 200), ("[::1]:7860", 200), ("192.168.1.5", 200),
+     ("denoise.example", 200), ("DENOISE.example:443", 200), (socket.gethostname(), 200),
+     ("evil.example", 421), ("127.0.0.1.evil.example:7860", 421), ("localhost.evil.example", 421), ("1.2.3", 421),
+     ("[oops", 421)],
+)  # fmt: skip
+def test_a_name_that_is_not_the_servers_is_refused_so_that_rebound_names_reach_nothing(
+    guard: Guard, host: str, status: int
+) -> None:
+    assert asked(guard, "/config", {"Host": host}) == status
+    assert asked(guard, "/config", {"Host": "127.0.0.1", "X-Forwarded-Host": host}) == status
+    assert asked(guard, "/health", {"Host": host}) == 200
+
+
+def test_the_cache_is_full_by_the_size_of_all_its_files_and_not_before(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 60, 0)
+    cache.max_bytes = 1000
+    (cache.folder() / "result.png").write_bytes(bytes(1000))
+    assert not cache.full
+    (cache.uploads / "upload.png").write_bytes(bytes(1))
+    assert cache.full
+
+
+def test_what_still_waits_when_the_server_ends_is_not_begun() -> None:
+    crew, begun = Crew(1), threading.Event()
+
+    def work_on(work: Work[None]) -> None:
+        while True:
+            begun.set()
+            work.step(0.5, "working")
+
+    with crew.started(work_on) as running:
+        begun.wait(10)
+        crew.end()
+        with crew.started(work_on) as waiting:
+            for work in (running, waiting):
+                with pytest.raises(CancelledError):
+                    work.future.result(timeout=10)
+    crew.close()
+
+
+@pytest.mark.slow
+def test_what_is_older_than_it_may_be_is_deleted_and_the_page_is_told(tmp_path: Path, model: Path) -> None:
+    from gradio_client import Client, handle_file
+
+    with serving(tmp_path, "--model", str(model), "--keep", "0.1") as server:
+        person = Client(server.url, verbose=False)
+        person.predict(image=handle_file(str(SAMPLES / "noisy" / "camera.png")), api_name="/denoise")
+        uploaded = next(path for path in server.cache.rglob("camera.png") if "uploads" in path.parts)
+        kept = next(path for path in server.cache.rglob("camera.png") if "results" in path.parts)
+        assert server.get(f"/gradio_api/file={kept}")[0] == 200
+        wait_until(lambda: not kept.exists() and not uploaded.exists(), 30, "old files are not deleted")
+        assert server.get(f"/gradio_api/file={kept}")[0] in (403, 404)
+        gone = {"path": str(uploaded), "meta": {"_type": "gradio.FileData"}}
+        sent = {"data": [gone, None, str(model), None, 1, None, "same"]}
+        assert server.post("/gradio_api/call/denoise", sent)[0] < 500
+        assert any(server.cache.rglob("samples/noisy/camera.png")), "the examples are not uploads"
+
+
+@pytest.mark.slow
+def test_a_full_cache_refuses_uploads_with_a_reason_until_it_is_emptied(tmp_path: Path, model: Path) -> None:
+    large_file = tmp_path / "two.tif"
+    large_file.write_bytes(bytes(2_000_000))
+
+    def upload() -> tuple[int, str]:
+        import httpx
+
+        with large_file.open("rb") as file:
+            answer = httpx.post(f"{server.url}/gradio_api/upload", files={"files": ("two.tif", file)})
+        return answer.status_code, answer.text
+
+    with serving(tmp_path, "--model", str(model), "--cache-size", "1", "--keep", "0.1") as server:
+        assert upload()[0] == 200
+        status, text = upload()
+        assert status == 507 and "used up; try again in a few minutes" in text
+        assert server.health()["status"] == "ok"
+        wait_until(lambda: upload()[0] == 200, 30, "the cache is not emptied")
+
+
+@pytest.mark.slow
+def test_no_address_is_ever_fetched(tmp_path: Path, model: Path) -> None:
+    with socket.socket() as listener, serving(tmp_path, "--model", str(model)) as server:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(1.0)
+        port = listener.getsockname()[1]
+        own = [f"http://127.0.0.1:{port}/x.png", f"http://localhost:{port}/x.png", f"//127.0.0.1:{port}/x.png"]
+        public = ["https://example.org/x.png", "http://[2001:db8::1]/x.png", "ftp://192.0.2.1/x.png"]
+        for address in own + public:
+            file = {"path": address, "url": address, "meta": {"_type": "gradio.FileData"}}
+            data = [file, None, str(model), None, 1, None, "same"]
+            for route in ("/gradio_api/call/denoise", "/gradio_api/queue/join"):
+                status, _ = server.post(route, {"data": data, "session_hash": "x", "fn_index": 0})
+                assert status == 403, address
+            for route in ("/gradio_api/file=", "/gradio_api/proxy=", "/gradio_api/stream/", "/file="):
+                assert server.get(route + address)[0] in (403, 404), route
+        # an upload whose address alone is foreign: the path counts, the address is not looked at
+        file = {"path": str(next(server.cache.rglob("samples/noisy/camera.png"))), "url": own[0]}
+        data = [{**file, "meta": {"_type": "gradio.FileData"}}, None, str(model), None, 1, None, "same"]
+        server.post("/gradio_api/call/denoise", {"data": data})
+        with pytest.raises(TimeoutError):
+            listener.accept()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_in_the_middle_of_a_photo_ends_the_server_within_seconds(
+    tmp_path: Path, model: Path, number: signal.Signals, code: int
+) -> None:
+    from gradio_client import Client, handle_file
+
+    with serving(tmp_path, "--model", str(model), "--tile", "32") as server:
+        person = Client(server.url, verbose=False)
+        person.submit(image=handle_file(str(large(tmp_path))), api_name="/denoise")
+        wait_until(lambda: server.health()["working"] == 1, 60, "the work does not begin")
+        server.process.send_signal(number)
+        assert server.process.wait(30) == code
+        assert not any(server.cache.iterdir())
+        assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="no nginx: apt-get install nginx-light")
+def test_it_works_behind_nginx_under_a_path(tmp_path: Path, model: Path) -> None:
+    from gradio_client import Client, handle_file
+
+    options = ("--model", str(model), "--root-path", "/denoise", "--allow-host", "lab.example")
+    with serving(tmp_path, *options) as server, proxied(tmp_path, server) as url:
+        outside = Server(url, server.process, server.cache)
+        status, page = outside.get("/denoise/", {"Host": "lab.example"})
+        assert status == 200 and b"/denoise" in page
+        assert outside.get("/denoise/health")[0] == 200
+        assert outside.get("/denoise/config", {"Host": "evil.example"})[0] == 421
+        assert outside.get("/denoise/gradio_api/file=/etc/passwd")[0] == 403
+        person = Client(f"{url}/denoise/", verbose=False)
+        noisy = SAMPLES / "noisy" / "camera.png"
+        result, report = person.predict(image=handle_file(str(noisy)), api_name="/denoise")
+        command = ["denoise", str(noisy), "-o", str(tmp_path / "out.png"), "--model", str(model), "--quiet"]
+        subprocess.run([sys.executable, "-m", "denoise_se.app", *command], check=True)
+        assert report["status"] == "done"
+        assert Path(result).read_bytes() == (tmp_path / "out.png").read_bytes()

@@ -1,0 +1,121 @@
+"""What the web app's page is like to use: on a phone, by keyboard, for a screen reader (axe-core), and signing in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tiny_model import save_tiny
+from web_browser import CHROMIUM, MISSING, browsing, opened, wait_for_result
+from web_server import Server, serving
+
+pytest.importorskip("gradio", reason="the web extra is not installed")
+pytest.importorskip("playwright", reason="playwright is not installed")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
+TABS = ("One photo", "Many photos", "Learn the noise")
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("web")
+    model = save_tiny(folder / "tiny.safetensors")
+    accounts = folder / "accounts"
+    accounts.write_text("lab:secret\n")
+    with serving(folder, "--model", str(model), "--auth-file", str(accounts)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    with browsing() as browser:
+        yield browser
+
+
+def sign_in(page: Any, password: str = "secret") -> None:
+    page.fill("input[name=username]", "lab")
+    page.fill("input[name=password]", password)
+    page.keyboard.press("Enter")
+
+
+def complaints(page: Any) -> list[str]:
+    """What axe-core finds: names, roles, contrast, landmarks."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    found = axe.Axe().run(page).response["violations"]
+    return [f"{rule['id']}: {node['html'][:150]}" for rule in found for node in rule["nodes"]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_signing_in_and_every_tab_pass_the_accessibility_rules(browser: Any, server: Server, scheme: str) -> None:
+    with opened(browser, server, color_scheme=scheme) as page:
+        page.wait_for_selector("form")
+        assert complaints(page) == []
+        sign_in(page)
+        page.click("#examples button[data-name='camera.png']")
+        wait_for_result(page)
+        for tab in TABS:
+            page.get_by_role("tab", name=tab).click()
+            page.wait_for_timeout(500)
+            assert complaints(page) == [], tab
+
+
+def test_nothing_runs_over_the_edge_of_a_phone(browser: Any, server: Server) -> None:
+    with opened(browser, server, **PHONE) as page:
+        sign_in(page)
+        page.click("#examples button[data-name='camera.png']")
+        wait_for_result(page)
+        for tab in TABS:
+            page.get_by_role("tab", name=tab).click()
+            page.wait_for_timeout(300)
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
+        page.get_by_role("tab", name=TABS[0]).click()
+        stage, panel = (page.locator(name).bounding_box() for name in (".stage", "#panel"))
+        assert stage["width"] == pytest.approx(panel["width"], abs=2)
+
+
+def test_the_keyboard_alone_reaches_an_example_and_moves_the_divider(browser: Any, server: Server) -> None:
+    with opened(browser, server) as page:
+        sign_in(page)
+        page.wait_for_selector("#examples button")
+        press_until(page, "document.activeElement.dataset?.name === 'camera.png'")
+        page.keyboard.press("Enter")
+        wait_for_result(page)
+        press_until(page, "document.activeElement.classList.contains('split')")
+        before = page.evaluate("document.querySelector('.divider').getBoundingClientRect().left")
+        for _ in range(30):
+            page.keyboard.press("ArrowLeft")
+        assert page.evaluate("document.querySelector('.divider').getBoundingClientRect().left") < before
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid"
+        press_until(page, "document.activeElement.closest('#strength input[type=range]') !== null")
+        last = str(page.get_attribute(".viewer", "data-ready"))
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_function("last => document.querySelector('.viewer').dataset.ready !== last", arg=last)
+
+
+def press_until(page: Any, there: str) -> None:
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate(there):
+            return
+    raise AssertionError(f"60 tabs and not there: {there}")
+
+
+def test_a_wrong_password_is_told_and_nothing_is_shown(browser: Any, server: Server) -> None:
+    with opened(browser, server) as page:
+        sign_in(page, "guess")
+        page.wait_for_selector("#wrong:visible")
+        assert page.text_content("#wrong") == "Name or password is wrong."
+        assert "examples" not in page.content()
+        assert server.get("/config")[0] == 401
+        sign_in(page)
+        page.wait_for_selector("#examples button")
+
+
+def test_a_shared_server_teaches_no_models_unless_told_to(browser: Any, server: Server) -> None:
+    with opened(browser, server) as page:
+        sign_in(page)
+        page.get_by_role("tab", name="Learn the noise").click()
+        page.wait_for_selector("text=switched off on this server")
+        assert page.locator("#learn-start").count() == 0
