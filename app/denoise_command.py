@@ -52,6 +52,7 @@ def run_denoise(
     reference: Path | None,
     report: Path | None,
     estimate_quality: bool,
+    self_ensemble: bool,
     recursive: bool,
     format: str,
     resume: bool,
@@ -75,7 +76,13 @@ def run_denoise(
     level, side = parse_sigma(sigma), parse_tile(tile)
     check_report(report)
     request = Request(
-        model, level, blend, format, max_pixels or DEFAULT_MAX_PIXELS, resume, Engine(device, backend, precision, side)
+        model,
+        level,
+        blend,
+        format,
+        max_pixels or DEFAULT_MAX_PIXELS,
+        resume,
+        Engine(device, backend, precision, side, self_ensemble),
     )
     _ = request.weights  # a model that does not exist is refused first
     plan = make_plan(inputs, out, format=format, recursive=recursive, reference=reference, replace=resume or overwrite)

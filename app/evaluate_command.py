@@ -23,6 +23,7 @@ def run_evaluate(
     crops: Path | None,
     sigma: str,
     estimate_quality: bool,
+    self_ensemble: bool,
     quiet: bool,
 ) -> None:
     """Raises DenoiseError; prints the table and writes the report and the picture of crops."""
@@ -38,6 +39,9 @@ def run_evaluate(
     for name in dict.fromkeys(names):
         denoiser = Denoiser.load(name)
         methods.append(ModelMethod(denoiser.checkpoint.name, denoiser.network.channels, denoiser))
+        if self_ensemble:
+            eightfold = Denoiser.load(name, self_ensemble=True)
+            methods.append(ModelMethod(f"{denoiser.checkpoint.name} x8", denoiser.network.channels, eightfold))
     methods += parse_against(against) if against else []
     with Progress(console=Console(stderr=True), disable=quiet) as progress:
         task = progress.add_task("measuring", total=None)

@@ -31,6 +31,7 @@ class Engine:
     backend: str = "auto"
     precision: str = "auto"
     tile: int | str = "auto"
+    self_ensemble: bool = False
 
 
 @dataclass(frozen=True)
