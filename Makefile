@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fuzz kill memory throughput lint samples wheel clean
+.PHONY: demo test fuzz kill cluster memory throughput lint samples wheel clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -23,6 +23,10 @@ fuzz: .venv/installed  ## damaged files, checkpoint headers and batches; FUZZ="-
 
 kill: .venv/installed  ## kill a batch 100 times and resume it; KILL="--kills 20" for fewer
 	PYTHONPATH=tests $(BIN)/python -m killing $(KILL)
+
+cluster: .venv/installed  ## 2,000 images on a Ray cluster of two workers, one killed midway; CLUSTER="--images 60"
+	$(BIN)/pip install -q -c constraints.txt -e ".[ray]"
+	PYTHONPATH=tests $(BIN)/python -m cluster $(CLUSTER)
 
 memory: .venv/installed  ## peak memory against the size of an image; MEMORY="--formats png jpg --megapixels 100"
 	$(BIN)/python tests/memory_curve.py $(MEMORY)

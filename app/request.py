@@ -18,6 +18,7 @@ from denoise_se.manifest import file_digest
 if TYPE_CHECKING:
     from denoise_se.denoiser import Denoiser
     from denoise_se.pipeline import Settings
+    from denoise_se.ray_worker import Models
 
 FULL_STRENGTH = Strength()
 AUTO_MODELS = {1: "gray", 3: "photo"}  # by colour channels
@@ -54,6 +55,16 @@ class Request:
     def denoiser_for(self, channels: int) -> Denoiser:
         """The denoiser for an image of so many colour channels, loaded once. Raises CheckpointError or UsageError."""
         return loaded(AUTO_MODELS[channels] if self.model == "auto" else self.model, self.engine)
+
+    def models(self) -> Models:
+        """For `run_on_ray`. Raises CheckpointError, also for a damaged file."""
+        from denoise_se.checkpoint import load_checkpoint
+        from denoise_se.ray_worker import Models
+
+        names = AUTO_MODELS if self.model == "auto" else dict.fromkeys(AUTO_MODELS, self.model)
+        shown = {name: load_checkpoint(name).name for name in set(names.values())}
+        files = {shown[name]: self.weights[name].read_bytes() for name in shown}
+        return Models(files, {channels: shown[name] for channels, name in names.items()}, asdict(self.engine))
 
     def settings(self) -> Settings:
         """For `run_batch`."""

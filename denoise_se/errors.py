@@ -7,7 +7,6 @@ its like in the web app) turns them into a line on stderr and an exit code. Anyt
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 EXIT_DONE = 0
 EXIT_SOME_FAILED = 1
@@ -34,9 +33,8 @@ class ImageError(DenoiseError):
     `reason` says why without the file's name; `str()` gives both.
     """
 
-    def __init__(self, path: str | Path, reason: str) -> None:
+    def __init__(self, path: object, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
-        self.path = Path(path)
         self.reason = reason
 
 
