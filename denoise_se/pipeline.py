@@ -23,6 +23,7 @@ from denoise_se.inspection import Inspection, Inspector
 from denoise_se.manifest import Ledger, Stamp
 from denoise_se.page import ImagePage, Page, stored_bytes
 from denoise_se.plan import Job
+from denoise_se.remote_files import Address
 from denoise_se.report import Row
 from denoise_se.stop import Stop
 from denoise_se.tiff_storage import Rows
@@ -239,7 +240,8 @@ class Pipeline:
                 notices = write(job.target, image).notices[len(image.notices) :]
             self._complete(job, loaded)
         except ImageError as error:
-            return replace(row, status="failed", error=error.reason)
+            reason = str(error) if isinstance(job.target, Address) else error.reason
+            return replace(row, status="failed", error=reason)
         except OSError as error:
             return replace(row, status="failed", error=f"cannot be written ({error.strerror})")
         self._notify(job, (*misnamed(job.source, image.format), *image.notices), notices)

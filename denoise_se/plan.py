@@ -76,6 +76,8 @@ def _plan(
     for path in (*inputs, out, reference):
         if isinstance(path, Address):
             check_library(path)
+    if isinstance(out, Address) and not out.has_bucket():
+        raise UsageError(f"{out}: there is no bucket {out.bucket}; check its name, or make it first")
     missing = [path for path in inputs if not path.exists()]
     if missing:
         raise UsageError(f"{_listed(missing)}: no such file or folder; check the name")

@@ -19,7 +19,7 @@ from typing import Any
 
 from denoise_se.atomic_file import temporary_path
 from denoise_se.batch import Outcome, outcome, prepare
-from denoise_se.errors import ImageError, UsageError
+from denoise_se.errors import DenoiseError, ImageError, UsageError
 from denoise_se.inspection import Inspector
 from denoise_se.manifest import Ledger
 from denoise_se.pipeline import Settings
@@ -135,8 +135,7 @@ class _Run:
             Path.cwd() if relative else None,
             marker,
         )
-        if not cluster.gpu:
-            models = replace(models, options={**models.options, "device": "cpu"})
+        models = replace(models, options={**models.options, "device": "cuda" if cluster.gpu else "cpu"})
         self.models = ray.put(models)
         worker = ray.remote(concurrency_groups={"beside": 1})(Worker)
         worker = worker.options(num_cpus=1, num_gpus=int(cluster.gpu), max_restarts=-1, max_task_retries=0)
@@ -230,11 +229,10 @@ class _Run:
             event: Event = ray.get(next(hand.stream))
         except StopIteration:
             hand.stream, hand.share = None, 0.0
-            if hand.tasks:  # a stop came
-                hand.tasks.clear()
+            hand.tasks.clear()  # some are left when a stop came
             return
-        except RayTaskError:
-            raise
+        except RayTaskError as error:
+            raise DenoiseError(f"--engine ray: a worker stopped with {_first_line(error.cause or error)}") from error
         except RayError as error:
             self._lose(hand, error)
             return
@@ -258,7 +256,8 @@ class _Run:
         """A worker is gone, and Ray starts it anew: what it did not tell of is to be done again."""
         self.lost += 1
         self.hands.remove(hand)
-        self._summon(hand)
+        if self.stop.signal is None:
+            self._summon(hand)
         tasks, hand.tasks, hand.stream, hand.share = hand.tasks, deque(), None, 0.0
         alone = len(tasks) == 1
         for task in tasks:

@@ -16,6 +16,7 @@ import os
 import re
 import tempfile
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ Result = TypeVar("Result")
 PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "memory": "fsspec"}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 ATTEMPTS, PAUSE = 3, 0.5  # pause in seconds, doubled each time; the libraries try a few times themselves
-BLOCK_BYTES = 4 << 20  # read at once
+BLOCK_BYTES, KEPT_BLOCKS = 4 << 20, 4  # read at once, and kept of an open file
 LASTING = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 # what tells one version of an object from the next, in the order of trust; stores name it differently
 VERSIONS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "mtime", "modified", "created")
@@ -72,6 +73,10 @@ class Address:
     def parent(self) -> Address:
         return Address(f"{self.protocol}://{self.url.partition('://')[2].rpartition('/')[0]}")
 
+    @property
+    def bucket(self) -> Address:
+        return Address(f"{self.protocol}://{self.key.parts[0] if self.key.parts else ''}")
+
     def __truediv__(self, name: str | PurePath) -> Address:
         below = name if isinstance(name, str) else name.as_posix()
         return self if below == "." else Address(f"{self.url.rstrip('/')}/{below}")
@@ -81,6 +86,10 @@ class Address:
 
     def is_absolute(self) -> bool:
         return True
+
+    def has_bucket(self) -> bool:
+        """Whether it can be written to; memory has no buckets. Raises OSError."""
+        return self.protocol == "memory" or self.bucket.exists()
 
     def absolute(self) -> Address:
         return self
@@ -133,12 +142,12 @@ class Address:
         _persistent(self, lambda system: system.rm_file(_inner(self)))
 
     def open_stream(self, block: int = BLOCK_BYTES) -> BinaryIO:
-        """For reading and seeking; its parts are fetched when they are read, `block` bytes or more at a time."""
+        """For reading and seeking; its parts are fetched when they are read, `block` bytes at a time."""
         found = self._info()
         if found is None:
             raise FileNotFoundError(errno.ENOENT, "there is no such object", str(self))
         size = int(found["size"] or 0)
-        return cast(BinaryIO, io.BufferedReader(_Ranges(self, size), max(1, min(block, size))))
+        return cast(BinaryIO, io.BufferedReader(_Ranges(self, size, block)))
 
     @contextmanager
     def replacing(self) -> Iterator[BinaryIO]:
@@ -194,10 +203,11 @@ def check_library(address: Address) -> None:
 
 
 class _Ranges(io.RawIOBase):
-    """An object by ranges of its bytes, each asked for again when the network fails."""
+    """An object by blocks of its bytes, the last few of which are kept: a TIFF's tables and pixels lie apart."""
 
-    def __init__(self, address: Address, size: int) -> None:
-        self.address, self.size, self.position = address, size, 0
+    def __init__(self, address: Address, size: int, block: int) -> None:
+        self.address, self.size, self.block, self.position = address, size, block, 0
+        self.kept: OrderedDict[int, bytes] = OrderedDict()
 
     def readable(self) -> bool:
         return True
@@ -213,13 +223,26 @@ class _Ranges(io.RawIOBase):
         return self.position
 
     def readinto(self, buffer: Any) -> int:
-        start, stop = self.position, min(self.position + len(buffer), self.size)
-        if start >= stop:
+        if self.position >= self.size:
             return 0
-        content = _persistent(self.address, lambda system: system.cat_file(_inner(self.address), start=start, end=stop))
+        number, offset = divmod(self.position, self.block)
+        content = self._block(number)[offset : offset + len(buffer)]
         buffer[: len(content)] = content
         self.position += len(content)
         return len(content)
+
+    def _block(self, number: int) -> bytes:
+        content = self.kept.pop(number, None)
+        if content is None:
+            start = number * self.block
+            stop, name = min(start + self.block, self.size), _inner(self.address)
+            content = _persistent(self.address, lambda system: system.cat_file(name, start=start, end=stop))
+            if len(content) != stop - start:
+                raise OSError(errno.EIO, "it changed while it was read", str(self.address))
+        self.kept[number] = content
+        if len(self.kept) > KEPT_BLOCKS:
+            self.kept.popitem(last=False)
+        return content
 
 
 @cache

@@ -203,7 +203,7 @@ def test_inputs_and_outputs_that_are_the_same_object_are_refused(run: Run) -> No
 
 
 def test_a_large_tiff_is_read_by_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = np.random.default_rng(0).integers(0, 65536, (3000, 700, 3), np.uint16)
+    pixels = np.random.default_rng(0).integers(0, 65536, (3000, 2200, 3), np.uint16)
     tifffile.imwrite(tmp_path / "large.tif", pixels, photometric="rgb", rowsperstrip=50)
     address = Address("memory://in/large.tif")
     address.write_bytes((tmp_path / "large.tif").read_bytes())
@@ -221,7 +221,7 @@ def test_a_large_tiff_is_read_by_ranges(tmp_path: Path, monkeypatch: pytest.Monk
     asked.clear()
     with open_pages(address) as pages:
         assert np.array_equal(pages[0].rows(1000, 1010), pixels[1000:1010])
-    assert sum(asked) < pixels.nbytes * 0.9, "a few rows took the whole file"
+    assert sum(asked) < pixels.nbytes / 2, "a few rows took the whole file"
     assert np.array_equal(read(address).pixels, pixels)
 
 
@@ -348,8 +348,7 @@ def test_a_wrong_bucket_is_refused_by_name(run: Run, s3: Any) -> None:
     assert result.code == 2 and "s3://no-such-bucket/in" in result.err and "Traceback" not in result.err
     Path("a.png").write_bytes(png(0))
     result = run("a.png", "-o", "s3://no-such-bucket/out")
-    assert result.code in (1, 2) and "s3://no-such-bucket/out" in result.err and "Traceback" not in result.err
-    assert "there is no such bucket" in result.err
+    assert result.code == 2 and "there is no bucket s3://no-such-bucket" in result.err and "Traceback" not in result.err
 
 
 def test_an_upload_in_parts_appears_only_when_it_is_complete(s3: Any) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +78,7 @@ def run_losing_a_worker(work: Path, *, images: int, workers: int) -> Tally:
 class Run:
     """A batch in a process of its own, and what it has printed so far."""
 
-    def __init__(self, work: Path, out: str, options: tuple[str, ...], engine: str) -> None:
+    def __init__(self, work: Path, out: str, options: tuple[str, ...], engine: str, environ: Mapping[str, str]) -> None:
         self.token = secrets.token_hex(16)
         self.rows: list[dict[str, object]] = []
         self.log = work / f"{out}.log"
@@ -89,7 +89,7 @@ class Run:
                 command,
                 cwd=work,
                 # of a cluster's processes, those with this token are the run's
-                env={**environment(), TOKEN: self.token, "RAY_ADDRESS": "local"},
+                env={**environment(), TOKEN: self.token, "RAY_ADDRESS": "local", **environ},
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -130,6 +130,19 @@ class Run:
                     return True
         return False
 
+    def processor_seconds(self) -> tuple[float, float]:
+        """Used so far by the command itself and by its workers."""
+        driver = workers = 0.0
+        for process in self.processes():
+            with suppress(OSError):
+                times = (process / "stat").read_text().rpartition(")")[2].split()[11:13]
+                seconds = sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+                if process.name == str(self.process.pid):
+                    driver += seconds
+                elif (process / "cmdline").read_bytes().startswith(b"ray::Worker"):
+                    workers += seconds
+        return driver, workers
+
     def processes(self) -> list[Path]:
         """Those of the run's cluster, as folders of /proc."""
         found = []
@@ -140,6 +153,8 @@ class Run:
         return found
 
 
-def start(work: Path, engine: str, *options: str, out: str | None = None) -> Run:
+def start(
+    work: Path, engine: str, *options: str, out: str | None = None, environ: Mapping[str, str] | None = None
+) -> Run:
     """`denoise-se denoise in -o OUT` in the folder `work`; OUT is named after the engine unless told otherwise."""
-    return Run(work, out or engine, options, engine)
+    return Run(work, out or engine, options, engine, environ or {})
