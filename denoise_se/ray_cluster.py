@@ -61,6 +61,7 @@ def connected(workers: int | None, device: str) -> Iterator[Cluster]:
         )
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_raylet_start_wait_time_s", START_SECONDS)
+    os.environ.setdefault("RAY_worker_niceness", "0")  # else they get what other work leaves
     import ray
 
     # Ray tells of lost workers on stdout, where the rows are; whoever prints those keeps the stream itself

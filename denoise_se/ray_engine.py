@@ -9,6 +9,8 @@ lost worker out again.
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -34,6 +36,7 @@ from denoise_se.watcher import Watcher
 MOST_AT_ONCE = 16  # images given to a worker
 ROUNDS = 4  # each worker comes back about so often, so that none has much left when the others are done
 MOST_LOSSES = 3  # of workers at one image
+WAIT_SECONDS = 60  # for the first worker, until the user is told
 LOOK_SECONDS = 0.2  # between two looks at signals
 PARTS = 1000  # a share of an image, as the watcher is told it
 
@@ -126,7 +129,7 @@ class _Run:
         )
         paths = [path for job in self.plan.jobs for path in (job.source, job.target, job.reference) if path is not None]
         relative = any(not path.is_absolute() for path in paths)
-        order = Order(
+        self.order = Order(
             replace(self.settings),
             self.manifest.settings,
             replace(self.inspector, previews={}),
@@ -138,26 +141,32 @@ class _Run:
         models = replace(models, options={**models.options, "device": "cuda" if cluster.gpu else "cpu"})
         self.models = ray.put(models)
         worker = ray.remote(concurrency_groups={"beside": 1})(Worker)
-        worker = worker.options(num_cpus=1, num_gpus=int(cluster.gpu), max_restarts=-1, max_task_retries=0)
+        # with no retries at all Ray refuses what is asked of an actor while it starts anew
+        again = {"max_restarts": -1, "max_task_retries": MOST_LOSSES}
+        worker = worker.options(num_cpus=1, num_gpus=int(cluster.gpu), **again)
         for _ in range(min(cluster.workers, len(self.plan.jobs))):
-            hand = _Hand(worker.remote(order, self.clerk))
-            self._summon(hand)
+            self._summon(_Hand(worker.remote()))
 
     def _summon(self, hand: _Hand) -> None:
         """Waits for a worker to be there, be it for the first time or after its loss."""
-        self.starting[hand.actor.refusal.options(max_task_retries=MOST_LOSSES).remote(self.models)] = hand
+        self.starting[hand.actor.refusal.remote(self.order, self.models, self.clerk)] = hand
 
     def work(self) -> None:
         """Until all is done, or a stop is wished and every worker has finished the image it is at."""
         import ray
 
-        halted = False
+        halted, patience = False, time.monotonic() + WAIT_SECONDS
         while self.starting or any(hand.stream is not None for hand in self.hands) or self._is_left():
             if self.stop.signal is not None and not halted:
                 halted = True
                 self.starting.clear()
                 for hand in self.hands:
                     hand.actor.stop.options(concurrency_group="beside").remote()
+            if self.hands:
+                patience = math.inf
+            elif time.monotonic() > patience:
+                self.watcher.notice("no worker has started yet; the cluster may have no free place")
+                patience = math.inf
             for hand in self.hands:
                 if hand.stream is None and not halted:
                     self._give(hand)
@@ -201,7 +210,8 @@ class _Run:
         jobs = [(number, self.plan.jobs[number]) for number in numbers]
         entries = self.manifest.entries if self.settings.resume else {}
         hand.tasks = deque(Task(number, job, entries.get(job.relative.as_posix())) for number, job in jobs)
-        hand.stream = hand.actor.work.options(num_returns="streaming").remote(list(hand.tasks))
+        work = hand.actor.work.options(num_returns="streaming", max_task_retries=0)  # here they are counted
+        hand.stream = work.remote(list(hand.tasks))
 
     def _welcome(self, found: Any) -> None:
         """A worker that has started, or cannot. Raises UsageError: what one machine lacks, the run lacks."""
@@ -259,18 +269,15 @@ class _Run:
         if self.stop.signal is None:
             self._summon(hand)
         tasks, hand.tasks, hand.stream, hand.share = hand.tasks, deque(), None, 0.0
-        alone = len(tasks) == 1
         for task in tasks:
             self.losses[task.number] = self.losses.get(task.number, 0) + 1
-            if alone and self.losses[task.number] >= MOST_LOSSES:
-                text = f"its worker was lost {MOST_LOSSES} times; it may need more memory than a machine has"
-                job = task.job
-                self._finish(
-                    task.number, Row(str(job.source), str(job.target), "failed", f"{text}: try a smaller --tile")
-                )
-            else:
-                self.again.append(task.number)
-        self.watcher.notice(f"a worker was lost ({_first_line(error)}); {len(tasks)} image(s) are done again")
+        if len(tasks) == 1 and self.losses[tasks[0].number] >= MOST_LOSSES:
+            job = tasks[0].job
+            text = f"its worker was lost {MOST_LOSSES} times, perhaps for want of memory; try a smaller --tile"
+            self._finish(tasks[0].number, Row(str(job.source), str(job.target), "failed", text))
+        else:
+            self.again.extend(task.number for task in tasks)
+            self.watcher.notice(f"a worker was lost ({type(error).__name__}); {len(tasks)} image(s) are done again")
 
 
 def _first_line(error: Exception) -> str:

@@ -108,19 +108,18 @@ class Order:
 
 
 class Worker:
-    """An actor with a model loaded. `clerk` is the handle of the run's Clerk."""
+    """An actor with a model loaded: first `refusal`, then `work` as often as there is some."""
 
-    def __init__(self, order: Order, clerk: Any) -> None:
-        self.order, self.clerk = order, clerk
+    def __init__(self) -> None:
         self.halt = Stop()
-        self.denoisers: dict[int, Denoiser] = {}
 
-    def refusal(self, models: Models) -> str:
+    def refusal(self, order: Order, models: Models, clerk: Any) -> str:
         """Loads the models. Why this machine cannot do the work; nothing when it can.
 
-        Raises CheckpointError and UsageError.
+        `clerk` is the handle of the run's Clerk. Raises CheckpointError and UsageError.
         """
-        here, order = version("denoise-se"), self.order
+        self.order, self.clerk = order, clerk
+        here = version("denoise-se")
         if here != order.version:
             return f"has denoise-se {here} and not {order.version}; install the same version on all machines"
         apart = "does not see {}: give folders that all machines share, or s3:// addresses"
@@ -132,7 +131,7 @@ class Worker:
         if order.marker is not None and not order.marker.exists():
             return apart.format(f"the output folder {order.marker.parent}")
         loaded = models.load()
-        self.denoisers = {channels: loaded[name] for channels, name in models.by_channels.items()}
+        self.denoisers: dict[int, Denoiser] = {channels: loaded[name] for channels, name in models.by_channels.items()}
         return ""
 
     def process(self) -> int:

@@ -42,22 +42,24 @@ class Alone(Worker):
         Clerk(Path("out").absolute()).append(entry)
 
 
-def alone(work: Path, *, version: str | None = None, marker: Path | None = None) -> tuple[Alone, Models]:
+def alone(work: Path, *, version: str | None = None, marker: Path | None = None) -> tuple[Alone, str]:
+    """A worker, and why it refuses."""
     from importlib.metadata import version as installed
 
     digest = settings_digest({})
     version = version or installed("denoise-se")
     order = Order(Settings(sigma=25.0), digest, Inspector(), version, Path("out"), work, marker)
     models = Models({"tiny": (work / "tiny.safetensors").read_bytes()}, {1: "tiny", 3: "tiny"}, OPTIONS)
-    return Alone(order, None), models
+    worker = Alone()
+    return worker, worker.refusal(order, models, None)
 
 
 def test_a_worker_tells_of_each_image_and_its_entries_come_into_the_manifest(work: Path) -> None:
     make_images(work / "in", 5)
     plan = make_plan([Path("in")], Path("out"))
     plan.home.mkdir()
-    worker, models = alone(work)
-    assert worker.refusal(models) == ""
+    worker, refusal = alone(work)
+    assert refusal == ""
     events = list(worker.work([Task(10 + i, job, None) for i, job in enumerate(plan.jobs)]))
     done = [event for event in events if isinstance(event, Done)]
     assert [event.number for event in done] == [10, 11, 12, 13, 14]
@@ -69,18 +71,16 @@ def test_a_worker_that_is_told_to_stop_ends_after_the_image_at_work(work: Path) 
     make_images(work / "in", 5)
     plan = make_plan([Path("in")], Path("out"))
     plan.home.mkdir()
-    worker, models = alone(work)
-    worker.refusal(models)
+    worker, _ = alone(work)
     worker.stop()
     events = list(worker.work([Task(i, job, None) for i, job in enumerate(plan.jobs)]))
     assert sum(isinstance(event, Done) for event in events) == 1
 
 
 def test_a_machine_of_another_version_or_without_the_output_folder_is_refused(work: Path) -> None:
-    worker, models = alone(work, version="0.0.1")
-    assert "install the same version" in worker.refusal(models)
-    worker, models = alone(work, marker=work / "out" / ".00000000.tmp")
-    assert "does not see the output folder" in worker.refusal(models) and "s3://" in worker.refusal(models)
+    assert "install the same version" in alone(work, version="0.0.1")[1]
+    refusal = alone(work, marker=work / "out" / ".00000000.tmp")[1]
+    assert "does not see the output folder" in refusal and "s3://" in refusal
 
 
 def test_without_ray_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
