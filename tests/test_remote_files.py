@@ -16,10 +16,10 @@ import numpy as np
 import PIL.Image
 import pytest
 import tifffile
-from denoise_se.app import cli
 from tiny_model import save_tiny
 
 from denoise_se import remote_files
+from denoise_se.app import cli
 from denoise_se.errors import UsageError
 from denoise_se.image_io import open_pages, probe, read
 from denoise_se.remote_files import Address, parse_location
