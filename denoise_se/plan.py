@@ -133,9 +133,9 @@ def _scan(folder: Location, recursive: bool, out: Location, notices: list[str]) 
 def _folders(folder: Location, recursive: bool, own: str, notices: list[str]) -> Iterator[tuple[Location, list[str]]]:
     """The folder and those below it but `own`, each with its files' names."""
     if isinstance(folder, Address):
-        for base, names in folder.walk(recursive):
-            if str(base) == str(folder) or not f"{base}/".startswith(f"{own}/"):
-                yield base, names
+        for below, names in folder.walk(recursive):
+            if below == folder or not f"{below}/".startswith(f"{own}/"):
+                yield below, names
         return
 
     def refuse(error: OSError) -> None:

@@ -124,9 +124,9 @@ class _Run:
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         kept = {"max_restarts": -1, "max_task_retries": -1}
-        self.clerk = (
-            ray.remote(Clerk).options(num_cpus=0, scheduling_strategy=here, **kept).remote(self.plan.home.absolute())
-        )
+        actor: Any = ray.remote  # its types are Ray's own affair
+        clerk = actor(Clerk).options(num_cpus=0, scheduling_strategy=here, **kept)
+        self.clerk = clerk.remote(self.plan.home.absolute())
         paths = [path for job in self.plan.jobs for path in (job.source, job.target, job.reference) if path is not None]
         relative = any(not path.is_absolute() for path in paths)
         self.order = Order(
@@ -140,7 +140,7 @@ class _Run:
         )
         models = replace(models, options={**models.options, "device": "cuda" if cluster.gpu else "cpu"})
         self.models = ray.put(models)
-        worker = ray.remote(concurrency_groups={"beside": 1})(Worker)
+        worker = actor(concurrency_groups={"beside": 1})(Worker)
         # with no retries at all Ray refuses what is asked of an actor while it starts anew
         again = {"max_restarts": -1, "max_task_retries": MOST_LOSSES}
         worker = worker.options(num_cpus=1, num_gpus=int(cluster.gpu), **again)
