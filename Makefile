@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fuzz kill kill-training load memory throughput own-noise lint samples wheel clean
+.PHONY: demo test fuzz kill kill-training load cluster memory throughput own-noise lint samples wheel clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -29,6 +29,10 @@ kill-training: .venv/installed  ## kill a training run 30 times and resume it; K
 
 load: .venv/installed  ## many people at the web app; LOAD="--people 40 --requests 1000" for more
 	PYTHONPATH=tests $(BIN)/python tests/web_load.py $(LOAD)
+
+cluster: .venv/installed  ## 2,000 images on a Ray cluster of two workers, one killed midway; CLUSTER="--images 60"
+	$(BIN)/pip install -q -c constraints.txt -e ".[ray]"
+	PYTHONPATH=tests $(BIN)/python -m cluster $(CLUSTER)
 
 memory: .venv/installed  ## peak memory against the size of an image; MEMORY="--formats png jpg --megapixels 100"
 	$(BIN)/python tests/memory_curve.py $(MEMORY)

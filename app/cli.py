@@ -17,6 +17,7 @@ import typer
 
 from denoise_se.errors import EXIT_INTERRUPTED, DenoiseError
 from denoise_se.noise_spec import noise_help
+from denoise_se.remote_files import parse_location
 
 app = typer.Typer(
     name="denoise-se",
@@ -49,8 +50,16 @@ class Strategy(StrEnum):
     "  denoise-se denoise noisy -o out --model color --sigma 25 --reference clean"
 )
 def denoise(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Image files and folders of images.")],
-    out: Annotated[Path, typer.Option("-o", "--output", help="Output folder, or file for a single input.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT...", parser=parse_location, help="Image files and folders; s3:// and gs:// too."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="PATH", parser=parse_location, help="Output folder, or file for a single input."
+        ),
+    ],
     model: Annotated[
         str, typer.Option(help="auto (photo for colour, gray for grey), a name of `models`, or a .safetensors path.")
     ] = "auto",
@@ -60,9 +69,16 @@ def denoise(
         float | None, typer.Option(help="The strength for colour noise alone.", show_default="as --strength")
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(help="Clean file or folder, matched by file stem: PSNR/SSIM before and after.")
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            parser=parse_location,
+            help="Clean file or folder, matched by file stem: PSNR/SSIM before and after.",
+        ),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write a report: .csv, .json or .html.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=parse_location, help="Write a report: .csv, .json or .html.")
+    ] = None,
     estimate_quality: Annotated[
         bool,
         typer.Option("--estimate-quality", help="Estimate PSNR without a reference, where the noise allows; slower."),
@@ -81,8 +97,18 @@ def denoise(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=RUN_PANEL)] = "auto",
     backend: Annotated[str, typer.Option(help=BACKEND_HELP, rich_help_panel=RUN_PANEL)] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 or int8.", rich_help_panel=RUN_PANEL)] = "auto",
-    workers: Annotated[int, typer.Option(min=1, help="Images read ahead.", rich_help_panel=RUN_PANEL)] = 2,
-    engine: Annotated[str, typer.Option(help="local.", rich_help_panel=RUN_PANEL)] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images read ahead (2); with --engine ray processes (one a GPU or core).",
+            show_default=False,
+            rich_help_panel=RUN_PANEL,
+        ),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray for a cluster of machines.", rich_help_panel=RUN_PANEL)
+    ] = "local",
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Refuse larger images.", rich_help_panel=RUN_PANEL)
     ] = None,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -20,12 +19,14 @@ from denoise_se.blending import Strength
 from denoise_se.disk_space import check_space
 from denoise_se.errors import UsageError
 from denoise_se.image_io import DEFAULT_MAX_PIXELS
-from denoise_se.plan import make_plan
+from denoise_se.plan import make_plan, real_name
 from denoise_se.preview import picture_bytes
+from denoise_se.ray_cluster import check_installed
+from denoise_se.remote_files import Address, Location
 from denoise_se.report import Row, as_table, check_report, write_report
 
-if TYPE_CHECKING:
-    pass
+ENGINES = ("local", "ray")
+READ_AHEAD = 2  # images, unless told otherwise
 
 
 def parse_sigma(text: str) -> float | None:
@@ -42,15 +43,15 @@ def parse_sigma(text: str) -> float | None:
 
 
 def run_denoise(
-    inputs: list[Path],
-    out: Path,
+    inputs: list[Location],
+    out: Location,
     *,
     model: str,
     sigma: str,
     strength: float,
     chroma_strength: float | None,
-    reference: Path | None,
-    report: Path | None,
+    reference: Location | None,
+    report: Location | None,
     estimate_quality: bool,
     self_ensemble: bool,
     recursive: bool,
@@ -61,7 +62,7 @@ def run_denoise(
     device: str,
     backend: str,
     precision: str,
-    workers: int,
+    workers: int | None,
     engine: str,
     max_pixels: int | None,
     quiet: bool,
@@ -71,8 +72,12 @@ def run_denoise(
     blend = Strength(strength, strength if chroma_strength is None else chroma_strength)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other: skip what is done, or do it again")
-    if engine != "local":
-        raise UsageError(f"--engine {engine!r} is not available; use local")
+    if engine not in ENGINES:
+        raise UsageError(f"--engine {engine!r} is unknown; one of {', '.join(ENGINES)}")
+    if engine == "ray":
+        check_installed()
+        if any(isinstance(path, Address) and path.protocol == "memory" for path in (*inputs, out)):
+            raise UsageError("--engine ray: memory:// is seen by one process alone; use --engine local")
     level, side = parse_sigma(sigma), parse_tile(tile)
     check_report(report)
     request = Request(
@@ -86,8 +91,8 @@ def run_denoise(
     )
     _ = request.weights  # a model that does not exist is refused first
     plan = make_plan(inputs, out, format=format, recursive=recursive, reference=reference, replace=resume or overwrite)
-    taken = {os.path.realpath(p) for job in plan.jobs for p in (job.source, job.target, job.reference) if p is not None}
-    if report is not None and os.path.realpath(report) in taken:
+    files = [p for job in plan.jobs for p in (job.source, job.target, job.reference) if p is not None]
+    if report is not None and real_name(report) in {real_name(file) for file in files}:
         raise UsageError(f"--report {report}: is also an input or an output; choose another name")
     check_space(plan, max_pixels=max_pixels or DEFAULT_MAX_PIXELS)
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
@@ -104,6 +109,8 @@ def run_denoise(
     inspector = Inspector(most, noise=kind in (".json", ".html"), quality=estimate_quality)
 
     computed_by = request.denoiser_for(3).backend.description  # a damaged one is refused before the first image
+    if engine == "ray":
+        models = request.models()
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -115,15 +122,14 @@ def run_denoise(
     )
     with bar if errors.is_terminal else nullcontext():
         watcher = make_watcher(errors, bar, len(plan.jobs), json_lines)
-        outcome = run_batch(
-            plan,
-            request.denoiser_for,
-            request.settings(),
-            fingerprint=request.fingerprint(),
-            watcher=watcher,
-            inspector=inspector,
-            workers=workers,
-        )
+        to_do = {"fingerprint": request.fingerprint(), "watcher": watcher, "inspector": inspector}
+        if engine == "ray":
+            from denoise_se.ray_engine import run_on_ray
+
+            outcome = run_on_ray(plan, models, request.settings(), workers=workers, **to_do)
+        else:
+            ahead = READ_AHEAD if workers is None else workers
+            outcome = run_batch(plan, request.denoiser_for, request.settings(), workers=ahead, **to_do)
     if report is not None:
         run = {
             "model": model,
@@ -158,6 +164,7 @@ def make_watcher(console: Console, bar: Progress, total: int, json_lines: bool) 
     from denoise_se.watcher import Watcher
 
     task = bar.add_task("denoising", total=total)
+    rows = sys.stdout  # what an engine prints goes elsewhere
 
     class ConsoleWatcher(Watcher):
         finished = 0
@@ -169,7 +176,7 @@ def make_watcher(console: Console, bar: Progress, total: int, json_lines: bool) 
                 console.print(f"{row.input}: failed: {row.error}")
             if json_lines:
                 plain = {k: str(v) if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(row).items()}
-                print(json.dumps(plain), flush=True)
+                print(json.dumps(plain), file=rows, flush=True)
 
         def notice(self, text: str) -> None:
             console.print(f"note: {text}")

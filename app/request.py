@@ -18,6 +18,7 @@ from denoise_se.manifest import file_digest
 if TYPE_CHECKING:
     from denoise_se.denoiser import Denoiser
     from denoise_se.pipeline import Settings
+    from denoise_se.ray_worker import Models
 
 FULL_STRENGTH = Strength()
 AUTO_MODELS = {1: "gray", 3: "photo"}  # by colour channels
@@ -52,9 +53,29 @@ class Request:
         names = sorted(AUTO_MODELS.values()) if self.model == "auto" else [self.model]
         return {name: resolve(name)[1] for name in names}
 
+    @property
+    def calibrations(self) -> Mapping[str, Path]:
+        """The files that int8 needs, of those models that have one."""
+        from denoise_se.calibration import calibration_path
+
+        paths = {name: calibration_path(path) for name, path in self.weights.items()}
+        return {name: path for name, path in paths.items() if path.is_file()}
+
     def denoiser_for(self, channels: int) -> Denoiser:
         """The denoiser for an image of so many colour channels, loaded once. Raises CheckpointError or UsageError."""
         return loaded(AUTO_MODELS[channels] if self.model == "auto" else self.model, self.engine)
+
+    def models(self) -> Models:
+        """For `run_on_ray`. Raises CheckpointError, also for a damaged file."""
+        from denoise_se.checkpoint import load_checkpoint
+        from denoise_se.ray_worker import Models
+
+        names = AUTO_MODELS if self.model == "auto" else dict.fromkeys(AUTO_MODELS, self.model)
+        shown = {name: load_checkpoint(name).name for name in set(names.values())}
+        files = {shown[name]: {".safetensors": self.weights[name].read_bytes()} for name in shown}
+        for name, path in self.calibrations.items():
+            files[shown[name]][".int8.json"] = path.read_bytes()
+        return Models(files, {channels: shown[name] for channels, name in names.items()}, asdict(self.engine))
 
     def settings(self) -> Settings:
         """For `run_batch`."""
@@ -66,6 +87,7 @@ class Request:
         """What the outputs depend on besides the input, for the manifest. Raises ImageError or as `denoiser_for`."""
         return {
             "weights": {name: file_digest(path) for name, path in self.weights.items()},
+            "calibrations": {name: file_digest(path) for name, path in self.calibrations.items()},
             "sigma": self.sigma,
             "strength": asdict(self.strength),
             "format": self.format,

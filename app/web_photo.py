@@ -103,7 +103,7 @@ class Photo:
         rows = run_batch(plan, lambda channels: next(pages), request.settings(), fingerprint={}, watcher=notices).rows
         if rows[0].status == "failed":
             raise UsageError(f"{self.source.name}: {rows[0].error}")
-        saved = self.kept[request] = Saved(plan.jobs[0].target, rows[0], tuple(notices.texts))
+        saved = self.kept[request] = Saved(target, rows[0], tuple(notices.texts))
         while len(self.kept) > MOST_KEPT:
             oldest = self.kept.pop(next(iter(self.kept)))
             shutil.rmtree(oldest.path.parent, ignore_errors=True)

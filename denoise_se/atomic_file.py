@@ -10,20 +10,31 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from denoise_se.remote_files import Address, Location
+
 # short, so that it fits beside any name, and hidden; what a killed run leaves behind can be told by it
 TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{8}\.tmp")
 
 
+def temporary_path(folder: Path) -> Path:
+    """A new name in a folder that TEMPORARY_NAME knows."""
+    return folder / f".{secrets.token_hex(4)}.tmp"
+
+
 @contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
+def replacing(path: str | Location) -> Iterator[BinaryIO]:
     """A new file, open for reading and writing, that takes the place of `path` when the block ends without an error.
 
     It is written under a temporary name in the same folder and synced to the disk, then renamed and the folder synced,
     so that a kill or a power cut at any moment leaves either the old file or the new one. After an error nothing is
-    left behind. Raises OSError.
+    left behind. An object of a store is uploaded at the end. Raises OSError.
     """
+    if isinstance(path, Address):
+        with path.replacing() as stream:
+            yield stream
+        return
     path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")
+    temporary = temporary_path(path.parent)
     try:
         with temporary.open("x+b") as stream:
             yield stream

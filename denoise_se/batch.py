@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from denoise_se.denoiser import Denoiser
 from denoise_se.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_TERMINATED, ImageError
 from denoise_se.inspection import Inspector
-from denoise_se.manifest import Manifest
+from denoise_se.manifest import Ledger, Manifest
 from denoise_se.pipeline import Pipeline, Settings
 from denoise_se.plan import Plan, remove_leftovers
+from denoise_se.remote_manifest import RemoteManifest, open_manifest
 from denoise_se.report import Row
 from denoise_se.stop import Stop
 from denoise_se.watcher import Watcher
@@ -53,16 +54,39 @@ def run_batch(
         CancelledError: the watcher raised it.
     """
     watcher, inspector = watcher or Watcher(), inspector or Inspector()
+    manifest = prepare(plan, fingerprint, resume=settings.resume)
+    pipeline = Pipeline(plan.jobs, denoiser_for, settings, manifest, watcher, inspector, max(1, workers))
+    with Stop().listening() as stop:
+        try:
+            rows = pipeline.rows(stop)
+        finally:
+            finish(plan, manifest)
+    return outcome(plan, rows, stop)
+
+
+def prepare(plan: Plan, fingerprint: Mapping[str, Any], *, resume: bool) -> Manifest | RemoteManifest:
+    """Makes the output folder ready, whatever engine works on the plan. Raises ImageError and UsageError."""
     try:
         plan.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ImageError(plan.home, f"the output folder cannot be made ({error.strerror})") from error
-    manifest = Manifest(plan.home, fingerprint)
-    if settings.resume:
+    manifest = open_manifest(plan.home, fingerprint)
+    if resume:
         remove_leftovers(plan)
-    pipeline = Pipeline(plan.jobs, denoiser_for, settings, manifest, watcher, inspector, max(1, workers))
-    with Stop().listening() as stop:
-        rows = pipeline.rows(stop)
+    return manifest
+
+
+def finish(plan: Plan, manifest: Ledger) -> None:
+    """At the end of a run, however it came. Raises ImageError."""
+    try:
+        manifest.close()
+    except OSError as error:
+        text = f"the manifest cannot be written ({error.strerror}); --resume will do its last images again"
+        raise ImageError(plan.home, text) from error
+
+
+def outcome(plan: Plan, rows: Sequence[Row], stop: Stop) -> Outcome:
+    """What the rows and a signal, if there was one, come to."""
     if stop.signal is not None and len(rows) < len(plan.jobs):
         code = EXIT_TERMINATED if stop.signal == signal.SIGTERM else EXIT_INTERRUPTED
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from denoise_se.errors import ImageError
 from denoise_se.image import Image
 from denoise_se.image_io import open_pages
 from denoise_se.metrics import mean_finite, psnr, ssim
+from denoise_se.remote_files import Location
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Comparison:
     ssim: float | None
 
 
-def compare(source: Path, target: Path, reference: Path, max_pixels: int) -> Comparison:
+def compare(source: Location, target: Location, reference: Location, max_pixels: int) -> Comparison:
     """Compare what two files hold with `reference`, as they are shown: turned upright, and in its number of channels.
 
     Raises ImageError when one cannot be read, or when sizes, channels or numbers of pages differ.
@@ -50,7 +50,7 @@ def compare(source: Path, target: Path, reference: Path, max_pixels: int) -> Com
     return Comparison(*(_mean(values) for values in scores))
 
 
-def _check_shapes(expected: Image, image: Image, reference: Path, source: Path) -> None:
+def _check_shapes(expected: Image, image: Image, reference: Location, source: Location) -> None:
     if expected.pixels.shape != image.pixels.shape:
         texts = [f"{i.width}x{i.height}, {i.channels} channel(s)" for i in (expected, image)]
         raise ImageError(reference, f"is {texts[0]}, the input {source} is {texts[1]}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from denoise_se.errors import ImageError, UsageError
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, format_of_suffix, probe
 from denoise_se.plan import Job, Plan
+from denoise_se.remote_files import Address, Location
 
 UNCOMPRESSED = frozenset({"bmp", "ppm"})
 LOSSY = frozenset({"jpg", "webp"})
@@ -26,6 +27,8 @@ def check_space(plan: Plan, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
     The bound is a low one: a run that passes may still fill the disk, one that is refused would have. Headers are only
     read where the sizes of the files leave a doubt, so that a plan of ten thousand files stays quick.
     """
+    if isinstance(plan.home, Address):
+        return  # a store is never full
     free = shutil.disk_usage(_existing(plan.home)).free
     sizes = {job: size for job in plan.jobs if (size := _size(job.source))}
     if sum(size * (1 if _keeps_format(job) else MAX_RATIO) for job, size in sizes.items()) <= free:
@@ -68,7 +71,10 @@ def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
-def _size(path: Path) -> int:
+def _size(path: Location) -> int:
+    """0 for one that cannot be asked, or only over the network."""
+    if isinstance(path, Address):
+        return 0
     try:
         return path.stat().st_size
     except OSError:

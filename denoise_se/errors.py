@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from pathlib import Path
 
 EXIT_DONE = 0
 EXIT_SOME_FAILED = 1
@@ -35,9 +34,8 @@ class ImageError(DenoiseError):
     `reason` says why without the file's name; `str()` gives both.
     """
 
-    def __init__(self, path: str | Path, reason: str) -> None:
+    def __init__(self, path: object, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
-        self.path = Path(path)
         self.reason = reason
 
 

@@ -34,6 +34,7 @@ from denoise_se.conversion import Limits, fitted
 from denoise_se.errors import ImageError
 from denoise_se.image import FormatError, Image, Metadata, Probe
 from denoise_se.page import ImagePage, Page
+from denoise_se.remote_files import BLOCK_BYTES, Address, Location, parse_location
 from denoise_se.signatures import HEAD_SIZE, format_of
 
 __all__ = [
@@ -60,6 +61,8 @@ DEFAULT_MAX_PIXELS = 500_000_000
 # a file of more than its raw pixels twice over, with this much for metadata and appended video, is not an image
 MAX_EXTRA_BYTES = 256 << 20
 MAX_BYTES_PER_PIXEL = 32
+# of a file in a store, for its header
+PROBE_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -110,13 +113,14 @@ WRITERS: Mapping[str, Writer] = {
 }
 
 
-def probe(path: str | Path) -> Probe:
+def probe(path: str | Location) -> Probe:
     """Format, size, channels, depth and number of frames from the header alone. Raises ImageError."""
-    with _translated(path), _opened(path) as stream:
-        return _probed(stream, Path(path).suffix)
+    path = parse_location(path)
+    with _translated(path), _opened(path, PROBE_BYTES) as stream:
+        return _probed(stream, path.suffix)
 
 
-def read(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image:
+def read(path: str | Location, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image:
     """Reads one image; see `Image` for shapes and ranges.
 
     Non-finite values of float images are replaced by a local one, with a notice. Raises ImageError, and nothing else,
@@ -130,13 +134,13 @@ def read(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image:
 
 
 @contextmanager
-def open_pages(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Iterator[Sequence[Page]]:
+def open_pages(path: str | Location, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Iterator[Sequence[Page]]:
     """The pages of a file, at least one; those of a TIFF are read from the open file when their rows are asked for.
 
     Raises ImageError as `read` does, but not for several pages, and the pages raise it too when they are damaged.
     `max_pixels` is for each page.
     """
-    path = Path(path)
+    path = parse_location(path)
     with ExitStack() as stack:
         with _translated(path):
             stream = stack.enter_context(_opened(path))
@@ -159,7 +163,7 @@ def open_pages(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Ite
 class _GuardedPage:
     """A page whose decoding errors are ImageErrors with the file's name."""
 
-    def __init__(self, path: Path, page: Page) -> None:
+    def __init__(self, path: Location, page: Page) -> None:
         self._path, self._page = path, page
         self.format, self.metadata, self.shape, self.dtype = page.format, page.metadata, page.shape, page.dtype
         self.has_alpha = page.has_alpha
@@ -181,7 +185,7 @@ class _GuardedPage:
             return self._page.image()
 
 
-def misnamed(path: str | Path, format: str) -> tuple[str, ...]:
+def misnamed(path: str | Location, format: str) -> tuple[str, ...]:
     """A notice for a file whose suffix is not that of its content."""
     named = format_of_suffix(path)
     if named in (None, format):
@@ -190,14 +194,14 @@ def misnamed(path: str | Path, format: str) -> tuple[str, ...]:
     return (f"its content is {names[0]}, not {names[1]}: under this name it is written as {names[1]}",)
 
 
-def write(path: str | Path, image: Image, *, format: str | None = None) -> Image:
+def write(path: str | Location, image: Image, *, format: str | None = None) -> Image:
     """Writes the image, whole or not at all, and gives it as written: converted where the format asks it, with notices.
 
     format: a key of WRITERS; None takes it from the suffix. PNG, TIFF, BMP, PPM and lossless WebP keep every pixel;
     JPEG and lossy WebP are encoded again, which is never exact: to give a file back unchanged, copy its bytes. An
     existing file is replaced. Raises ImageError when the format cannot hold the image or the file cannot be written.
     """
-    path = Path(path)
+    path = parse_location(path)
     with _translated(path):
         name = format if format is not None else format_of_suffix(path)
         if name is None or name not in WRITERS:
@@ -210,13 +214,13 @@ def write(path: str | Path, image: Image, *, format: str | None = None) -> Image
     return replace(image, format=name, notices=(*image.notices, *notices))
 
 
-def write_pages(path: str | Path, pages: Sequence[Page], bands: Iterator[tiff_storage.Rows]) -> tuple[str, ...]:
+def write_pages(path: str | Location, pages: Sequence[Page], bands: Iterator[tiff_storage.Rows]) -> tuple[str, ...]:
     """Writes a TIFF of several pages, or of one that does not fit into memory; see `tiff_writing.write_pages`.
 
     The file appears whole or, also when `bands` raises, not at all. Gives the notices. Raises ImageError for what is
     wrong with the file; what `bands` raises comes through.
     """
-    path = Path(path)
+    path = parse_location(path)
     raised: list[BaseException] = []
 
     def watched() -> Iterator[tiff_storage.Rows]:
@@ -237,25 +241,25 @@ def write_pages(path: str | Path, pages: Sequence[Page], bands: Iterator[tiff_st
         raise
 
 
-def format_of_suffix(path: str | Path) -> str | None:
+def format_of_suffix(path: str | Location) -> str | None:
     """The format that a file's suffix names, None for none of ours."""
-    suffix = Path(path).suffix.lower()
+    suffix = parse_location(path).suffix.lower()
     return next((name for name, suffixes in FORMATS.items() if suffix in suffixes), None)
 
 
-def output_suffix(path: str | Path, format: str) -> str:
+def output_suffix(path: str | Location, format: str) -> str:
     """The suffix of the file written for `path`: its own, letter for letter, for "same", else that of the format.
 
     A raw file, which is not written, becomes a TIFF.
     """
-    suffix = Path(path).suffix
+    suffix = parse_location(path).suffix
     if format == "same" and suffix.lower() not in raw_file.SUFFIXES:
         return suffix
     return FORMATS["tiff" if format == "same" else format][0]
 
 
 @contextmanager
-def _translated(path: str | Path) -> Iterator[None]:
+def _translated(path: Location) -> Iterator[None]:
     """Makes an ImageError of everything that goes wrong with one file.
 
     Decoders raise whatever they like on hostile bytes (struct.error, zlib.error, MemoryError, errors of their own), so
@@ -275,12 +279,16 @@ def _translated(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[BinaryIO]:
+def _opened(path: Location, block: int = BLOCK_BYTES) -> Iterator[BinaryIO]:
+    if isinstance(path, Address):
+        with path.open_stream(block) as stream:
+            yield stream
+        return
     # opening a pipe would wait for a writer for ever
-    mode = Path(path).stat().st_mode
+    mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         raise FormatError("is a folder" if stat.S_ISDIR(mode) else "is no regular file")
-    with Path(path).open("rb") as stream:
+    with path.open("rb") as stream:
         yield stream
 
 
@@ -293,8 +301,8 @@ def _probed(stream: BinaryIO, suffix: str) -> Probe:
     return probed
 
 
-def _refuse_folder(path: Path) -> None:
-    if path.is_dir():
+def _refuse_folder(path: Location) -> None:
+    if isinstance(path, Path) and path.is_dir():
         raise FormatError("cannot be written: a folder of this name exists")
 
 

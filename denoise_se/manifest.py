@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from denoise_se.errors import ImageError, UsageError
+from denoise_se.remote_files import Address, Location
 
 NAME = ".denoise-se-manifest.jsonl"
 
@@ -28,8 +29,11 @@ def settings_digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode()).hexdigest()
 
 
-def identity(path: Path) -> list[int] | None:
-    """What tells one file under a name from the next: inode, size and time of change; None when there is none."""
+def identity(path: Location) -> list[Any] | None:
+    """What tells one file under a name from the next: inode, size and time of change, or size and tag of an object;
+    None when there is none."""
+    if isinstance(path, Address):
+        return path.identity()
     try:
         status = path.stat()
     except OSError:
@@ -39,31 +43,75 @@ def identity(path: Path) -> list[int] | None:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What an input was when it was read: its sha256 and its `identity`."""
+    """What an input was when it was read: its sha256 and its `identity`. An object of a store has no sha256: its tag
+    does, and saves reading it twice."""
 
     digest: str
-    identity: list[int] | None
+    identity: list[Any] | None
 
     @classmethod
-    def of(cls, path: Path) -> Stamp:
+    def of(cls, path: Location) -> Stamp:
         """Taken before the file is decoded, so that a change in between is seen by the next run. Raises ImageError."""
-        known = identity(path)
-        return cls(file_digest(path), known)
+        try:
+            known = identity(path)
+        except OSError as error:
+            raise ImageError(path, f"cannot be read ({error.strerror})") from error
+        return cls("" if isinstance(path, Address) else file_digest(path), known)
 
 
-class Manifest:
-    """One JSON line per output, appended and synced just before the output takes its place.
+Entry = dict[str, Any]
 
-    A line holds the input's digest and identity, the settings' digest, and the identity of the file that the output
-    replaces. Outputs appear whole or not at all, so an output is done when it exists, is not the file it was to
-    replace, and its line names the same input and settings.
+
+class Ledger:
+    """What is known of the outputs of a run with these settings: an entry each, by the output's relative name.
+
+    An entry holds the input's digest and identity, the settings' digest, and the identity of the file that the output
+    replaces. It is kept just before the output takes its place, and outputs appear whole or not at all, so an output is
+    done when it exists, is not the file it was to replace, and its entry names the same input and settings.
+
+    settings: their digest. keep: puts an entry where the next run finds it; it raises OSError.
     """
 
-    def __init__(self, home: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: str, entries: dict[str, Entry], keep: Callable[[Entry], None]) -> None:
+        self.settings, self.entries, self.keep = settings, entries, keep
+
+    def is_done(self, relative: PurePath, source: Location, target: Location) -> bool:
+        """Whether `target` was made from this very `source` with these settings."""
+        entry = self.entries.get(relative.as_posix())
+        now = identity(target)
+        if entry is None or now is None or entry.get("settings") != self.settings or entry.get("replaces") == now:
+            return False
+        if entry.get("input_identity") == identity(source):
+            return True
+        return not isinstance(source, Address) and entry.get("input") == file_digest(source)
+
+    def announce(self, relative: PurePath, target: Location, stamp: Stamp) -> None:
+        """Record that `target` is about to be replaced by the result of the input of `stamp`. Raises OSError."""
+        entry = {
+            "output": relative.as_posix(),
+            "input": stamp.digest,
+            "input_identity": stamp.identity,
+            "settings": self.settings,
+            "replaces": identity(target),
+        }
+        self.keep(entry)
+        self.entries[relative.as_posix()] = entry
+
+    def complete(self, relative: PurePath, target: Location, stamp: Stamp) -> None:
+        """Told that `target` has taken its place. Raises OSError."""
+
+    def close(self) -> None:
+        """At the end of a run. Raises OSError."""
+
+
+class Manifest(Ledger):
+    """The ledger in a file of the output folder: one JSON line per entry, appended and synced."""
+
+    def __init__(self, home: Path, settings: Mapping[str, Any], *, read: bool = True) -> None:
+        """`read` False is for who only appends."""
+        super().__init__(settings_digest(settings), {}, self.append)
         self.path = home / NAME
-        self.settings = settings_digest(settings)
-        self.entries: dict[str, dict[str, Any]] = {}
-        for line in self._lines():
+        for line in self._lines() if read else ():
             try:
                 entry = json.loads(line)
                 self.entries[entry["output"]] = entry
@@ -78,26 +126,10 @@ class Manifest:
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be read ({error.strerror}); remove it or mend it") from error
 
-    def is_done(self, relative: Path, source: Path, target: Path) -> bool:
-        """Whether `target` was made from this very `source` with these settings."""
-        entry = self.entries.get(relative.as_posix())
-        now = identity(target)
-        if entry is None or now is None or entry.get("settings") != self.settings or entry.get("replaces") == now:
-            return False
-        return entry.get("input_identity") == identity(source) or entry.get("input") == file_digest(source)
-
-    def announce(self, relative: Path, target: Path, stamp: Stamp) -> None:
-        """Record that `target` is about to be replaced by the result of the input of `stamp`. Raises OSError."""
-        entry = {
-            "output": relative.as_posix(),
-            "input": stamp.digest,
-            "input_identity": stamp.identity,
-            "settings": self.settings,
-            "replaces": identity(target),
-        }
+    def append(self, entry: Entry) -> None:
+        """Raises OSError."""
         with self.path.open("ab") as file:
             # the line break comes first, so that a line that a kill cut short does not swallow this one
             file.write(b"\n" + json.dumps(entry).encode())
             file.flush()
             os.fsync(file.fileno())
-        self.entries[relative.as_posix()] = entry

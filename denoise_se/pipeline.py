@@ -20,9 +20,10 @@ from denoise_se.errors import DenoiseError, ImageError
 from denoise_se.image import Image
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, format_of_suffix, misnamed, open_pages, probe, write, write_pages
 from denoise_se.inspection import Inspection, Inspector
-from denoise_se.manifest import Manifest, Stamp
+from denoise_se.manifest import Ledger, Stamp
 from denoise_se.page import ImagePage, Page, stored_bytes
 from denoise_se.plan import Job
+from denoise_se.remote_files import Address
 from denoise_se.report import Row
 from denoise_se.stop import Stop
 from denoise_se.tiff_storage import Rows
@@ -63,7 +64,7 @@ class Pipeline:
         jobs: Sequence[Job],
         denoiser_for: Callable[[int], Denoiser],
         settings: Settings,
-        manifest: Manifest,
+        manifest: Ledger,
         watcher: Watcher,
         inspector: Inspector,
         workers: int,
@@ -127,6 +128,8 @@ class Pipeline:
                 return _Loaded(pages, stamp, files.pop_all())
         except ImageError as error:
             return _row(job, "failed", error=error.reason)
+        except OSError as error:  # of a store that is asked for the version of a file
+            return _row(job, "failed", error=f"cannot be read ({error.strerror})")
 
     def _known(self, job: Job, row: Row) -> Future[Row]:
         """The row of a file that was skipped, measured again, or that could not be read."""
@@ -200,6 +203,7 @@ class Pipeline:
             written.exception()
             raise
         notices = written.result()
+        self._complete(job, loaded)
         row = _with_model(row, denoiser, levels, time.perf_counter() - began)
         reading = dict.fromkeys(notice for page in loaded.pages for notice in page.notices)
         self._notify(job, (*misnamed(job.source, "tiff"), *reading), notices)
@@ -216,6 +220,13 @@ class Pipeline:
         except OSError as error:
             raise ImageError(job.target, f"cannot be written ({error.strerror})") from error
 
+    def _complete(self, job: Job, loaded: _Loaded) -> None:
+        """After an output is written. Raises ImageError."""
+        try:
+            self.manifest.complete(job.relative, job.target, loaded.stamp)
+        except OSError as error:
+            raise ImageError(job.target, f"cannot be entered in the manifest ({error.strerror})") from error
+
     def _write(self, job: Job, image: Image, loaded: _Loaded, row: Row, inspected: Inspected) -> Row:
         """Writes and measures one result."""
         try:
@@ -227,8 +238,10 @@ class Pipeline:
                     file.write(job.source.read_bytes())
             else:
                 notices = write(job.target, image).notices[len(image.notices) :]
+            self._complete(job, loaded)
         except ImageError as error:
-            return replace(row, status="failed", error=error.reason)
+            reason = str(error) if isinstance(job.target, Address) else error.reason
+            return replace(row, status="failed", error=reason)
         except OSError as error:
             return replace(row, status="failed", error=f"cannot be written ({error.strerror})")
         self._notify(job, (*misnamed(job.source, image.format), *image.notices), notices)

@@ -10,6 +10,7 @@ from pathlib import Path
 from denoise_se.atomic_file import TEMPORARY_NAME
 from denoise_se.errors import UsageError
 from denoise_se.image_io import FORMATS, READABLE_SUFFIXES, format_of_suffix, output_suffix
+from denoise_se.remote_files import Address, Location, check_library
 
 LISTED = 10  # a message names at most this many files
 
@@ -21,10 +22,10 @@ class Job:
     `relative` is the target below the output folder, the job's name in manifests and reports.
     """
 
-    source: Path
-    target: Path
+    source: Location
+    target: Location
     relative: Path
-    reference: Path | None = None
+    reference: Location | None = None
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,17 @@ class Plan:
     """All jobs of a run; `home` is the folder that holds the outputs; `notices` are for the user to see."""
 
     jobs: tuple[Job, ...]
-    home: Path
+    home: Location
     notices: tuple[str, ...] = ()
 
 
 def make_plan(
-    inputs: Sequence[Path],
-    out: Path,
+    inputs: Sequence[Location],
+    out: Location,
     *,
     format: str = "same",
     recursive: bool = False,
-    reference: Path | None = None,
+    reference: Location | None = None,
     replace: bool = False,
 ) -> Plan:
     """Find the images and name their outputs.
@@ -68,10 +69,15 @@ def make_plan(
 
 
 def _plan(
-    inputs: Sequence[Path], out: Path, format: str, recursive: bool, reference: Path | None, replace: bool
+    inputs: Sequence[Location], out: Location, format: str, recursive: bool, reference: Location | None, replace: bool
 ) -> Plan:
     if format != "same" and format not in FORMATS:
         raise UsageError(f"--format {format!r} is unknown; one of same, {', '.join(FORMATS)}")
+    for path in (*inputs, out, reference):
+        if isinstance(path, Address):
+            check_library(path)
+    if isinstance(out, Address) and not out.has_bucket():
+        raise UsageError(f"{out}: there is no bucket {out.bucket}; check its name, or make it first")
     missing = [path for path in inputs if not path.exists()]
     if missing:
         raise UsageError(f"{_listed(missing)}: no such file or folder; check the name")
@@ -80,7 +86,7 @@ def _plan(
     notices: list[str] = []
     if len(inputs) == 1 and out.suffix and not (folders or to_file or out.exists()):
         notices.append(f"{out}: is made a folder, as {out.suffix} is no format that is written ({', '.join(FORMATS)})")
-    found: list[tuple[Path, Path]] = []
+    found: list[tuple[Location, Path]] = []
     if to_file:
         if format not in ("same", format_of_suffix(out)):
             raise UsageError(f"{out}: its suffix is not of --format {format}; leave one of the two out")
@@ -88,8 +94,8 @@ def _plan(
     else:
         for path in inputs:
             if path.is_dir():
-                top = Path(path.resolve().name) if len(folders) > 1 else Path()
-                found += [(file, top / file.relative_to(path)) for file in _scan(path, recursive, out, notices)]
+                top = Path(Path(real_name(path)).name) if len(folders) > 1 else Path()
+                found += [(file, top / name) for file, name in _scan(path, recursive, out, notices)]
             else:
                 found.append((path, Path(path.name)))
         found = [(source, name.with_suffix(output_suffix(source, format))) for source, name in found]
@@ -107,49 +113,65 @@ def _plan(
     return Plan(jobs, home, tuple(notices))
 
 
-def _scan(folder: Path, recursive: bool, out: Path, notices: list[str]) -> Iterator[Path]:
-    """Images of a folder in sorted order, without the output folder, hidden files and linked folders."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    skipped = linked = 0
-    own = _real(out)
-    for base, subfolders, names in os.walk(folder, onerror=refuse):
-        subfolders[:] = sorted(
-            name for name in subfolders if recursive and not name.startswith(".") and _real(Path(base, name)) != own
-        )
-        linked += sum(Path(base, name).is_symlink() for name in subfolders)
-        for name in sorted(names):
-            path = Path(base) / name
+def _scan(folder: Location, recursive: bool, out: Location, notices: list[str]) -> Iterator[tuple[Location, Path]]:
+    """Images of a folder in sorted order with their names below it, without the output folder, hidden files and linked
+    folders."""
+    skipped = 0
+    for base, names in _folders(folder, recursive, real_name(out), notices):
+        for name in names:
+            path = base / name
             if name.startswith("."):
                 continue
             if path.suffix.lower() in READABLE_SUFFIXES:
-                yield path
+                yield path, path.relative_to(folder)  # type: ignore[arg-type]
             else:
                 skipped += 1
     if skipped:
         notices.append(f"{folder}: {skipped} file(s) without an image suffix were left out")
+
+
+def _folders(folder: Location, recursive: bool, own: str, notices: list[str]) -> Iterator[tuple[Location, list[str]]]:
+    """The folder and those below it but `own`, each with its files' names."""
+    if isinstance(folder, Address):
+        for below, names in folder.walk(recursive):
+            if below == folder or not f"{below}/".startswith(f"{own}/"):
+                yield below, names
+        return
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    linked = 0
+    for base, subfolders, names in os.walk(folder, onerror=refuse):
+        subfolders[:] = sorted(
+            name for name in subfolders if recursive and not name.startswith(".") and real_name(Path(base, name)) != own
+        )
+        linked += sum(Path(base, name).is_symlink() for name in subfolders)
+        yield Path(base), sorted(names)
     if linked:
         notices.append(f"{folder}: {linked} linked folder(s) were left out; give them as inputs of their own")
 
 
-def _once_each(found: Sequence[tuple[Path, Path]], notices: list[str]) -> list[tuple[Path, Path]]:
+def _once_each(found: Sequence[tuple[Location, Path]], notices: list[str]) -> list[tuple[Location, Path]]:
     """Without the repetitions of a file that was given twice under one output name."""
-    once: dict[tuple[str, Path], tuple[Path, Path]] = {}
+    once: dict[tuple[str, Path], tuple[Location, Path]] = {}
     for source, name in found:
-        once.setdefault((_real(source), name), (source, name))
+        once.setdefault((real_name(source), name), (source, name))
     if len(once) < len(found):
         notices.append(f"{len(found) - len(once)} file(s) given more than once are denoised once")
     return list(once.values())
 
 
-def _real(path: Path) -> str:
+def real_name(path: Location) -> str:
     """The path without links; unlike Path.resolve it takes a link to itself as it is."""
+    if isinstance(path, Address):
+        return str(path)
     return os.path.realpath(path)
 
 
-def _references(reference: Path | None, found: Sequence[tuple[Path, Path]], notices: list[str]) -> dict[Path, Path]:
+def _references(
+    reference: Location | None, found: Sequence[tuple[Location, Path]], notices: list[str]
+) -> dict[Location, Location]:
     if reference is None:
         return {}
     if not reference.exists():
@@ -158,11 +180,11 @@ def _references(reference: Path | None, found: Sequence[tuple[Path, Path]], noti
         if len(found) > 1:
             raise UsageError(f"--reference {reference}: is one file for {len(found)} inputs; give a folder")
         return {found[0][0]: reference}
-    by_stem: dict[Path, list[Path]] = {}
-    for path in sorted(reference.rglob("*")):
-        if path.suffix.lower() in READABLE_SUFFIXES and path.is_file():
-            by_stem.setdefault(path.relative_to(reference).with_suffix(""), []).append(path)
-    matched: dict[Path, Path] = {}
+    by_stem: dict[Path, list[Location]] = {}
+    for path, name in _below(reference):
+        if path.suffix.lower() in READABLE_SUFFIXES:
+            by_stem.setdefault(name.with_suffix(""), []).append(path)
+    matched: dict[Location, Location] = {}
     for source, name in found:
         candidates = by_stem.get(name.with_name(source.stem), [])
         same_suffix = [path for path in candidates if path.suffix == source.suffix]
@@ -177,8 +199,34 @@ def _references(reference: Path | None, found: Sequence[tuple[Path, Path]], noti
     return matched
 
 
+def _below(folder: Location) -> Iterator[tuple[Location, Path]]:
+    """All files of a folder and those below it, with their names there."""
+    if isinstance(folder, Address):
+        for base, names in folder.walk(True):
+            yield from ((base / name, (base / name).relative_to(folder)) for name in names)
+    else:
+        yield from ((path, path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _existing(jobs: Sequence[Job]) -> list[Location]:
+    """The outputs that are there. A store is asked for its lists, not for each name."""
+    listed: dict[Address, set[str]] = {}
+    found: list[Location] = []
+    for job in jobs:
+        target = job.target
+        if isinstance(target, Address):
+            if target.parent not in listed:
+                listed[target.parent] = target.parent.names()
+            there = target.name in listed[target.parent]
+        else:
+            there = target.exists()
+        if there:
+            found.append(target)
+    return found
+
+
 def _check_outputs(jobs: Sequence[Job], replace: bool, hint: str) -> None:
-    sources = {_real(job.source) for job in jobs} | {_real(job.reference) for job in jobs if job.reference}
+    sources = {real_name(job.source) for job in jobs} | {real_name(job.reference) for job in jobs if job.reference}
     by_target: dict[str, Job] = {}
     for job in jobs:
         # names that differ in case alone are one file on some systems
@@ -188,12 +236,13 @@ def _check_outputs(jobs: Sequence[Job], replace: bool, hint: str) -> None:
                 f"{other.source} and {job.source} would both be written to {job.target}; rename one{hint}, or denoise "
                 "them in two runs, each with an -o of its own"
             )
-    own = [job.target for job in jobs if _real(job.target) in sources]
+    own = [job.target for job in jobs if real_name(job.target) in sources]
     if own:
         raise UsageError(f"{_listed(own)}: the output would replace an input; choose another -o")
-    existing = [job.target for job in jobs if job.target.exists()]
-    if any(path.is_dir() for path in existing):
-        raise UsageError(f"{_listed([p for p in existing if p.is_dir()])}: is a folder; choose another -o")
+    existing = _existing(jobs)
+    folders = [path for path in existing if isinstance(path, Path) and path.is_dir()]
+    if folders:
+        raise UsageError(f"{_listed(folders)}: is a folder; choose another -o")
     if existing and not replace:
         raise UsageError(
             f"{_listed(existing)}: exists already; add --resume to skip what is done, or --overwrite to do it again"
@@ -203,12 +252,12 @@ def _check_outputs(jobs: Sequence[Job], replace: bool, hint: str) -> None:
 def remove_leftovers(plan: Plan) -> None:
     """Delete the temporary files that a killed run left beside its outputs."""
     for folder in {job.target.parent for job in plan.jobs}:
-        if folder.is_dir():
+        if isinstance(folder, Path) and folder.is_dir():
             for path in folder.iterdir():
                 if TEMPORARY_NAME.fullmatch(path.name):
                     path.unlink(missing_ok=True)
 
 
-def _listed(paths: Sequence[Path]) -> str:
+def _listed(paths: Sequence[Location]) -> str:
     more = f" and {len(paths) - LISTED} more" if len(paths) > LISTED else ""
     return ", ".join(map(str, paths[:LISTED])) + more

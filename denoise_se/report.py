@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from denoise_se.atomic_file import replacing
 from denoise_se.errors import ImageError, UsageError
 from denoise_se.metrics import mean_finite
+from denoise_se.remote_files import Location
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,13 +62,15 @@ METRICS = ("psnr_noisy", "psnr", "ssim_noisy", "ssim")
 ESTIMATES = ("noise_before", "noise_after", "psnr_estimated", "psnr_margin")
 
 
-def check_report(path: Path | None) -> None:
+def check_report(path: Location | None) -> None:
     """UsageError when no report of this name can be written."""
     if path is not None and path.suffix.lower() not in REPORT_SUFFIXES:
         raise UsageError(f"--report {path}: its suffix is none of {', '.join(REPORT_SUFFIXES)}")
-    if path is not None and path.is_dir():
+    if not isinstance(path, Path):
+        return
+    if path.is_dir():
         raise UsageError(f"--report {path}: is a folder; give a file name")
-    if path is not None and any(parent.exists() and not parent.is_dir() for parent in path.parents):
+    if any(parent.exists() and not parent.is_dir() for parent in path.parents):
         raise UsageError(f"--report {path}: a file stands where its folder should be; choose another name")
 
 
@@ -77,7 +80,7 @@ def means(rows: Sequence[Row]) -> dict[str, float | None]:
 
 
 def write_report(
-    path: Path,
+    path: Location,
     rows: Sequence[Row],
     *,
     previews: Mapping[str, Preview] | None = None,
