@@ -103,7 +103,7 @@ class OpenVinoDnCNN:
 
     def __init__(self, network: DnCNN) -> None:
         try:
-            import openvino as ov
+            from denoise_se.openvino_core import core
         except ImportError as error:
             raise UsageError('OpenVINO is not installed; pip install "denoise-se[openvino]"') from error
         import torch
@@ -122,14 +122,13 @@ class OpenVinoDnCNN:
         image = torch.zeros(1, self.channels, 64, 64)
         free = {2: "height", 3: "width"}
         model = onnx_bytes(nn.Sequential(*layers[:-1]), {"image": image}, ["noise"], {"image": free, "noise": free})
-        core = ov.Core()
         hints = {
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": granted_cores(),
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,
         }
-        self.request = core.compile_model(core.read_model(model), "CPU", hints).create_infer_request()
+        self.request = core().compile_model(core().read_model(model), "CPU", hints).create_infer_request()
 
     def __call__(self, noisy: Pixels, sigma: float | None) -> Pixels:
         """As `DnCNN` itself."""

@@ -117,10 +117,12 @@ def _by_sigma(network: Network) -> nn.Module:
 def _write_ir(model: bytes, paths: Sequence[Path]) -> None:
     import openvino as ov
 
+    from denoise_se.openvino_core import core
+
     folder = paths[0].parent
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        ov.save_model(ov.Core().read_model(model), Path(temporary) / paths[0].name, compress_to_fp16=False)
+        ov.save_model(core().read_model(model), Path(temporary) / paths[0].name, compress_to_fp16=False)
         for path in reversed(paths):  # the one that refers to the other comes last
             (Path(temporary) / path.name).replace(path)
 
@@ -131,7 +133,7 @@ def _runner(path: Path, engine: str) -> Runner:
 
         session: Any = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
         return lambda inputs: session.run(None, inputs)[0]
-    import openvino as ov
+    from denoise_se.openvino_core import core
 
-    compiled: Any = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled: Any = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda inputs: compiled(inputs)[0]

@@ -16,6 +16,7 @@ from denoise_se.errors import UsageError
 from denoise_se.graph import trace
 from denoise_se.graph_backend import GraphBackend
 from denoise_se.graph_cache import Entry
+from denoise_se.openvino_core import core
 from denoise_se.quantisation import rounded
 from denoise_se.threads import granted_cores
 
@@ -43,7 +44,7 @@ class OpenVinoBackend(GraphBackend):
             )
         if precision != "int8":
             self.calibration = None
-        self.core = ov.Core()
+        self.core = core()
         able = self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision not in HINTS or CAPABILITIES[precision] not in able:
             known = ", ".join(name for name in HINTS if CAPABILITIES[name] in able)

@@ -113,9 +113,11 @@ def test_several_threads_may_use_one_denoiser(tmp_path, backend):
 
 
 def test_bfloat16_in_openvino_is_near_fp32_or_refused(tmp_path):
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
+    from denoise_se.openvino_core import core
+
     path = save_tiny(tmp_path / "a.safetensors")
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(UsageError, match="OpenVINO on this CPU has fp32"):
             Denoiser.load(path, device="cpu", backend="openvino", precision="bf16")
         return
@@ -190,3 +192,20 @@ def test_with_a_kept_network_denoising_loads_no_torch(tmp_path):
         result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert result.stdout.split()[-3:] == ["EXIT", "0", torch_is_there], result.stderr
     assert (tmp_path / "out0.png").read_bytes() == (tmp_path / "out1.png").read_bytes()
+
+
+def test_a_signal_after_a_network_is_gone_is_handled_and_does_not_crash(tmp_path):
+    pytest.importorskip("openvino")
+    code = (
+        "import gc, os, signal, sys\n"
+        "import numpy as np\n"
+        "from denoise_se.denoiser import Denoiser\n"
+        "denoiser = Denoiser.load(sys.argv[1], backend='openvino', device='cpu')\n"
+        "denoiser(np.zeros((8, 8), np.float32), 25.0)\n"
+        "del denoiser\n"
+        "gc.collect()\n"
+        "signal.signal(signal.SIGTERM, lambda *_: os._exit(7))\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    path = save_tiny(tmp_path / "a.safetensors")
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 7

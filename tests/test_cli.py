@@ -163,7 +163,7 @@ def test_denoising_loads_neither_the_web_app_nor_the_trainer(tmp_path: Path, tin
         (["--reference", "missing"], "missing: no such file"),
         (["--report", "r.exe"], ".csv, .json, .html"),
         (["--report", "a.png"], ".csv, .json, .html"),
-        (["--engine", "ray"], "use local"),
+        (["--engine", "cloud"], "local"),
         (["--backend", "abacus"], "auto, torch, openvino, onnxruntime"),
         (["--precision", "int8"], "denoise-se quantize"),
         (["--precision", "int8", "--backend", "torch"], "fp32"),
