@@ -194,15 +194,17 @@ def test_with_a_kept_network_denoising_loads_no_torch(tmp_path):
     assert (tmp_path / "out0.png").read_bytes() == (tmp_path / "out1.png").read_bytes()
 
 
-def test_a_signal_after_a_network_is_gone_is_handled_and_does_not_crash(tmp_path):
+def test_a_signal_after_two_networks_are_gone_is_handled_and_does_not_crash(tmp_path):
     pytest.importorskip("openvino")
     code = (
         "import gc, os, signal, sys\n"
         "import numpy as np\n"
         "from denoise_se.denoiser import Denoiser\n"
-        "denoiser = Denoiser.load(sys.argv[1], backend='openvino', device='cpu')\n"
-        "denoiser(np.zeros((8, 8), np.float32), 25.0)\n"
-        "del denoiser\n"
+        "first, second = [Denoiser.load(sys.argv[1], backend='openvino', device='cpu') for _ in range(2)]\n"
+        "second(np.zeros((8, 8), np.float32), 25.0)\n"
+        "del first\n"
+        "gc.collect()\n"
+        "del second\n"
         "gc.collect()\n"
         "signal.signal(signal.SIGTERM, lambda *_: os._exit(7))\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
