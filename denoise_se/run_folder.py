@@ -67,7 +67,8 @@ class RunFolder(Callback):
         self.best_psnr = float("-inf")
         self.loader_rate = 0.0
         self.outcome: dict[str, str] = {}
-        self._losses = (0.0, 0)  # their sum since the last validation, and how many
+        self._losses = (0.0, 0)  # their sum since the last validation, and how many, of this process's share
+        self._saved_losses = (0.0, 0)  # the same of all processes, for last.ckpt
         self._skipped = 0
         self._mark = (0, 0.0)
         self._saved = float("-inf")
@@ -127,13 +128,15 @@ class RunFolder(Callback):
             "recipe": json.loads(json.dumps(self.recipe)),
             "start": self.start_name,
             "images": self.digest,
-            "losses": (float(self._losses[0]), self._losses[1]),
+            "losses": self._saved_losses,
             "skipped": self._skipped,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.best_psnr = state_dict["rows"], state_dict["best_psnr"]
-        self._losses, self._skipped = state_dict.get("losses", (0.0, 0)), state_dict.get("skipped", 0)
+        # all processes load what all of them had; the first one takes it
+        self._losses = (0.0, 0) if this_rank() else tuple(state_dict.get("losses", (0.0, 0)))
+        self._skipped = state_dict.get("skipped", 0)
         try:
             # what counts is the file: it may be of a validation after this state, or gone
             self.best_psnr = load_checkpoint(self.best).psnr["validation"]["psnr"]
@@ -195,8 +198,7 @@ class RunFolder(Callback):
         task: DenoisingTask = pl_module  # type: ignore[assignment]
         steps, seconds = trainer.global_step - self._mark[0], time.monotonic() - self._mark[1]
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        ours = torch.tensor([[float(self._losses[0]), self._losses[1]]], dtype=torch.float64)
-        total, count = task.budget.ranks.gathered(ours).sum(0).tolist()
+        total, count = self._all_losses(task)
         row = {
             "step": trainer.global_step,
             "seconds": round(task.budget.seconds, 1) if trainer.global_step else 0.0,
@@ -218,8 +220,15 @@ class RunFolder(Callback):
                 self._write_best(task, row)
             self._write_metrics()
 
+    def _all_losses(self, task: DenoisingTask) -> tuple[float, int]:
+        """The sum of the losses of all processes since the last validation, and how many."""
+        ours = torch.tensor([[float(self._losses[0]), self._losses[1]]], dtype=torch.float64)
+        total, count = task.budget.ranks.gathered(ours).sum(0).tolist()
+        return total, int(count)
+
     def save_last(self, trainer: Trainer, task: DenoisingTask) -> None:
         """last.ckpt, replaced whole (see `TrainingState`)."""
+        self._saved_losses = self._all_losses(task)
         trainer.save_checkpoint(self.last)
         self._saved = task.budget.seconds
 
