@@ -472,6 +472,20 @@ def noise_profile(
     sys.exit(run_profile(files, out, series=series, plot=plot))
 
 
+@noise_app.command(
+    "fit",
+    epilog="Example:\n\n  denoise-se noise fit --pairs noisy clean\n\n"
+    "  denoise-se train -o run --clean photos --noise camera:gain=0.0002-0.004,...",
+)
+def noise_fit(
+    pairs: Annotated[tuple[Path, Path], typer.Option(metavar="NOISY CLEAN", help="Folders with the same names.")],
+) -> None:
+    """Fit the camera model to noisy/clean photos; prints a noise spec that puts such noise on any picture."""
+    from denoise_se.app.noise_command import run_fit
+
+    sys.exit(run_fit(*pairs))
+
+
 @noise_app.command("check", hidden=True)
 def noise_check() -> None:
     """Make known noise, measure it, and print true, estimated and error (developers)."""

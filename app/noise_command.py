@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
+from rich.progress import track
 from rich.table import Column, Table
 
 from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, ImageError, UsageError
@@ -57,6 +59,24 @@ def run_profile(files: list[Path], out: Path, *, series: str | None, plot: Path 
         plot_measurement(plot, measurement)
     _print(_profile_table(measurement))
     print(f"wrote {out}; use it with: denoise-se train -o RUN --clean DIR --noise profile:{out}", file=sys.stderr)
+    return EXIT_DONE
+
+
+def run_fit(noisy: Path, clean: Path) -> int:
+    """Print what was fitted as a table on stderr, and the spec on stdout. Raises DenoiseError for wrong images."""
+    from denoise_se.camera_fit import PARAMETERS, SMALLEST_SIDE, fit_camera
+    from denoise_se.training_images import PairedFiles, load_pairs
+
+    pairs = load_pairs(PairedFiles(noisy, clean), 3, SMALLEST_SIDE)
+    fit = fit_camera(track(pairs, "fitting", console=Console(stderr=True)))
+    table = Table("parameter", "least", "10 %", "median", "90 %", "most")
+    for name, values in zip(PARAMETERS, fit.parameters.T, strict=True):
+        table.add_row(name, *(f"{value:.2g}" for value in np.quantile(values, (0, 0.1, 0.5, 0.9, 1))))
+    console = Console(stderr=True, markup=False, emoji=False)
+    console.print(table)
+    off = 2 ** float(np.median(fit.misfit)) - 1
+    console.print(f"{len(fit.names)} pairs; the level of the fitted noise is off by {off:.0%} (median)")
+    print(fit.spec())
     return EXIT_DONE
 
 
