@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
+from denoise_se.app.console import table_console
 from denoise_se.errors import UsageError
 
 
@@ -22,12 +21,12 @@ def run_ablation(clean: Path, report: Path, *, steps: int, batch: int, only: lis
     precision = "bf16" if trainer_precision("auto") == "bf16-mixed" else "fp32"
     config = TrainingConfig(steps=steps, batch=batch, learning_rate=2e-3, minutes=0, precision=precision)  # type: ignore[arg-type]
     train, validation = split_validation(load_pairs(PairedFiles(None, clean), 1, config.patch))
-    console = Console()
+    console = table_console()
     trials = ablation.run_ablation(
-        only or list(ablation.VARIANTS), train, validation, config, lambda trial: console.print(trial, markup=False)
+        only or list(ablation.VARIANTS), train, validation, config, lambda trial: console.print(trial)
     )
     table = ablation.as_markdown(trials)
     how = f"{steps} steps of {batch} patches of {config.patch} pixels, {config.noise}, {precision}, seed {config.seed}"
     where = f"{len(validation)} validation images of {clean.name}"
     report.write_text(f"{how}; {where}.\n\n{table}", encoding="utf-8")
-    console.print(table, markup=False)
+    console.print(table)

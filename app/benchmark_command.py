@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
+from denoise_se.app.console import table_console
 from denoise_se.errors import UsageError
 
 
@@ -74,7 +75,7 @@ def run_benchmark_command(
                 task, completed=done, total=total, description=escape(label[-50:])
             ),
         )
-    console = Console(markup=False, emoji=False)
+    console = table_console()
     console.print(render(result))
     for line in left_out:
         console.print(f"note: {line}")

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from denoise_se.app.console import table_console
 from denoise_se.app.request import Engine, Request, parse_tile
 from denoise_se.blending import Strength
 from denoise_se.disk_space import check_space
@@ -147,9 +148,7 @@ def run_denoise(
         }
         write_report(report, outcome.rows, previews=inspector.previews, settings=run, estimates=estimate_quality)
     if not (quiet or json_lines):
-        Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False).print(
-            as_table(outcome.rows, computed_by)
-        )
+        table_console().print(as_table(outcome.rows, computed_by))
     left = len(plan.jobs) - len(outcome.rows)
     if left:
         errors.print(f"stopped with {left} image(s) to do; go on with --resume")

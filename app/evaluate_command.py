@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
+from denoise_se.app.console import table_console
 from denoise_se.app.request import AUTO_MODELS
 from denoise_se.errors import UsageError
 
@@ -56,7 +57,7 @@ def run_evaluate(
                 task, completed=done, total=total, description=escape(label[-50:])
             ),
         )
-    Console(markup=False, emoji=False).print(render(result))
+    table_console().print(render(result))
     if report is not None:
         write_report(report, result)
     if crops is not None:

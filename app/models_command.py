@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 
-from rich.console import Console
 from rich.table import Table
 
+from denoise_se.app.console import table_console
 from denoise_se.checkpoint import CHECKPOINTS, load_checkpoint
 from denoise_se.network import count_macs_per_pixel, count_parameters
 
@@ -26,7 +25,7 @@ def run_models() -> None:
             f"{count_macs_per_pixel(checkpoint.config) / 1e6:.3f}",
             measured(checkpoint.psnr),
         )
-    Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False).print(table)
+    table_console().print(table)
 
 
 def measured(psnr: Mapping[str, object]) -> str:

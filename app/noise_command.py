@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
+from denoise_se.app.console import table_console
 from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, ImageError, UsageError
 from denoise_se.image_io import read
 from denoise_se.noise_estimation import estimate_noise
@@ -19,7 +20,7 @@ from denoise_se.noise_measurement import Measurement, measure_noise
 def run_estimate(files: list[Path], series: str | None) -> int:
     """Print a row per file, or one per channel of a series; returns the exit code."""
     if series is not None:
-        _print(_profile_table(_measured(files, series)))
+        table_console().print(_profile_table(_measured(files, series)))
         return EXIT_DONE
     table = Table(
         Column("file", overflow="fold"), "sigma (8-bit units)", "95 %", "gain", "read noise", "correlation (h, v)"
@@ -40,7 +41,7 @@ def run_estimate(files: list[Path], series: str | None) -> int:
             _with_interval(noise.read_noise, noise.read_noise_interval),
             ", ".join(f"{value:.2f}" for value in noise.correlation),
         )
-    _print(table)
+    table_console().print(table)
     return code
 
 
@@ -57,7 +58,7 @@ def run_profile(files: list[Path], out: Path, *, series: str | None, plot: Path 
     measurement.profile.save(out)
     if plot is not None:
         plot_measurement(plot, measurement)
-    _print(_profile_table(measurement))
+    table_console().print(_profile_table(measurement))
     print(f"wrote {out}; use it with: denoise-se train -o RUN --clean DIR --noise profile:{out}", file=sys.stderr)
     return EXIT_DONE
 
@@ -88,7 +89,7 @@ def run_check() -> int:
     for row in check_estimates():
         error = f"{row.estimated / row.true - 1:+.1%}" if row.true else f"{row.estimated:+.2g}"
         table.add_row(row.spec, row.source, row.quantity, f"{row.true:.4g}", f"{row.estimated:.4g}", error)
-    _print(table)
+    table_console().print(table)
     return EXIT_DONE
 
 
@@ -116,7 +117,3 @@ def _profile_table(measurement: Measurement) -> Table:
 
 def _with_interval(value: float, interval: tuple[float, float]) -> str:
     return "{:.2e} ({:.1e} to {:.1e})".format(value, *interval)
-
-
-def _print(table: Table) -> None:
-    Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False).print(table)

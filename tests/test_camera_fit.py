@@ -32,9 +32,7 @@ def noisy_of(clean: torch.Tensor, parameters: dict[str, float], seed: int) -> to
 def test_levels_and_correlations_are_those_of_noise_known_by_hand() -> None:
     generator = torch.Generator().manual_seed(0)
     grey = 0.02 * torch.randn(1, 1, 300, 300, generator=generator)
-    grey = (grey + grey.roll(1, -1)).expand(
-        -1, 3, -1, -1
-    )  # half of it shared with the next pixel
+    grey = (grey + grey.roll(1, -1)).expand(-1, 3, -1, -1)  # half of it shared with the next pixel
     levels, correlations = measures(grey, torch.linspace(0, 1, 300).expand(1, 3, 300, 300))
     assert levels[:4].exp2().tolist() == pytest.approx([0.02 * 2**0.5] * 4, rel=0.02)
     assert levels[4].exp2() < 1e-5, "grey noise has no colour"

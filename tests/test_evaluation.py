@@ -12,9 +12,11 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from rich.table import Table
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
 
+from denoise_se.app.console import table_console
 from denoise_se.crops import SIDE, best_crops, crops_png, cut_crop
 from denoise_se.errors import DenoiseError, ImageError, NoiseSpecError, UsageError
 from denoise_se.estimate_error import estimate_errors
@@ -427,3 +429,11 @@ def test_the_error_of_an_estimated_psnr_is_reported_beside_the_true_one(tmp_path
     for name in ("r.json", "r.md"):
         write_report(tmp_path / name, result)
         assert "estimate_errors" in (tmp_path / name).read_text() or "within margin" in (tmp_path / name).read_text()
+
+
+def test_a_table_in_a_file_keeps_all_its_columns_whole(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")  # of the terminal that does not read it
+    names = [f"column {number}" for number in range(12)]
+    table_console().print(Table(*names))
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in names)
