@@ -31,7 +31,7 @@ load: .venv/installed  ## many people at the web app; LOAD="--people 40 --reques
 	PYTHONPATH=tests $(BIN)/python tests/web_load.py $(LOAD)
 
 cluster: .venv/installed  ## 2,000 images on a Ray cluster of two workers, one killed midway; CLUSTER="--images 60"
-	$(BIN)/pip install -q -c constraints.txt -e ".[ray]"
+	PYTHONWARNINGS=ignore $(BIN)/pip install -q -c constraints.txt -e ".[ray]"
 	PYTHONPATH=tests $(BIN)/python -m cluster $(CLUSTER)
 
 memory: .venv/installed  ## peak memory against the size of an image; MEMORY="--formats png jpg --megapixels 100"

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
@@ -34,8 +35,7 @@ class Cache:
 
     def size(self) -> int:
         """Bytes in all uploads and results."""
-        every = (path for folder in (self.uploads, self.results) for path in folder.rglob("*"))
-        return sum(_status(path)[0] for path in every if path.is_file())
+        return sum(_status(path)[0] for folder in (self.uploads, self.results) for path in _below(folder))
 
     @property
     def full(self) -> bool:
@@ -58,8 +58,11 @@ class Cache:
         oldest = (time.time() if now is None else now) - self.keep_seconds
         for folder in (self.uploads, self.results):
             for entry in folder.iterdir():
-                if max(_status(path)[1] for path in (entry, *entry.rglob("*"))) < oldest:
-                    shutil.rmtree(entry, ignore_errors=True)
+                if max(_status(path)[1] for path in (entry, *_below(entry))) >= oldest:
+                    continue
+                shutil.rmtree(entry, ignore_errors=True)
+                with suppress(OSError):  # a file by itself: an upload that was broken off
+                    entry.unlink()
 
     def clean_regularly(self) -> None:
         """Cleans on a thread of its own until `close`."""
@@ -78,6 +81,12 @@ class Cache:
     def without_folders(self, message: str) -> str:
         """A message for people: with the names of their files, without those of our folders."""
         return re.sub(rf"{re.escape(str(self.root))}/(?:uploads|results)/[^/\s]+/", "", message)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Files and links; folders that another thread deletes meanwhile are passed over, which `Path.rglob` does not."""
+    for base, _, names in os.walk(folder):
+        yield from (Path(base, name) for name in names)
 
 
 def _status(path: Path) -> tuple[int, float]:

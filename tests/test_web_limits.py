@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import socket
@@ -87,6 +88,39 @@ def test_a_name_that_is_not_the_servers_is_refused_so_that_rebound_names_reach_n
     assert asked(guard, "/health", {"Host": host}) == 200
 
 
+def test_old_uploads_and_those_that_were_broken_off_are_deleted_and_young_ones_kept(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 60, 10**9)
+    old, broken, young = (cache.uploads / name for name in ("old/a.png", "tmp12", "young/a.png"))
+    for path in (old, broken, young):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    later = time.time() + 61
+    os.utime(young, (later, later))
+    cache.clean(later)
+    assert not old.parent.exists() and not broken.exists() and young.exists()
+
+
+def test_the_size_is_told_while_another_thread_deletes_folders(tmp_path: Path) -> None:
+    cache, ended = Cache(tmp_path, 60, 10**9), threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            for number in range(20):
+                (cache.results / f"{number}/deeper").mkdir(parents=True)
+            for number in range(20):
+                shutil.rmtree(cache.results / str(number))
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        limit = time.monotonic() + 2
+        while time.monotonic() < limit:
+            assert cache.size() == 0
+    finally:
+        ended.set()
+        other.join()
+
+
 def test_the_cache_is_full_by_the_size_of_all_its_files_and_not_before(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 60, 0)
     cache.max_bytes = 1000
@@ -118,13 +152,13 @@ def test_what_still_waits_when_the_server_ends_is_not_begun() -> None:
 def test_what_is_older_than_it_may_be_is_deleted_and_the_page_is_told(tmp_path: Path, model: Path) -> None:
     from gradio_client import Client, handle_file
 
-    with serving(tmp_path, "--model", str(model), "--keep", "0.1") as server:
+    with serving(tmp_path, "--model", str(model), "--keep", "0.4") as server:
         person = Client(server.url, verbose=False)
         person.predict(image=handle_file(str(SAMPLES / "noisy" / "camera.png")), api_name="/denoise")
         uploaded = next(path for path in server.cache.rglob("camera.png") if "uploads" in path.parts)
         kept = next(path for path in server.cache.rglob("camera.png") if "results" in path.parts)
         assert server.get(f"/gradio_api/file={kept}")[0] == 200
-        wait_until(lambda: not kept.exists() and not uploaded.exists(), 30, "old files are not deleted")
+        wait_until(lambda: not kept.exists() and not uploaded.exists(), 90, "old files are not deleted")
         assert server.get(f"/gradio_api/file={kept}")[0] in (403, 404)
         gone = {"path": str(uploaded), "meta": {"_type": "gradio.FileData"}}
         sent = {"data": [gone, None, str(model), None, 1, None, "same"]}

@@ -114,6 +114,8 @@ def run_load(folder: Path, people: int, requests: int, queue: int) -> dict[str, 
     errors = [text for person in everyone for text in person.errors]
     for text in sorted(set(errors)):
         print(text, file=sys.stderr)
+    if "Traceback" in log:
+        print(log[log.index("Traceback") :][:20_000], file=sys.stderr)
     return {
         "people": people,
         "requests": requests,
