@@ -30,6 +30,7 @@ VARIANTS: dict[str, NetworkConfig] = {
     "RB + SE, one SE a stage": NetworkConfig(se_every="stage"),
     "RB + SE, BatchNorm": NetworkConfig(norm="batch"),
     "SE-ResNet bottleneck": NetworkConfig(block="se_bottleneck"),
+    "SE-ResNet bottleneck, BatchNorm": NetworkConfig(block="se_bottleneck", norm="batch"),
     "MobileNetV3 bottleneck": NetworkConfig(block="mobile_se", se_ratio=0.25),
     "MobileNetV3 bottleneck, BatchNorm": NetworkConfig(block="mobile_se", se_ratio=0.25, norm="batch"),
     "flat RB + SE, 10 blocks": NetworkConfig(layout="flat", widths=(64,), blocks=10),
