@@ -177,6 +177,10 @@ def train(
     val_pairs: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="NOISY CLEAN", help="Validation pairs.")
     ] = None,
+    rehearse: Annotated[
+        Path | None,
+        typer.Option(help="Folder of other clean images to practise the start's own noise on, so as not to forget it."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML recipe; the options below override it.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Wall-clock budget.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Step budget.")] = None,
@@ -208,6 +212,7 @@ def train(
         noisy=noisy,
         init=init,
         val_pairs=val_pairs,
+        rehearse=rehearse,
         config=config,
         overrides={"minutes": minutes, "steps": steps, "patch": patch, "batch": batch, "seed": seed},
         workers=workers,

@@ -31,6 +31,7 @@ def run_train(
     noisy: Path | None,
     init: str | None,
     val_pairs: tuple[Path, Path] | None,
+    rehearse: Path | None,
     config: Path | None,
     overrides: dict[str, Any],
     workers: int,
@@ -88,7 +89,7 @@ def run_train(
     ranks.check_batch(recipe_config.batch)
     console.print("reading the images ...")
     held_out = PairedFiles(*val_pairs) if val_pairs else None
-    plan = plan_training(layout, recipe_config, start, held_out)
+    plan = plan_training(layout, recipe_config, start, held_out, rehearse)
     for line in plan.warnings:
         console.print(f"warning: {line}")
     for line in plan.notes:
@@ -109,6 +110,7 @@ def run_train(
             risk=plan.risk,
             report=plan.report,
             ranks=ranks,
+            rehearsal=plan.rehearsal,
         )
     except (Interrupted, DivergedError) as error:
         if this_rank():  # the first process says it for all

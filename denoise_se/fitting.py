@@ -59,6 +59,7 @@ def fit(
     risk: Risk | None = None,
     report: Callable[[Path, Checkpoint], Mapping[str, str]] | None = None,
     ranks: Ranks | None = None,
+    rehearsal: Sequence[Pair] = (),
 ) -> RunFolder:
     """Train in `folder`, which gets best.safetensors, last.ckpt, metrics.csv, curve.png, card.md and tensorboard/.
 
@@ -70,6 +71,7 @@ def fit(
         objective: what a step minimises; the recipe's noise on clean images, or noisy/clean pairs, unless given.
         risk: validates noisy images that have no clean partner; the PSNR is then an estimate.
         report: measures the best weights at the end, see `RunFolder`.
+        rehearsal: images that the objective rehearses on, so that a run is not resumed with others.
         ranks: the processes that train together; each of them calls this function. `config.batch` is of all of them.
 
     Raises:
@@ -82,7 +84,8 @@ def fit(
     warnings.filterwarnings("ignore", module="lightning")
     ranks = ranks or Ranks()
     ranks.check_batch(config.batch)
-    run = RunFolder(folder, config.to_dict(), data=data, start=start, images=(names(train), names(validation)))
+    images = ([*names(train), *names(rehearsal)], names(validation))
+    run = RunFolder(folder, config.to_dict(), data=data, start=start, images=images)
     run.report, run.estimated = report, risk is not None
     run.open(resume)
     module = TrainingData(train, validation, patch=config.patch, batch=config.batch, seed=config.seed, workers=workers)

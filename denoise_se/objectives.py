@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from denoise_se.datasets import Patches, to_unit
 from denoise_se.noise import NoiseChain, NoiseMixture
 from denoise_se.noise_model import NoiseModel, Noisy
 
@@ -47,15 +48,21 @@ class Supervised:
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """`objective`, but in a `share` of the steps the noise that the start was trained on, on the clean patches."""
+    """`objective`, but in a `share` of the steps the noise that the start was trained on, on the clean patches, or on
+    patches of other `pictures`."""
 
     objective: Objective
     old: NoiseChain | NoiseMixture
     share: float
+    pictures: Patches | None = None
 
     def __call__(self, task: DenoisingTask, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
         if float(torch.rand((), generator=generator, device=generator.device)) < self.share:
-            return Supervised(self.old)(task, noisy, clean, generator)
+            if self.pictures is not None:
+                first = task.global_step * len(clean)
+                drawn = [to_unit(self.pictures[index][1]) for index in range(first, first + len(clean))]
+                clean = torch.stack(drawn).to(clean.device)
+            return Supervised(self.old)(task, clean, clean, generator)
         return self.objective(task, noisy, clean, generator)
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from denoise_se.checkpoint import Checkpoint
-from denoise_se.datasets import to_unit
-from denoise_se.errors import NoiseSpecError, ProfileError
+from denoise_se.datasets import Patches, to_unit
+from denoise_se.errors import NoiseSpecError, ProfileError, UsageError
 from denoise_se.image_io import read
 from denoise_se.noise import NoiseChain, NoiseMixture, parse_noise_spec
 from denoise_se.objectives import Objective, Rehearsed, Supervised
@@ -32,12 +32,22 @@ def old_noise(start: Checkpoint | None) -> NoiseChain | NoiseMixture | None:
         return None
 
 
-def rehearsed(objective: Objective, start: Checkpoint | None, share: float) -> Objective:
-    """`objective` with that `share` of the steps on the start's old noise, where there is one."""
+def rehearsed(
+    objective: Objective, start: Checkpoint | None, share: float, pictures: Patches | None = None
+) -> Objective:
+    """`objective` with that `share` of the steps on the start's old noise, where there is one; on patches of `pictures`
+    instead of the training images' clean sides.
+
+    Raises:
+        UsageError: there are pictures, but nothing to rehearse on them.
+    """
     old = old_noise(start)
-    if old is None or share == 0 or (isinstance(objective, Supervised) and objective.noise == old):
+    if pictures is not None and (old is None or share == 0):
+        raise UsageError("--rehearse needs a start (--init) that was trained on made noise, and a rehearsal above 0")
+    same = isinstance(objective, Supervised) and objective.noise == old
+    if old is None or share == 0 or (same and pictures is None):
         return objective
-    return Rehearsed(objective, old, share)
+    return Rehearsed(objective, old, share, pictures)
 
 
 def sample_images(channels: int) -> list[Tensor]:

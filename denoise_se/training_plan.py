@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from denoise_se.bursts import load_bursts, refuse_shared_scenes, split_scenes
 from denoise_se.checkpoint import Checkpoint
+from denoise_se.datasets import Patches
 from denoise_se.held_out_risk import HeldOutRisk, Risk
 from denoise_se.misalignment import misaligned
 from denoise_se.noise import parse_noise_spec
@@ -42,10 +44,15 @@ class TrainingPlan:
     risk: Risk | None = None
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    rehearsal: list[Pair] = field(default_factory=list)
 
 
 def plan_training(
-    layout: Layout, config: TrainingConfig, start: Checkpoint | None, validation: PairedFiles | None = None
+    layout: Layout,
+    config: TrainingConfig,
+    start: Checkpoint | None,
+    validation: PairedFiles | None = None,
+    rehearse: Path | None = None,
 ) -> TrainingPlan:
     """Load and check everything.
 
@@ -54,13 +61,29 @@ def plan_training(
         config: the recipe; its `turns` are switched off where rows or columns are noisy.
         start: the weights to start from.
         validation: pairs to validate on instead of a part of the images.
+        rehearse: folder of clean pictures to practise the start's own noise on.
 
     Raises:
         DatasetError: listing all that is wrong with the images.
-        UsageError: noisy pictures whose noise cannot be measured.
+        UsageError: noisy pictures whose noise cannot be measured, or nothing to rehearse.
     """
     makers = {"pairs": _with_clean, "clean": _with_clean, "burst": _burst, "noisy": _noisy}
-    return makers[layout.kind](layout, config, start, validation or layout.validation)
+    plan = makers[layout.kind](layout, config, start, validation or layout.validation)
+    if rehearse is None and layout.kind in ("burst", "noisy"):  # no clean sides
+        return plan
+    others: list[Pair] = []
+    pictures, where = None, ""
+    if rehearse is not None:
+        others = load_pairs(PairedFiles(None, rehearse), config.network.channels, config.patch)
+        refuse_shared_images(others, plan.validation)
+        pictures = Patches(others, config.patch, config.seed)
+        where = f", on {len(others)} pictures of {rehearse.name}"
+    objective = rehearsed(plan.objective, start, config.rehearsal, pictures)
+    if objective is plan.objective:
+        return plan
+    notes = [*plan.notes, f"{config.rehearsal:.0%} of the steps rehearse the start's own noise{where}"]
+    data = plan.data + (where and f"; rehearsed{where}")
+    return replace(plan, objective=objective, notes=notes, data=data, rehearsal=others)
 
 
 def _with_clean(
@@ -75,10 +98,6 @@ def _with_clean(
         config = replace(config, turns=False)
         notes.append("the noise shifts whole rows or columns: patches are flipped, but not turned")
     noise = parse_noise_spec(config.noise) if config.noise else None
-    plain = Supervised(noise)
-    objective = rehearsed(plain, start, config.rehearsal)
-    if objective is not plain:
-        notes.append(f"{config.rehearsal:.0%} of the steps rehearse the start's own noise")
     data = f"{layout.files.clean.name} (clean)"
     if layout.files.noisy is not None:
         data = " and ".join(dict.fromkeys((layout.files.noisy.name, layout.files.clean.name))) + " (pairs)"
@@ -87,7 +106,7 @@ def _with_clean(
         train,
         validation,
         f"{data}, {len(train)} images",
-        objective,
+        Supervised(noise),
         OutcomeReport(validation, start, noise, None, config.seed),
         notes=notes,
         warnings=misaligned([*train, *validation]),

@@ -104,8 +104,8 @@ def test_help_names_the_noise_models_and_formats_that_there_are(run: Run) -> Non
 
 DENOISE_OPTIONS = """--output -o --model --sigma --strength --reference --report --recursive --format --resume
 --overwrite --tile --device --backend --precision --workers --engine --max-pixels --quiet --json"""
-TRAIN_OPTIONS = """--output -o --pairs --clean --noise --noisy --init --val-pairs --config --minutes --steps --patch
---batch --seed --resume --devices --num-nodes --strategy"""
+TRAIN_OPTIONS = """--output -o --pairs --clean --noise --noisy --init --val-pairs --rehearse --config --minutes --steps
+--patch --batch --seed --resume --devices --num-nodes --strategy"""
 
 
 @pytest.mark.parametrize(("command", "options"), [("denoise", DENOISE_OPTIONS), ("train", TRAIN_OPTIONS)])

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from denoise_se.datasets import Patches
 from denoise_se.held_out_risk import HeldOutRisk, as_psnr
 from denoise_se.noise import Gaussian, NoiseChain, Range, parse_noise_spec
 from denoise_se.noise_profile import NoiseProfile
 from denoise_se.objectives import Neighbours, Objective, Recorrupted, Rehearsed, Supervised, neighbours, own_noise, pick
 from denoise_se.profile_noise import ProfileNoise
+from denoise_se.training_images import Pair
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -128,6 +130,23 @@ def test_rehearsal_takes_its_share_of_the_steps_and_its_own_noise() -> None:
     old = [loss for loss in losses if loss > 0]
     assert 30 < len(old) < 70
     assert sum(old) / len(old) == pytest.approx(0.2**2, rel=0.02)
+
+
+def test_other_pictures_are_rehearsed_each_step_its_own_patches_of_them() -> None:
+    pictures = [Pair(str(value), None, torch.full((1, 20, 20), value, dtype=torch.uint8)) for value in (51, 102, 153)]
+    seen: list[Tensor] = []
+
+    def predict(noisy: Tensor, level: Tensor) -> Tensor:
+        seen.append(noisy)
+        return noisy
+
+    own, pair = task(), torch.full((4, 1, 16, 16), 0.9)
+    own.predict = predict
+    objective = Rehearsed(Supervised(None), NoiseChain((Gaussian(Range(0, 0)),)), 0.999, Patches(pictures, 16, seed=3))
+    for own.global_step in (0, 1, 0):
+        objective(own, pair, pair, seeded(0))
+    assert {round(float(value), 3) for value in torch.stack(seen).unique()} <= {0.2, 0.4, 0.6}
+    assert torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[1])
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,23 @@ def train_slowly(step_seconds: float = 0.02) -> str:
     )
 
 
+# --- rehearsal -------------------------------------------------------------------------------------------------------
+
+
+def test_pairs_rehearse_on_a_folder_of_other_pictures_and_resume_with_that_one_only(zygote: Zygote, whole: Any) -> None:
+    work, start = zygote.work, "whole/best.safetensors"
+    make_pictures(work / "others", 3, first=10)
+    make_pictures(work / "fewer", 2, first=10)
+    options = ("train", "-o", "practised", "--pairs", "clean", "clean", "--init", start, "--steps", "4")
+    command = [*options, "--config", "recipe.yaml", "--rehearse"]
+    zygote.start([*command, "others"])
+    assert zygote.wait() == 0, zygote.output()
+    assert "15% of the steps rehearse the start's own noise, on 3 pictures of others" in zygote.output()
+    assert "rehearsed, on 3 pictures of others" in (work / "practised" / "card.md").read_text()
+    zygote.start([*command, "fewer", "--resume"])
+    assert zygote.wait() == 2 and "was started with other images" in zygote.output()
+
+
 # --- stopped and killed ----------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,8 @@ import torch
 from tiny_model import save_tiny
 
 from denoise_se.checkpoint import Checkpoint, load_checkpoint
+from denoise_se.datasets import Patches
+from denoise_se.errors import UsageError
 from denoise_se.noise import parse_noise_spec
 from denoise_se.objectives import Rehearsed, Supervised
 from denoise_se.rehearsal import old_noise, old_psnr, rehearsed, sample_images
@@ -99,6 +101,11 @@ def test_what_is_trained_anyway_is_not_rehearsed(start: Checkpoint) -> None:
     assert rehearsed(plain, start, 0.0) is plain and rehearsed(plain, None, 0.2) is plain
     same = Supervised(parse_noise_spec("gaussian:51"))
     assert rehearsed(same, start, 0.2) is same
+    other = Patches([Pair("a", None, torch.zeros(3, 20, 20, dtype=torch.uint8))], 16, 0)
+    assert isinstance(rehearsed(same, start, 0.2, other), Rehearsed), "but on other pictures it is"
+    for unknown, share in ((None, 0.2), (start, 0.0)):
+        with pytest.raises(UsageError, match="--rehearse needs a start"):
+            rehearsed(plain, unknown, share, other)
 
 
 def test_the_programs_samples_serve_where_there_are_no_clean_images(start: Checkpoint) -> None:

@@ -162,9 +162,9 @@ def equal(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
-def make_pictures(folder: Path, count: int, side: int = 32) -> None:
-    """Smooth grey pictures."""
+def make_pictures(folder: Path, count: int, side: int = 32, first: int = 0) -> None:
+    """Smooth grey pictures; those of other numbers from `first` on are others."""
     folder.mkdir()
-    for index in range(count):
+    for index in range(first, first + count):
         small = np.random.default_rng(index).integers(30, 220, (4, 4), np.uint8)
         cv2.imwrite(str(folder / f"{index}.png"), cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC))
