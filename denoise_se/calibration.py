@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from denoise_se.atomic_file import replacing
-from denoise_se.checkpoint import CheckpointFile
+from denoise_se.checkpoint import CheckpointFile, made_noise
 from denoise_se.errors import CheckpointError, UsageError
 from denoise_se.quantisation import Batch, Ranges, find_ranges, mean_psnr, rounded
 
@@ -88,7 +88,7 @@ def calibrate(checkpoint: CheckpointFile, clean: Path, tell: Callable[[str], Non
     network = checkpoint.load().network()
     network.fold_batchnorm()
     images = _middles(clean, checkpoint.config.channels)
-    spec = checkpoint.training.get("recipe", {}).get("noise")
+    spec = made_noise(checkpoint.training)
     if not spec:
         raise UsageError(f"{checkpoint.path}: does not say which noise it was trained on, so none can be made")
     calibrating = _batches(images[: IMAGES * 2 // 3], str(spec))

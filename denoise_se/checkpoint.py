@@ -261,3 +261,12 @@ def _check_shapes(path: Path, expected: dict[str, tuple[int, ...]], found: dict[
     for key in found:
         if key not in expected:
             raise CheckpointError(f"{path}: unexpected weight {key!r}; the file does not match its own config")
+
+
+def made_noise(training: Mapping[str, Any]) -> str | None:
+    """The noise spec of a training record's recipe, or the one that was rehearsed beside pairs; None for neither."""
+    recipe = training.get("recipe")
+    for spec in (recipe.get("noise") if isinstance(recipe, dict) else None, training.get("rehearsed")):
+        if isinstance(spec, str):
+            return spec
+    return None

@@ -32,7 +32,10 @@ def render_card(
         parameters = count_parameters(build_network(config))
     condition = "a noise-level map" if config.noise_map else "nothing else (blind)"
     recipe = training.get("recipe", {})
-    noise = (recipe.get("noise") or "as in the noisy images").replace("|", "\\|")  # | would end the cell
+    noise = recipe.get("noise") or "as in the noisy images"
+    if training.get("rehearsed"):
+        noise += f"; in {recipe.get('rehearsal', 0):.0%} of the steps {training['rehearsed']}"
+    noise = noise.replace("|", "\\|")  # | would end the cell
     lines = [
         f"# {name}",
         "",

@@ -8,7 +8,7 @@ from importlib import resources
 import torch
 from torch import Tensor
 
-from denoise_se.checkpoint import Checkpoint
+from denoise_se.checkpoint import Checkpoint, made_noise
 from denoise_se.datasets import Patches, to_unit
 from denoise_se.errors import NoiseSpecError, ProfileError, UsageError
 from denoise_se.image_io import read
@@ -21,10 +21,10 @@ SIDE = 256  # of their centres
 
 
 def old_noise(start: Checkpoint | None) -> NoiseChain | NoiseMixture | None:
-    """The noise of `start`'s recipe; None without a start, or where its recipe names none that can be made here."""
-    recipe = start.training.get("recipe", {}) if start is not None else {}
-    spec = recipe.get("noise") if isinstance(recipe, dict) else None
-    if not isinstance(spec, str):
+    """The noise that `start` was trained on; None without a start, or where its record names none that can be made
+    here."""
+    spec = None if start is None else made_noise(start.training)
+    if spec is None:
         return None
     try:
         return parse_noise_spec(spec)

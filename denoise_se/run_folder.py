@@ -18,10 +18,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from denoise_se.atomic_file import TEMPORARY_NAME, replacing
-from denoise_se.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from denoise_se.checkpoint import Checkpoint, load_checkpoint, made_noise, save_checkpoint
 from denoise_se.errors import CheckpointError, Interrupted, TrainingError, UsageError
 from denoise_se.learning_curve import draw_curve
 from denoise_se.model_card import hardware, render_card
+from denoise_se.objectives import Rehearsed
 from denoise_se.place import this_rank
 from denoise_se.training_state import TrainingState
 
@@ -289,6 +290,9 @@ class RunFolder(Callback):
             "data": self.data,
             "recipe": dict(self.recipe),
             "started_from": self.start_name,
+            "rehearsed": made_noise(self.start.training)
+            if self.start and isinstance(task.objective, Rehearsed)
+            else None,
             "steps": task.global_step,
             "seconds": round(task.budget.seconds),
             "hardware": hardware() + (f", {ranks.world_size} processes" if ranks.world_size > 1 else ""),

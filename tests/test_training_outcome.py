@@ -89,6 +89,8 @@ def test_without_clean_images_what_was_removed_is_set_beside_the_noise(tmp_path:
 
 def test_the_old_noise_is_the_one_of_the_record(start: Checkpoint) -> None:
     assert old_noise(start) == parse_noise_spec("gaussian:51")
+    practised = {"recipe": {"noise": None}, "rehearsed": "gaussian:20"}
+    assert old_noise(replace(start, training=practised)) == parse_noise_spec("gaussian:20"), "trained on pairs"
     for training in ({}, {"recipe": {}}, {"recipe": {"noise": None}}, {"recipe": {"noise": "profile:gone.json"}}):
         assert old_noise(replace(start, training=training)) is None
     assert old_noise(None) is None
