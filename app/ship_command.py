@@ -7,13 +7,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from denoise_se.app.console import table_console
 from denoise_se.checkpoint import CHECKPOINTS, Checkpoint, load_checkpoint, save_checkpoint
 from denoise_se.errors import UsageError
 from denoise_se.model_card import render_card
 
 HALF_LOSS = 0.001  # dB that storing fp16 may cost
+SIDE = 256  # of the corner of a picture that it is measured on
 
 
 def run_ship(name: str, weights: Path, evaluations: list[Path]) -> None:
@@ -33,8 +33,9 @@ def run_ship(name: str, weights: Path, evaluations: list[Path]) -> None:
     shown = {key: value for key, value in psnr.items() if isinstance(value, str)}
     card = render_card(name, checkpoint.config, checkpoint.training, shown)
     target.with_suffix(".md").write_text(card, encoding="utf-8")
-    Console().print(f"{target}: fp16 costs {loss:.5f} dB on a synthetic picture; {target.stat().st_size:,} bytes")
-    Console().print(f"int8 belongs to the old weights: denoise-se quantize {name} --clean FOLDER makes it for these")
+    console = table_console()
+    console.print(f"{target}: fp16 costs {loss:.5f} dB on the samples; {target.stat().st_size:,} bytes")
+    console.print(f"int8 belongs to the old weights: denoise-se quantize {name} --clean FOLDER makes it for these")
 
 
 def measured(checkpoint: Checkpoint, evaluations: list[Path]) -> dict[str, str]:
@@ -53,19 +54,22 @@ def measured(checkpoint: Checkpoint, evaluations: list[Path]) -> dict[str, str]:
 
 
 def half_loss(checkpoint: Checkpoint) -> float:
-    """PSNR lost (dB) by rounding the weights to fp16, on a smooth random picture under noise of sigma 25."""
+    """PSNR lost (dB, mean) by rounding the weights to fp16, on the sample pictures under noise of sigma 25."""
     import torch
-    import torch.nn.functional as F
 
-    generator = torch.Generator().manual_seed(0)
-    channels = checkpoint.config.channels
-    clean = F.interpolate(torch.rand(1, channels, 24, 24, generator=generator), (192, 192), mode="bicubic")
-    noisy = clean + 25 / 255 * torch.randn(clean.shape, generator=generator)
-    level = torch.full_like(noisy[:, :1], 25 / 255)
-    errors = []
-    with torch.inference_mode():
-        for half in (False, True):
-            network = checkpoint.network()
-            restored = (network.half().float() if half else network)(noisy, level)
-            errors.append(10 * torch.log10((restored - clean).square().mean()).item())
-    return errors[1] - errors[0]
+    from denoise_se.datasets import to_unit
+    from denoise_se.rehearsal import sample_images
+
+    generator, losses = torch.Generator().manual_seed(0), []
+    for image in sample_images(checkpoint.config.channels):
+        clean = to_unit(image[None, :, :SIDE, :SIDE])
+        noisy = clean + 25 / 255 * torch.randn(clean.shape, generator=generator)
+        level = torch.full_like(noisy[:, :1], 25 / 255)
+        errors = []
+        with torch.inference_mode():
+            for half in (False, True):
+                network = checkpoint.network()
+                restored = (network.half().float() if half else network)(noisy, level)
+                errors.append(10 * torch.log10((restored - clean).square().mean()).item())
+        losses.append(errors[1] - errors[0])
+    return sum(losses) / len(losses)
