@@ -69,11 +69,11 @@ def run_fit(noisy: Path, clean: Path) -> int:
     from denoise_se.training_images import PairedFiles, load_pairs
 
     pairs = load_pairs(PairedFiles(noisy, clean), 3, SMALLEST_SIDE)
-    fit = fit_camera(track(pairs, "fitting", console=Console(stderr=True)))
+    console = Console(stderr=True, markup=False, emoji=False)
+    fit = fit_camera(track(pairs, "fitting", console=console))
     table = Table("parameter", "least", "10 %", "median", "90 %", "most")
     for name, values in zip(PARAMETERS, fit.parameters.T, strict=True):
         table.add_row(name, *(f"{value:.2g}" for value in np.quantile(values, (0, 0.1, 0.5, 0.9, 1))))
-    console = Console(stderr=True, markup=False, emoji=False)
     console.print(table)
     off = 2 ** float(np.median(fit.misfit)) - 1
     console.print(f"{len(fit.names)} pairs; the level of the fitted noise is off by {off:.0%} (median)")
