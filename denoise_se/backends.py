@@ -24,13 +24,16 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 # what the drivers of NVIDIA's and AMD's GPUs put there, on Linux, under WSL, and on Windows
 GPU_SIGNS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")
+Sides = tuple[bool, bool, bool, bool]  # top, bottom, left, right
+WHOLE: Sides = (False, False, False, False)
 
 
 class Backend(Protocol):
     """A network on a device.
 
     `squeeze` maps windows [N, C, h, w] of one image and their noise levels [N, 1, h, w] to gates [1, G]; `denoise` maps
-    one window [1, C, h, w], its levels and the gates (None: the window's own) to the restored window. All float32.
+    one window [1, C, h, w], its levels and the gates (None: the window's own) to the restored window without the
+    margins along the sides where the image goes on, see `Network.forward`. All float32.
     `description` names the engine, device and precision for reports; `halo` is the network's, see `denoise_se.tiling`.
     """
 
@@ -39,7 +42,9 @@ class Backend(Protocol):
 
     def squeeze(self, windows: np.ndarray, level: np.ndarray) -> np.ndarray: ...
 
-    def denoise(self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None) -> np.ndarray: ...
+    def denoise(
+        self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None, cut: Sides = WHOLE
+    ) -> np.ndarray: ...
 
 
 def _torch(checkpoint: CheckpointFile, device: str, precision: str) -> Backend:

@@ -16,9 +16,9 @@ from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.noise_estimation import estimate_sigma
 from denoise_se.scanlines import ArrayScanlines, Scanlines
 from denoise_se.self_ensemble import SelfEnsemble
-from denoise_se.tiling import WHOLE_PIXELS, Span, spans, squeeze_windows
+from denoise_se.tiling import WHOLE_PIXELS, Span, spans, squeeze_windows, tile_shape
 
-AUTO_TILE = 768  # about 400 MB of activations; larger tiles re-read less of their margins
+BAND = 768  # rows that are copied at a time when there is nothing to compute
 MIN_TILE = 32
 Progress = Callable[[int, int], None]
 FULL_STRENGTH = Strength()
@@ -68,7 +68,7 @@ class Denoiser:
         if channels not in (1, 3):
             raise UsageError(f"{checkpoint.name}: a network of {channels} channels; images have 1 or 3")
         self.checkpoint, self.backend = checkpoint, backend
-        self.tile = AUTO_TILE if tile == "auto" else int(tile)
+        self.tile = tile
         self.network = checkpoint.config
         self.halo = backend.halo
 
@@ -176,8 +176,8 @@ class Denoiser:
         """
         height, width, channels = source.shape
         if strength.is_zero:
-            for start in range(0, height, AUTO_TILE):
-                rows = Span(start, min(start + AUTO_TILE, height))
+            for start in range(0, height, BAND):
+                rows = Span(start, min(start + BAND, height))
                 noisy = np.array(source.rows(rows.start, rows.stop))
                 yield Band(rows, noisy, noisy)
             return
@@ -197,11 +197,7 @@ class Denoiser:
         height, width, channels = source.shape
         if height * width == 0:
             return
-        multiple = self.network.multiple_of
-        # the gates of such an image are pooled over all of it at once, so its tiles would save no memory
-        tile = 0 if self.tile == AUTO_TILE and height * width <= WHOLE_PIXELS else self.tile
-        rows_and_windows = spans(height, tile, self.halo, multiple)
-        columns_and_windows = spans(width, tile, self.halo, multiple)
+        rows_and_windows, columns_and_windows = self._grid(height, width)
         total, done = len(rows_and_windows) * len(columns_and_windows), 0
         gates = None
         if total > 1 or height * width > WHOLE_PIXELS or self.network.channels < channels:
@@ -214,8 +210,9 @@ class Denoiser:
                 if progress is not None:
                     progress(done, total)
                 planes, levels = self._input(held[:, beside.slice], level, above, beside)
+                cut = above.start > 0, above.stop < height, beside.start > 0, beside.stop < width
                 clean = np.concatenate(
-                    [self.backend.denoise(planes[i : i + 1], levels[i : i + 1], gates) for i in range(len(planes))]
+                    [self.backend.denoise(planes[i : i + 1], levels[i : i + 1], gates, cut) for i in range(len(planes))]
                 )
                 if not np.isfinite(clean).all():
                     reach = float(np.abs(held[:, beside.slice].astype(np.float64)).max())
@@ -225,11 +222,28 @@ class Denoiser:
                     )
                 if clean.shape[:2] != (1, channels):
                     clean = clean.mean(axis=1, keepdims=True) if channels == 1 else clean.transpose(1, 0, 2, 3)
-                inner = (rows.within(above), columns.within(beside))
-                yield RestoredTile(rows, columns, held[inner[0], columns.slice], clean[0].transpose(1, 2, 0)[inner])
+                noisy = held[rows.within(above), columns.slice]
+                inner = rows.within(self._kept(above, height)), columns.within(self._kept(beside, width))
+                yield RestoredTile(rows, columns, noisy, clean[0].transpose(1, 2, 0)[inner])
                 done += 1
         if progress is not None:
             progress(total, total)
+
+    def _grid(self, height: int, width: int) -> tuple[list[tuple[Span, Span]], list[tuple[Span, Span]]]:
+        """Cores and windows of the rows and the columns."""
+        multiple = self.network.multiple_of
+        if self.tile != "auto":
+            shape = int(self.tile), int(self.tile)
+        elif height * width <= WHOLE_PIXELS:  # the gates are pooled over all of it at once, so tiles save no memory
+            shape = 0, 0
+        else:
+            shape = tile_shape(height, width, self.halo, multiple)
+        return spans(height, shape[0], self.halo, multiple), spans(width, shape[1], self.halo, multiple)
+
+    def _kept(self, window: Span, size: int) -> Span:
+        """What the network keeps of a window along an axis: not the margins at the sides where the image goes on."""
+        margin = -(-self.halo // self.network.multiple_of) * self.network.multiple_of
+        return Span(window.start + margin * (window.start > 0), window.stop - margin * (window.stop < size))
 
     def _gates(self, source: Scanlines, level: float | np.ndarray | None) -> np.ndarray:
         """The gates of the whole image, from all of it or from its sample windows."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from denoise_se.network import Network
 
 OPSET = 17
+INPUTS = ("image", "level", "cut", "gates", "fixed")
 SOURCES = ("network.py", "blocks.py", "graph.py")  # what a graph depends on besides the weights
 
 
@@ -32,9 +33,10 @@ SOURCES = ("network.py", "blocks.py", "graph.py")  # what a graph depends on bes
 class Graph:
     """An ONNX model, and the halo of its network.
 
-    Inputs, float32: `image` [N, C, H, W]; `level` [N, 1, H, W], unless the network is blind; where it has gates, also
-    `gates` [1, G] and `fixed` (bool [1]): whether these gates act, or those pooled over the N windows, which belong to
-    one image. Outputs: `restored` like the image; `pooled` [1, G], the pooled gates.
+    Inputs, float32: `image` [N, C, H, W]; `level` [N, 1, H, W], unless the network is blind; `cut` (int64 [4]), see
+    `Network.forward`; where it has gates, also `gates` [1, G] and `fixed` (bool [1]): whether these gates act, or those
+    pooled over the N windows, which belong to one image. Outputs: `restored` like the image, less what was cut;
+    `pooled` [1, G], the pooled gates.
     """
 
     model: bytes
@@ -61,6 +63,7 @@ def trace(network: Network) -> Graph:
     inputs = {"image": image}
     if config.noise_map:
         inputs["level"] = torch.full_like(image[:, :1], 0.1)
+    inputs["cut"] = torch.zeros(4, dtype=torch.int64)
     if gates:
         inputs |= {"gates": torch.ones(1, gates), "fixed": torch.ones(1, dtype=torch.bool)}
     free = {0: "n", 2: "height", 3: "width"}
@@ -125,13 +128,13 @@ def _with_gates(network: Network) -> nn.Module:
         def forward(self, image: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, Tensor]:
             level = others[0] if network.config.noise_map else image[:, :1]
             if not self.modules_with_gates:
-                return network(image, level)
-            gates, self.fixed = others[-2:]
+                return network(image, level, cut=others[-1])
+            cut, gates, self.fixed = others[-3:]
             scales = [se.gate_scale for se in self.modules_with_gates]
             parts = gates.split(network.gate_channels, dim=1)
             self.given = iter([part / scale for part, scale in zip(parts, scales, strict=True)])
             self.pooled: list[Tensor] = []
-            restored = network(image, level)
+            restored = network(image, level, cut=cut)
             return restored, torch.cat([scale * gate for scale, gate in zip(scales, self.pooled, strict=True)], dim=1)
 
     return WithGates().eval()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from denoise_se.backends import WHOLE, Sides
 from denoise_se.checkpoint import CheckpointFile
 from denoise_se.graph import sources_digest
 from denoise_se.graph_cache import Entry, cached
@@ -47,13 +48,18 @@ class GraphBackend(ABC):
             return np.zeros((1, 0), np.float32)
         return self._run(self._values(windows, level, None), "pooled")
 
-    def denoise(self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None) -> np.ndarray:
-        return self._run(self._values(window, level, gates), "restored")
+    def denoise(
+        self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None, cut: Sides = WHOLE
+    ) -> np.ndarray:
+        return self._run(self._values(window, level, gates, cut), "restored")
 
-    def _values(self, image: np.ndarray, level: np.ndarray, gates: np.ndarray | None) -> dict[str, np.ndarray]:
+    def _values(
+        self, image: np.ndarray, level: np.ndarray, gates: np.ndarray | None, cut: Sides = WHOLE
+    ) -> dict[str, np.ndarray]:
         values = {
             "image": image,
             "level": level,
+            "cut": np.array(cut, np.int64),
             "gates": np.ones((1, self.gates), np.float32) if gates is None else gates,
             "fixed": np.array([gates is not None]),
         }

@@ -77,16 +77,19 @@ class Denoising(nn.Module):
         """The number of gates of each SE module, in the order in which they act."""
         return [m.channels for m in self.modules() if isinstance(m, SqueezeExcitation)]
 
-    def forward(self, noisy: Tensor, level: Tensor, gates: Tensor | None = None) -> Tensor:
+    def forward(self, noisy: Tensor, level: Tensor, gates: Tensor | None = None, cut: Tensor | None = None) -> Tensor:
         """Denoise a batch.
 
         Args:
             noisy: [B, C, H, W], nominally in [0, 1]; not clipped.
             level: [B, 1, H, W], the noise's standard deviation in the same units; a blind network ignores it.
             gates: [B or 1, sum(gate_channels)], used instead of pooling; see `squeeze`.
+            cut: int64 [4] on the CPU, for windows of a larger image: 1 for the top, bottom, left or right side if the
+                image goes on there, else 0. The `margin` pixels along such a side are read, but not in the result, and
+                are let go of on the way as soon as nothing depends on them. It wants `gates`.
 
         Returns:
-            [B, C, H, W], the noisy image minus the predicted noise, not clipped.
+            [B, C, H, W] less the margins cut: the noisy image minus the predicted noise, not clipped.
         """
         height, width = noisy.shape[-2:]
         padding = (0, -width % self.config.multiple_of, 0, -height % self.config.multiple_of)
@@ -95,11 +98,25 @@ class Denoising(nn.Module):
             level = F.pad(level, padding, mode="replicate").to(x.dtype)
             x = torch.cat([x, F.avg_pool2d(level, self.config.unshuffle)], dim=1)
         chunks = iter(()) if gates is None else iter(gates.split(self.gate_channels, dim=1))
-        noise = F.pixel_shuffle(self.tail(self.body(self.head(x), chunks)), self.config.unshuffle)
+        noise, left = self.body(self.head(x), chunks, cut)
+        noise = cropped(F.pixel_shuffle(self.tail(noise), self.config.unshuffle), left * self.config.unshuffle, cut)
+        noisy = cropped(noisy, self.margin, cut)
+        height, width = noisy.shape[-2:]
         return noisy - noise[:, :, :height, :width].to(noisy.dtype)
 
-    def body(self, x: Tensor, gates: Iterator[Tensor]) -> Tensor:
+    def body(self, x: Tensor, gates: Iterator[Tensor], cut: Tensor | None) -> tuple[Tensor, int]:
+        """The features, and how many of their rows and columns are left of a margin that is cut."""
         raise NotImplementedError
+
+    @property
+    def halo(self) -> int:
+        """The pixels that a result depends on lie this far at most from its cell of the grid of `multiple_of`."""
+        raise NotImplementedError
+
+    @property
+    def margin(self) -> int:
+        """`halo` in whole cells of the grid."""
+        return -(-self.halo // self.config.multiple_of) * self.config.multiple_of
 
     @torch.no_grad()
     def squeeze(self, noisy: Tensor, level: Tensor) -> Tensor:
@@ -134,6 +151,15 @@ class Denoising(nn.Module):
                 module.fold()
 
 
+def cropped(x: Tensor, margin: int, cut: Tensor | None) -> Tensor:
+    """[B, C, H, W] without `margin` rows or columns along the sides that `cut` names; None cuts nothing."""
+    if cut is None:
+        return x
+    top, bottom, left, right = (margin * cut).unbind()
+    height, width = x.shape[-2:]
+    return x[:, :, top : height - bottom, left : width - right]
+
+
 def run_blocks(blocks: nn.Module, x: Tensor, gates: Iterator[Tensor]) -> Tensor:
     for block in blocks.children():
         x = block(x, next(gates, None)) if any(isinstance(m, SqueezeExcitation) for m in block.children()) else block(x)
@@ -148,14 +174,12 @@ class FlatNetwork(Denoising):
         self.blocks = self.stage(config.widths[0])
         self.initialise()
 
-    def body(self, x: Tensor, gates: Iterator[Tensor]) -> Tensor:
-        return x + run_blocks(self.blocks, x, gates)
+    def body(self, x: Tensor, gates: Iterator[Tensor], cut: Tensor | None) -> tuple[Tensor, int]:
+        return x + run_blocks(self.blocks, x, gates), self.margin // self.config.unshuffle
 
     @property
     def halo(self) -> int:
-        """The pixels that a result depends on lie this far at most from its cell of the grid of `multiple_of`."""
-        radius = sum(conv.kernel_size[0] // 2 for conv in spatial_convolutions(self))
-        return radius * self.config.unshuffle
+        return count_spatial(self) * self.config.unshuffle
 
 
 class UNetwork(Denoising):
@@ -172,31 +196,44 @@ class UNetwork(Denoising):
         self.decoders = nn.ModuleList(self.stage(width) for width in reversed(widths[:-1]))
         self.initialise()
 
-    def body(self, x: Tensor, gates: Iterator[Tensor]) -> Tensor:
-        top, skips = x, []
-        for encoder, down in zip(self.encoders, self.downs, strict=True):
+    def body(self, x: Tensor, gates: Iterator[Tensor], cut: Tensor | None) -> tuple[Tensor, int]:
+        down, up, _ = self._reach()
+        have = self.margin // self.config.unshuffle
+        left = up[0] if up else have
+        top, skips = cropped(x, have - left, cut), []
+        for encoder, to_coarse, need, need_skip in zip(self.encoders, self.downs, down, up, strict=True):
             x = run_blocks(encoder, x, gates)
-            skips.append(x)
-            x = down(x)
+            skips.append(cropped(x, have - need_skip, cut))
+            x = to_coarse(cropped(x, have - need, cut))
+            have = need // 2
         x = run_blocks(self.bottom, x, gates)
-        for up, decoder in zip(self.ups, self.decoders, strict=True):
-            x = run_blocks(decoder, skips.pop() + up(x), gates)
-        return top + x
+        for to_fine, decoder, need in zip(self.ups, self.decoders, reversed(up), strict=True):
+            x = run_blocks(decoder, skips.pop() + to_fine(cropped(x, have - need // 2, cut)), gates)
+            have = need
+        return top + x, left
+
+    def _reach(self) -> tuple[list[int], list[int], int]:
+        """How many cells beyond a side of the result matter, stage by stage from the finest: in what the encoders give,
+        in what the decoders get (rounded to the coarser cells that it is made of), and in what the head gets."""
+        need, up = 1, []  # the tail's
+        for decoder in reversed(self.decoders):
+            need = -(-(need + count_spatial(decoder)) // 2)
+            up.append(2 * need)
+        need += count_spatial(self.bottom)
+        down: list[int] = []
+        for encoder in reversed(self.encoders):
+            down.insert(0, 2 * need)
+            need = 2 * need + count_spatial(encoder)
+        return down, up, need + 1
 
     @property
     def halo(self) -> int:
-        """As for the flat network. The last + 1 is for the rounding to coarser cells on the way down."""
-        scale, radius = self.config.unshuffle, 2 * self.config.unshuffle
-        for encoder in self.encoders:
-            radius += 2 * scale * len(list(spatial_convolutions(encoder)))
-            scale *= 2
-        return radius + scale * (len(list(spatial_convolutions(self.bottom))) + 1)
+        return self._reach()[-1] * self.config.unshuffle
 
 
-def spatial_convolutions(module: nn.Module) -> Iterator[nn.Conv2d]:
-    for child in module.modules():
-        if isinstance(child, nn.Conv2d) and child.kernel_size[0] > 1:
-            yield child
+def count_spatial(module: nn.Module) -> int:
+    """How many convolutions see beyond a pixel, 3x3 all of them."""
+    return sum(isinstance(m, nn.Conv2d) and m.kernel_size[0] > 1 for m in module.modules())
 
 
 Network = FlatNetwork | UNetwork

@@ -13,7 +13,7 @@ import openvino as ov
 from denoise_se.calibration import MOST_LOSS, read_calibration
 from denoise_se.checkpoint import CheckpointFile
 from denoise_se.errors import UsageError
-from denoise_se.graph import trace
+from denoise_se.graph import INPUTS, trace
 from denoise_se.graph_backend import GraphBackend
 from denoise_se.graph_cache import Entry
 from denoise_se.openvino_core import core
@@ -84,8 +84,8 @@ class OpenVinoBackend(GraphBackend):
         return True
 
     def _inputs(self) -> Mapping[str, Any]:
-        return {
-            port.any_name: [axis.get_length() if axis.is_static else None for axis in port.partial_shape]
+        return {  # a port also bears the names of what was found to equal it
+            (port.names & set(INPUTS)).pop(): [a.get_length() if a.is_static else None for a in port.partial_shape]
             for port in self.compiled.inputs
         }
 

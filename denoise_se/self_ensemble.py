@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from denoise_se.backends import Backend
+from denoise_se.backends import WHOLE, Backend, Sides
 
 SYMMETRIES = [(turns, flipped) for flipped in (False, True) for turns in range(4)]
 
@@ -30,14 +30,23 @@ class SelfEnsemble:
         gates = [self.backend.squeeze(turned(windows, *how), turned(level, *how)) for how in SYMMETRIES]
         return np.concatenate(gates, axis=1)
 
-    def denoise(self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None) -> np.ndarray:
+    def denoise(
+        self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None, cut: Sides = WHOLE
+    ) -> np.ndarray:
         height, width = window.shape[2:]
         window, level = self._filled(window), self._filled(level)
         parts = [None] * len(SYMMETRIES) if gates is None else np.split(gates, len(SYMMETRIES), axis=1)
-        total = np.zeros(window.shape, np.float32)
-        for how, part in zip(SYMMETRIES, parts, strict=True):
-            total += turned_back(self.backend.denoise(turned(window, *how), turned(level, *how), part), *how)
-        return total[:, :, :height, :width] / np.float32(len(SYMMETRIES))
+        results = (
+            turned_back(
+                self.backend.denoise(turned(window, *how), turned(level, *how), part, turned_sides(cut, *how)), *how
+            )
+            for how, part in zip(SYMMETRIES, parts, strict=True)
+        )
+        total = next(results)
+        for result in results:
+            total += result
+        filled = window.shape[2] - height, window.shape[3] - width
+        return total[:, :, : total.shape[2] - filled[0], : total.shape[3] - filled[1]] / np.float32(len(SYMMETRIES))
 
     def _filled(self, planes: np.ndarray) -> np.ndarray:
         below, right = (-size % self.multiple for size in planes.shape[2:])
@@ -53,3 +62,11 @@ def turned(planes: np.ndarray, turns: int, flipped: bool) -> np.ndarray:
 def turned_back(planes: np.ndarray, turns: int, flipped: bool) -> np.ndarray:
     """The inverse of `turned`."""
     return np.rot90(planes[..., ::-1] if flipped else planes, -turns, axes=(2, 3))
+
+
+def turned_sides(sides: Sides, turns: int, flipped: bool) -> Sides:
+    """Where the sides of a window come to lie in `turned`."""
+    top, bottom, left, right = sides
+    for _ in range(turns):
+        top, bottom, left, right = right, left, top, bottom
+    return (top, bottom, right, left) if flipped else (top, bottom, left, right)

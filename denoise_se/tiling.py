@@ -3,7 +3,8 @@
 With its gates held fixed the network is a plain convolution: a pixel's result depends on the pixels within `halo` of
 its cell of the network's down-sampling grid, whose step is `multiple_of`. So a tile is a `core` that is kept and a
 `window` around it that is read; both start at multiples of `multiple_of`, and end there too unless they end with the
-image, where the network's own padding is the same as the whole image's.
+image, where the network's own padding is the same as the whole image's. Where a window ends within the image the
+network lets go of its margin on the way (`Network.forward`), which saves half of the work on it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 WHOLE_PIXELS = 1024 * 1024  # up to this size an image's gates are pooled over all of it
+LARGEST_WINDOW, SMALLEST_WINDOW = 2_500_000, 1_000_000  # pixels
+WINDOW_BYTES, IMAGE_BYTES = 430, 8  # a pixel, of activations in a window, and of an image that is read and written
+SHORTEST_CORE = 256  # pixels
+MEMORY = 1_200_000_000  # bytes that these may come to, down to the smallest windows
 SAMPLE_SIDE = 128
 SAMPLE_COUNT = 16
 
@@ -44,6 +49,35 @@ def spans(size: int, tile: int, halo: int, multiple: int) -> list[tuple[Span, Sp
     halo = -(-halo // multiple) * multiple
     cores = [Span(start, min(start + tile, size)) for start in range(0, size, tile)]
     return [(core, Span(max(0, core.start - halo), min(size, core.stop + halo))) for core in cores]
+
+
+def tile_shape(height: int, width: int, halo: int, multiple: int) -> tuple[int, int]:
+    """Height and width of equal cores that cut an image with the least work on margins, as far as memory allows.
+
+    They depend on the image's size alone, so that results do not depend on the machine.
+    """
+    halo = -(-halo // multiple) * multiple
+    most = min(LARGEST_WINDOW, max(SMALLEST_WINDOW, (MEMORY - IMAGE_BYTES * height * width) // WINDOW_BYTES))
+    most = max(most, (max(SHORTEST_CORE, 2 * halo) + multiple + 2 * halo) ** 2)
+
+    def cuts(size: int) -> list[tuple[int, int, int]]:
+        """An axis in one part, two, and so on: the core, the largest window, and the sum of the windows."""
+        parts = range(1, -(-size // SHORTEST_CORE) + 1)
+        cores = [-(-size // (count * multiple)) * multiple for count in parts]
+        windows = [min(size, core + min(count - 1, 2) * halo) for core, count in zip(cores, parts, strict=True)]
+        return [
+            (core, window, size + 2 * (count - 1) * halo)
+            for core, window, count in zip(cores, windows, parts, strict=True)
+        ]
+
+    columns = cuts(width)
+    shapes = []
+    for core_height, window_height, all_height in cuts(height):
+        fits = next((cut for cut in columns if cut[1] * window_height <= most), None)
+        if fits:
+            shapes.append((all_height * fits[2], core_height, fits[0]))
+    _, core_height, core_width = min(shapes, key=lambda shape: shape[0])
+    return core_height, core_width
 
 
 def squeeze_windows(height: int, width: int, multiple: int) -> list[tuple[Span, Span]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from denoise_se.backends import WHOLE, Sides
 from denoise_se.checkpoint import CheckpointFile
 from denoise_se.errors import UsageError
 from denoise_se.threads import granted_cores
@@ -37,13 +38,16 @@ class TorchBackend:
         return self.network.squeeze(self.tensor(windows), self.tensor(level)).float().cpu().numpy()
 
     @torch.inference_mode()
-    def denoise(self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None) -> np.ndarray:
+    def denoise(
+        self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None, cut: Sides = WHOLE
+    ) -> np.ndarray:
         inputs = self.tensor(window), self.tensor(level), None if gates is None else self.tensor(gates)
+        sides = torch.tensor(cut, dtype=torch.int64) if any(cut) else None
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            restored = self.network(*inputs)
+            restored = self.network(*inputs, sides)
         if self.autocast is not None and not torch.isfinite(restored).all():
             with torch.autocast(self.device.type, enabled=False):
-                restored = self.network(*inputs)
+                restored = self.network(*inputs, sides)
         return restored.float().cpu().numpy()
 
 

@@ -12,7 +12,7 @@ from denoise_se import denoiser as denoiser_module
 from denoise_se import tiling
 from denoise_se.blending import Strength, blended
 from denoise_se.checkpoint import save_checkpoint
-from denoise_se.denoiser import AUTO_TILE, Denoiser
+from denoise_se.denoiser import Denoiser
 from denoise_se.errors import CheckpointError, DenoiseError, UsageError
 from denoise_se.network import NetworkConfig, build_network
 from denoise_se.noise_estimation import estimate_sigma
@@ -93,7 +93,7 @@ def test_tiles_of_a_large_image_share_the_gates_of_its_samples(load, monkeypatch
 
 def test_an_image_whose_gates_need_all_of_it_at_once_is_one_tile(load):
     gray, calls = load("gray"), []
-    gray.denoise(picture(8, AUTO_TILE + 40), 20.0, progress=lambda *counts: calls.append(counts))
+    gray.denoise(picture(8, 2000), 20.0, progress=lambda *counts: calls.append(counts))
     assert calls == [(0, 1), (1, 1)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -112,6 +113,30 @@ def test_the_halo_holds_all_that_a_pixel_touches_and_little_more(options):
         before, after = start - int(reached.min()), int(reached.max()) - (start + multiple - 1)
         assert halo - multiple <= before <= halo
         assert halo - multiple <= after <= halo
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"layout": "flat", "unshuffle": 2, "blocks": 2},
+        {"layout": "unet", "unshuffle": 1, "widths": (3,), "block": "residual"},
+        {"layout": "unet", "unshuffle": 2, "widths": (3, 4), "noise_map": False},
+        {"layout": "unet", "unshuffle": 1, "widths": (2, 3, 3), "blocks": 2},
+    ],
+)
+def test_a_window_cut_at_any_sides_gives_what_the_whole_image_gives_there(options):
+    network = make(**options).double()
+    margin, size = network.margin, 4 * network.margin + network.config.multiple_of
+    noisy, level = features(1, 1, size, size + 3).double(), features(1, 1, size, size + 3).double()
+    gates = 1 + 0.3 * features(1, sum(network.gate_channels)).double()
+    whole = network(noisy, level, gates)
+    first, last = margin + network.config.multiple_of, 3 * margin
+    for cut in itertools.product((0, 1), repeat=4):
+        rows = slice((first - margin) * cut[0], last + margin if cut[1] else None)
+        columns = slice((first - margin) * cut[2], last + margin if cut[3] else None)
+        result = network(noisy[..., rows, columns], level[..., rows, columns], gates, torch.tensor(cut))
+        kept = slice(first * cut[0], last if cut[1] else None), slice(first * cut[2], last if cut[3] else None)
+        torch.testing.assert_close(result, whole[..., kept[0], kept[1]], atol=1e-9, rtol=1e-9)
 
 
 # --- gates ------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 from tiny_model import save_tiny
 
 from denoise_se.denoiser import Denoiser
-from denoise_se.self_ensemble import SYMMETRIES, SelfEnsemble, turned, turned_back
+from denoise_se.self_ensemble import SYMMETRIES, SelfEnsemble, turned, turned_back, turned_sides
 
 
 def picture(height: int, width: int, channels: int = 1) -> np.ndarray:
@@ -23,6 +23,16 @@ def test_all_eight_symmetries_are_different_and_undone() -> None:
     assert len(images) == 8
     for how in SYMMETRIES:
         np.testing.assert_array_equal(turned_back(turned(planes, *how), *how), planes)
+
+
+def test_sides_turn_with_their_picture() -> None:
+    for side, where in enumerate([(0, slice(None)), (-1, slice(None)), (slice(None), 0), (slice(None), -1)]):
+        planes = np.zeros((1, 1, 3, 5), np.float32)
+        planes[0, 0][where] = 1
+        for how in SYMMETRIES:
+            picture = turned(planes, *how)[0, 0]
+            full = [picture[0].all(), picture[-1].all(), picture[:, 0].all(), picture[:, -1].all()]
+            assert list(turned_sides(tuple(side == other for other in range(4)), *how)) == full
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from denoise_se.tiling import SAMPLE_COUNT, SAMPLE_SIDE, WHOLE_PIXELS, Span, spans, squeeze_windows
+from denoise_se.tiling import SAMPLE_COUNT, SAMPLE_SIDE, WHOLE_PIXELS, Span, spans, squeeze_windows, tile_shape
 
 
 @settings(max_examples=80, deadline=None)
@@ -33,6 +33,30 @@ def test_cores_cover_an_axis_once_in_order_and_windows_hold_the_halo(size, tile,
 
 def test_a_tile_of_zero_is_the_whole_axis():
     assert spans(33, 0, 24, 8) == [(Span(0, 33), Span(0, 33))]
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 20_000) | st.just(2_000_000), st.integers(1, 20_000), st.sampled_from([0, 90, 700]), st.booleans()
+)
+def test_the_tiles_of_an_image_are_as_large_as_memory_allows(height, width, halo, transposed):
+    if transposed:
+        height, width = width, height
+    shape = tile_shape(height, width, halo, 8)
+    assert tile_shape(height, width, halo, 8) == shape and min(shape) > 0
+    rows, columns = spans(height, shape[0], halo, 8), spans(width, shape[1], halo, 8)
+    largest = max(window.stop - window.start for _, window in rows) * max(
+        window.stop - window.start for _, window in columns
+    )
+    assert largest <= max(2_500_000, (4 * halo + 24) ** 2)
+    if height * width >= 100_000_000 and halo == 90:
+        assert largest <= 1_000_000
+    if height * width <= 2_500_000:
+        assert len(rows) == len(columns) == 1
+
+
+def test_a_photo_of_12_megapixels_is_cut_into_six():
+    assert tile_shape(2828, 4243, 90, 8) == (1416, 1416)
 
 
 @given(st.integers(1, 1024), st.integers(1, 1024), st.sampled_from([1, 2, 8]))
