@@ -61,7 +61,7 @@ def fit_camera(pairs: Iterable[Pair]) -> CameraFit:
     """Fit each of some pairs [3, H, W], RGB and at least SMALLEST_SIDE pixels a side.
 
     Raises:
-        UsageError: a pair's two sides are equal.
+        UsageError: a pair's two sides are equal, or it is grey.
     """
     found = [(pair.name, *_fit_pair(pair)) for pair in pairs]
     names, parameters, misfit = zip(*found, strict=True)
@@ -88,6 +88,10 @@ def _fit_pair(pair: Pair) -> tuple[np.ndarray, float]:
     noisy, clean = to_unit(pair.noisy[window][None]), to_unit(pair.clean[window][None])
     if torch.equal(noisy, clean):
         raise UsageError(f"{pair.name}: both sides are equal, so there is no noise to fit")
+    if torch.equal(noisy, noisy[:, :1].expand_as(noisy)):
+        raise UsageError(
+            f"{pair.name}: grey, and the camera model is of a colour sensor; use denoise-se noise profile instead"
+        )
     levels, correlations = measures(noisy - clean, clean)
 
     def distances(point: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -64,6 +64,12 @@ def test_a_pair_without_noise_is_refused_by_name() -> None:
         fit_camera([Pair("scan 7", image, image)])
 
 
+def test_a_grey_pair_is_refused_by_name() -> None:
+    grey = sample_images(3)[0][:1].expand(3, -1, -1)
+    with pytest.raises(UsageError, match=r"scan 8: grey, .* noise profile"):
+        fit_camera([Pair("scan 8", grey // 2, grey)])
+
+
 @pytest.mark.slow
 def test_the_command_prints_a_spec_and_nothing_else_on_stdout(tmp_path: Path) -> None:
     clean = sample_images(3)[0][:, :96, :96]
