@@ -22,7 +22,7 @@ from denoise_se.classical import CLASSICAL
 from denoise_se.crops import Crop, best_crops, cut_crop
 from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.evaluation_set import PAIRS, Case, clean_cases, inputs, pair_cases, unit_range
-from denoise_se.metrics import mean_finite, psnr, ssim
+from denoise_se.metrics import mean_absolute_error, mean_finite, psnr, ssim
 from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
 from denoise_se.peers import PEERS
 from denoise_se.quality import QualityEstimate, estimate_psnr, looks_clipped
@@ -64,8 +64,9 @@ class ModelMethod:
 class ImageScore:
     """One image under one noise by one method.
 
-    `noise` is the spec, or "real" for pairs; `sigma` what the methods were told of it, in 8-bit units; `seconds` is of
-    the method's call alone. `estimate` is of the PSNR, made without the clean image, where that was asked for.
+    `noise` is the spec, or "real" for pairs; `sigma` what the methods were told of it, and `mean_absolute_error`, both
+    in 8-bit units; `seconds` is of the method's call alone. `estimate` is of the PSNR, made without the clean image,
+    where that was asked for.
     """
 
     test_set: str
@@ -78,6 +79,7 @@ class ImageScore:
     height: int
     psnr: float
     ssim: float | None
+    mean_absolute_error: float
     seconds: float
     estimate: QualityEstimate | None = None
 
@@ -97,6 +99,7 @@ class MeanScore:
     images: int
     psnr: float | None
     ssim: float | None
+    mean_absolute_error: float
     seconds_per_megapixel: float
 
 
@@ -122,6 +125,7 @@ class Evaluation:
                 images=len(group),
                 psnr=mean_finite(score.psnr for score in group),
                 ssim=mean_finite(score.ssim for score in group),
+                mean_absolute_error=sum(score.mean_absolute_error for score in group) / len(group),
                 seconds_per_megapixel=1e6 * sum(s.seconds for s in group) / sum(s.width * s.height for s in group),
             )
             for key, group in groups.items()
@@ -299,6 +303,7 @@ class _Bench:
                 height,
                 psnr(target, image, data_range=data_range),
                 ssim(target, image, data_range=data_range),
+                mean_absolute_error(target, image, data_range=data_range),
                 seconds,
                 estimate,
             )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 REPORT_SUFFIXES = (".csv", ".json", ".md")
-_COLUMNS = ("test set", "noise", "method", "images", "PSNR dB", "SSIM", "s/MP")
+_COLUMNS = ("test set", "noise", "method", "images", "PSNR dB", "SSIM", "MAE", "s/MP")
 _ERROR_COLUMNS = (
     "test set",
     "noise",
@@ -162,6 +162,7 @@ def _cells(mean: MeanScore) -> list[str]:
         str(mean.images),
         "n/a" if mean.psnr is None else f"{mean.psnr:.2f}",
         "n/a" if mean.ssim is None else f"{mean.ssim:.4f}",
+        f"{mean.mean_absolute_error:.2f}",
         "" if mean.method == NOISY else f"{mean.seconds_per_megapixel:.2f}",
     ]
 
@@ -186,7 +187,7 @@ def _set_name(mean: MeanScore) -> str:
 
 
 def _conditions(evaluation: Evaluation) -> str:
-    return f"Times on {evaluation.machine}, {evaluation.threads} thread(s)."
+    return f"Times on {evaluation.machine}, {evaluation.threads} thread(s). MAE: mean absolute error, 8-bit units."
 
 
 def _published_rows(evaluation: Evaluation) -> list[dict[str, Any]]:

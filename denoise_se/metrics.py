@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,20 +30,20 @@ def psnr(reference: NDArray[Any], image: NDArray[Any], *, data_range: float) -> 
     floats. Identical images give `inf`. Raises `MetricError`, a ValueError, when the two cannot be compared.
     """
     _check_comparable(reference, image, data_range)
-    squares = 0.0
-    pieces = np.nditer(
-        [reference, image],
-        flags=["external_loop", "buffered"],
-        op_dtypes=[np.float64, np.float64],
-        casting="same_kind",
-        buffersize=_BLOCK,
-    )
-    for one, other in pieces:
-        difference = one - other
-        squares += float(difference @ difference)
+    squares = math.fsum(float(difference @ difference) for difference in _differences(reference, image))
     if squares == 0.0:
         return math.inf
     return 10.0 * math.log10(data_range**2 * reference.size / squares)
+
+
+def mean_absolute_error(reference: NDArray[Any], image: NDArray[Any], *, data_range: float) -> float:
+    """`mean(|reference - image|)` over all pixels and channels in 8-bit units: 255 is the whole `data_range`.
+
+    The arguments and errors are `psnr`'s. Of a clean image and what a denoiser makes of it, it is what that changes.
+    """
+    _check_comparable(reference, image, data_range)
+    total = math.fsum(float(np.abs(difference).sum()) for difference in _differences(reference, image))
+    return 255.0 * total / (data_range * reference.size)
 
 
 def ssim(reference: NDArray[Any], image: NDArray[Any], *, data_range: float) -> float | None:
@@ -83,6 +83,19 @@ def mean_finite(values: Iterable[float | None]) -> float | None:
     """
     finite = [value for value in values if value is not None and math.isfinite(value)]
     return math.fsum(finite) / len(finite) if finite else None
+
+
+def _differences(reference: NDArray[Any], image: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
+    """Piece by piece, so that a large image needs no large array of floats."""
+    pieces = np.nditer(
+        [reference, image],
+        flags=["external_loop", "buffered"],
+        op_dtypes=[np.float64, np.float64],
+        casting="same_kind",
+        buffersize=_BLOCK,
+    )
+    for one, other in pieces:
+        yield one - other
 
 
 def _ssim_of_channel(reference: NDArray[Any], image: NDArray[Any], data_range: float, margin: int) -> float:

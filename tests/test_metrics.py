@@ -13,7 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from denoise_se import metrics
 from denoise_se.errors import DenoiseError
-from denoise_se.metrics import mean_finite, psnr, ssim
+from denoise_se.metrics import MetricError, mean_absolute_error, mean_finite, psnr, ssim
 
 
 def two_images(shape, dtype=np.uint8, seed=0):
@@ -38,6 +38,17 @@ def skimage_ssim(one, other, data_range, win_size=11):
         win_size=win_size,
         channel_axis=-1 if one.ndim == 3 else None,
     )
+
+
+@pytest.mark.parametrize(("dtype", "data_range"), [(np.uint8, 255), (np.uint16, 65535), (np.float32, 1.0)])
+def test_mean_absolute_error_is_in_8_bit_units(dtype, data_range):
+    reference = np.zeros((4, 5, 3), dtype)
+    image = reference.copy()
+    image[0, 0] = data_range  # one pixel of twenty is off by the whole range
+    assert mean_absolute_error(image, reference, data_range=data_range) == pytest.approx(255 / 20)
+    assert mean_absolute_error(reference, reference, data_range=data_range) == 0
+    with pytest.raises(MetricError):
+        mean_absolute_error(reference, reference[:1], data_range=data_range)
 
 
 def test_psnr_of_a_known_error_is_the_formula():
