@@ -51,6 +51,7 @@ def render_card(
         f"| noise | {noise} |",
         f"| started from | {training.get('started_from', 'random weights')} |",
         f"| steps | {training.get('steps', 0):,} of {recipe.get('batch')} patches of {recipe.get('patch')} pixels |",
+        *changed_on_the_way(training),
         f"| wall time | {training.get('seconds', 0) / 60:.1f} minutes on {training.get('hardware', 'not recorded')} |",
         f"| seed, precision | {recipe.get('seed')}, {training.get('precision', recipe.get('precision'))} |",
         f"| program | denoise-se {training.get('version', '')} {training.get('commit', '')} |",
@@ -70,3 +71,12 @@ def render_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def changed_on_the_way(training: Mapping[str, Any]) -> list[str]:
+    """A row of what was changed when the run was resumed; none when nothing was."""
+    changes = [
+        f"from step {change['step']:,}: " + ", ".join(f"{name} {change[name]}" for name in change if name != "step")
+        for change in training.get("changes", [])
+    ]
+    return [f"| changed on the way | {'; '.join(changes)} |"] if changes else []

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from denoise_se.training import DenoisingTask
 
 SAVE_SECONDS = 120  # last.ckpt is at most this old
-BUDGET = ("steps", "minutes", "validations")  # what a resumed run may change
+CHANGEABLE = ("steps", "minutes", "validations", "batch", "patch")  # what a resumed run may change
 COLUMNS = ("step", "seconds", "loss", "learning_rate", "patches_per_second", "val_psnr", "val_ssim")
 
 
@@ -68,6 +68,7 @@ class RunFolder(Callback):
         self.best_psnr = float("-inf")
         self.loader_rate = 0.0
         self.outcome: dict[str, str] = {}
+        self.changes: list[dict[str, Any]] = []  # of the recipe on the way: "step", and the new values by name
         self._losses = (0.0, 0)  # their sum since the last validation, and how many, of this process's share
         self._saved_losses = (0.0, 0)  # the same of all processes, for last.ckpt
         self._skipped = 0
@@ -91,7 +92,7 @@ class RunFolder(Callback):
         if not resume and self.last.exists():
             raise UsageError(f"{self.folder}: holds a training run already; add --resume, or choose another folder")
         if resume:
-            self._refuse_another_run(TrainingState().load_checkpoint(self.last))
+            self._go_on_from(TrainingState().load_checkpoint(self.last))
         if this_rank():
             return
         try:
@@ -102,31 +103,36 @@ class RunFolder(Callback):
         except OSError as error:
             raise UsageError(f"{self.folder}: cannot be made ({error.strerror})") from error
 
-    def _refuse_another_run(self, state: Mapping[str, Any]) -> None:
-        """UsageError naming what differs from the start of the run; its budget may."""
+    def _go_on_from(self, state: Mapping[str, Any]) -> None:
+        """Notes what the resumed run changes. UsageError naming what differs and may not."""
         before = state["callbacks"].get(self.state_key, {})
         if "recipe" not in before:  # of an older version
             return
         then, now = flat(before["recipe"]), flat(self.recipe)
         then["--init"], now["--init"] = before["start"], self.start_name
-        changed = [name for name in now if name not in BUDGET and then.get(name) != now[name]]
+        differs = [name for name in now if then.get(name) != now[name]]
+        changed = [name for name in differs if name not in CHANGEABLE]
         if changed:
             told = ", ".join(f"{name} is {now[name]!r} and was {then.get(name)!r}" for name in changed)
             raise UsageError(
-                f"{self.last}: not the run to resume: {told}; give what it was started with (only the budget may be "
-                "another), or start a run in another folder, from best.safetensors with --init"
+                f"{self.last}: not the run to resume: {told}; give what it was started with (only the budget, batch "
+                "and patch may be others), or start a run in another folder, from best.safetensors with --init"
             )
         if before["images"] != self.digest:
             raise UsageError(
                 f"{self.last}: was started with other images, or other names or sizes of them; give those, or start a "
                 "run in another folder, from best.safetensors with --init"
             )
+        self.changes = list(before.get("changes", []))
+        if differs:
+            self.changes.append({"step": int(state["global_step"]), **{name: now[name] for name in differs}})
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "rows": self.rows,
             "best_psnr": self.best_psnr,
             "recipe": json.loads(json.dumps(self.recipe)),
+            "changes": self.changes,
             "start": self.start_name,
             "images": self.digest,
             "losses": self._saved_losses,
@@ -289,6 +295,7 @@ class RunFolder(Callback):
         return {
             "data": self.data,
             "recipe": dict(self.recipe),
+            "changes": self.changes,
             "started_from": self.start_name,
             "rehearsed": made_noise(self.start.training)
             if self.start and isinstance(task.objective, Rehearsed)

@@ -246,6 +246,18 @@ def test_a_run_may_be_resumed_with_a_larger_budget_but_not_on_other_images(whole
     assert run.rows[-1]["step"] == 12
 
 
+def test_patches_may_grow_on_the_way_and_the_card_says_when(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    larger = replace(CONFIG, steps=10, batch=1, patch=24)
+    train(tmp_path / "run", larger, resume=True)
+    train(tmp_path / "run", replace(larger, steps=12), resume=True)
+    changes = [{"step": 8, "steps": 10, "batch": 1, "patch": 24}, {"step": 10, "steps": 12}]
+    assert load_checkpoint(tmp_path / "run/best.safetensors").training["changes"] in (changes[:1], changes)
+    card = (tmp_path / "run/card.md").read_text()
+    assert "| changed on the way | from step 8: steps 10, batch 1, patch 24; from step 10: steps 12 |" in card
+    assert "changed on the way" not in (whole / "card.md").read_text()
+
+
 def test_a_stop_during_a_validation_does_not_wait_for_its_end(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
