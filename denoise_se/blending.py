@@ -57,5 +57,7 @@ def blended(noisy: np.ndarray, restored: np.ndarray, strength: Strength) -> np.n
         luma_change = sum(change[..., i : i + 1] * weight for i, weight in enumerate(LUMA_WEIGHTS))
         result = before + chroma * change + (luma - chroma) * luma_change
     if noisy.dtype.kind == "u":
-        result = np.clip(np.rint(result * scale), 0, scale)
+        result = result * scale
+        np.rint(result, out=result)
+        np.clip(result, 0, scale, out=result)
     return result.astype(noisy.dtype)

@@ -260,7 +260,9 @@ class Denoiser:
         self, pixels: np.ndarray, level: float | np.ndarray | None, rows: Span, columns: Span
     ) -> tuple[np.ndarray, np.ndarray]:
         """A window [h, w, C] as network input: [N, C, h, w] in [0, 1] and its noise levels [N, 1, h, w]."""
-        planes = (pixels.astype(np.float32) / np.float32(full_range(pixels.dtype))).transpose(2, 0, 1)[None]
+        planes = np.empty((1, pixels.shape[2], *pixels.shape[:2]), np.float32)
+        scale = np.float32(full_range(pixels.dtype))
+        np.divide(pixels.transpose(2, 0, 1), scale, out=planes[0], dtype=np.float32, casting="unsafe")
         if planes.shape[1] != self.network.channels:
             planes = planes.repeat(3, axis=1) if planes.shape[1] == 1 else planes.transpose(1, 0, 2, 3)
         values = level[rows.slice, columns.slice] if isinstance(level, np.ndarray) else level or 0.0

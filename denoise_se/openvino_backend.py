@@ -20,7 +20,7 @@ from denoise_se.openvino_core import core
 from denoise_se.quantisation import rounded
 from denoise_se.threads import granted_cores
 
-HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}  # int8: of what stays in float
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -46,11 +46,13 @@ class OpenVinoBackend(GraphBackend):
             self.calibration = None
         self.core = core()
         able = self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision not in HINTS or CAPABILITIES[precision] not in able:
-            known = ", ".join(name for name in HINTS if CAPABILITIES[name] in able)
+        if CAPABILITIES.get(precision) not in able:
+            known = ", ".join(name for name in CAPABILITIES if CAPABILITIES[name] in able)
             raise UsageError(f"--precision {precision}: OpenVINO on this CPU has {known}; use one of these or auto")
+        # what int8 leaves in float, sums and gates, is in bf16 where the CPU has it: less memory and time for 0.003 dB
+        floats = precision if precision != "int8" else "bf16" if "BF16" in able else "fp32"
         self.properties: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_PRECISION_HINT": HINTS[floats],
             "INFERENCE_NUM_THREADS": granted_cores(),
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
