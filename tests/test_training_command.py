@@ -170,7 +170,6 @@ def test_a_state_that_was_cut_or_changed_by_a_byte_is_refused_with_the_mend(
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--batch", "4"], "batch is 4 and was 2"),
         (["--seed", "7"], "seed is 7 and was 0"),
         (["--noise", "gaussian:30"], "noise is 'gaussian:30' and was 'gaussian:25'"),
         (["--clean", "other"], "other images"),
