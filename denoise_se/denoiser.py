@@ -237,7 +237,7 @@ class Denoiser:
         elif height * width <= WHOLE_PIXELS:  # the gates are pooled over all of it at once, so tiles save no memory
             shape = 0, 0
         else:
-            shape = tile_shape(height, width, self.halo, multiple)
+            shape = tile_shape(height, width, self.halo, multiple, self.network.features)
         return spans(height, shape[0], self.halo, multiple), spans(width, shape[1], self.halo, multiple)
 
     def _kept(self, window: Span, size: int) -> Span:

@@ -66,6 +66,11 @@ class NetworkConfig:
         """Inputs are padded to a multiple of this many pixels; tiles start at multiples of it."""
         return self.unshuffle * 2 ** (len(self.widths) - 1)
 
+    @property
+    def features(self) -> float:
+        """How many features of a pixel the widest stage holds."""
+        return max(width / (self.unshuffle * 2**stage) ** 2 for stage, width in enumerate(self.widths))
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"widths": list(self.widths)}
 

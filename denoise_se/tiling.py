@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 WHOLE_PIXELS = 1024 * 1024  # up to this size an image's gates are pooled over all of it
-LARGEST_WINDOW, SMALLEST_WINDOW = 2_500_000, 1_000_000  # pixels
-WINDOW_BYTES, IMAGE_BYTES = 430, 8  # a pixel, of activations in a window, and of an image that is read and written
 SHORTEST_CORE = 256  # pixels
-MEMORY = 1_200_000_000  # bytes that these may come to, down to the smallest windows
+FEATURE_BYTES = 27  # of activations at a time, for each of the network's features of a pixel
+IMAGE_BYTES = 8  # a pixel of an image that is read and written
+MEMORY = 1_200_000_000  # bytes that a window and an image may come to, as long as the window stays in these bounds:
+SMALLEST_WINDOW, LARGEST_WINDOW = 430_000_000, 1_080_000_000  # bytes
 SAMPLE_SIDE = 128
 SAMPLE_COUNT = 16
 
@@ -51,14 +52,15 @@ def spans(size: int, tile: int, halo: int, multiple: int) -> list[tuple[Span, Sp
     return [(core, Span(max(0, core.start - halo), min(size, core.stop + halo))) for core in cores]
 
 
-def tile_shape(height: int, width: int, halo: int, multiple: int) -> tuple[int, int]:
+def tile_shape(height: int, width: int, halo: int, multiple: int, features: float) -> tuple[int, int]:
     """Height and width of equal cores that cut an image with the least work on margins, as far as memory allows.
 
-    They depend on the image's size alone, so that results do not depend on the machine.
+    They depend on the image's size and the network (`features`: `NetworkConfig.features`) alone, so that results do not
+    depend on the machine.
     """
     halo = -(-halo // multiple) * multiple
-    most = min(LARGEST_WINDOW, max(SMALLEST_WINDOW, (MEMORY - IMAGE_BYTES * height * width) // WINDOW_BYTES))
-    most = max(most, (max(SHORTEST_CORE, 2 * halo) + multiple + 2 * halo) ** 2)
+    memory = min(LARGEST_WINDOW, max(SMALLEST_WINDOW, MEMORY - IMAGE_BYTES * height * width))
+    most = max(int(memory / (FEATURE_BYTES * features)), (max(SHORTEST_CORE, 2 * halo) + multiple + 2 * halo) ** 2)
 
     def cuts(size: int) -> list[tuple[int, int, int]]:
         """An axis in one part, two, and so on: the core, the largest window, and the sum of the windows."""

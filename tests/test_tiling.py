@@ -42,8 +42,8 @@ def test_a_tile_of_zero_is_the_whole_axis():
 def test_the_tiles_of_an_image_are_as_large_as_memory_allows(height, width, halo, transposed):
     if transposed:
         height, width = width, height
-    shape = tile_shape(height, width, halo, 8)
-    assert tile_shape(height, width, halo, 8) == shape and min(shape) > 0
+    shape = tile_shape(height, width, halo, 8, 16)
+    assert tile_shape(height, width, halo, 8, 16) == shape and min(shape) > 0
     rows, columns = spans(height, shape[0], halo, 8), spans(width, shape[1], halo, 8)
     largest = max(window.stop - window.start for _, window in rows) * max(
         window.stop - window.start for _, window in columns
@@ -56,7 +56,12 @@ def test_the_tiles_of_an_image_are_as_large_as_memory_allows(height, width, halo
 
 
 def test_a_photo_of_12_megapixels_is_cut_into_six():
-    assert tile_shape(2828, 4243, 90, 8) == (1416, 1416)
+    assert tile_shape(2828, 4243, 90, 8, 16) == (1416, 1416)
+
+
+def test_a_network_of_more_features_gets_smaller_tiles():
+    height, width = tile_shape(2828, 4243, 90, 8, features=32)
+    assert (height + 2 * 96) * (width + 2 * 96) <= 1_250_000
 
 
 @given(st.integers(1, 1024), st.integers(1, 1024), st.sampled_from([1, 2, 8]))
