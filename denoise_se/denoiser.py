@@ -16,7 +16,7 @@ from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.noise_estimation import estimate_sigma
 from denoise_se.scanlines import ArrayScanlines, Scanlines
 from denoise_se.self_ensemble import SelfEnsemble
-from denoise_se.tiling import WHOLE_PIXELS, Span, spans, squeeze_windows, tile_shape
+from denoise_se.tiling import WHOLE_PIXELS, Span, in_cells, spans, squeeze_windows, tile_shape
 
 BAND = 768  # rows that are copied at a time when there is nothing to compute
 MIN_TILE = 32
@@ -242,7 +242,7 @@ class Denoiser:
 
     def _kept(self, window: Span, size: int) -> Span:
         """What the network keeps of a window along an axis: not the margins at the sides where the image goes on."""
-        margin = -(-self.halo // self.network.multiple_of) * self.network.multiple_of
+        margin = in_cells(self.halo, self.network.multiple_of)
         return Span(window.start + margin * (window.start > 0), window.stop - margin * (window.stop < size))
 
     def _gates(self, source: Scanlines, level: float | np.ndarray | None) -> np.ndarray:

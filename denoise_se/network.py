@@ -26,6 +26,7 @@ from denoise_se.blocks import (
     SqueezeExcitation,
 )
 from denoise_se.network_config import NetworkConfig
+from denoise_se.tiling import in_cells
 
 
 def make_block(config: NetworkConfig, width: int, last: bool) -> nn.Module:
@@ -116,7 +117,7 @@ class Denoising(nn.Module):
     @property
     def margin(self) -> int:
         """`halo` in whole cells of the grid."""
-        return -(-self.halo // self.config.multiple_of) * self.config.multiple_of
+        return in_cells(self.halo, self.config.multiple_of)
 
     @torch.no_grad()
     def squeeze(self, noisy: Tensor, level: Tensor) -> Tensor:

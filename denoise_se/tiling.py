@@ -4,7 +4,7 @@ With its gates held fixed the network is a plain convolution: a pixel's result d
 its cell of the network's down-sampling grid, whose step is `multiple_of`. So a tile is a `core` that is kept and a
 `window` around it that is read; both start at multiples of `multiple_of`, and end there too unless they end with the
 image, where the network's own padding is the same as the whole image's. Where a window ends within the image the
-network lets go of its margin on the way (`Network.forward`), which saves half of the work on it.
+network lets go of its margin on the way (`Network.forward`), which saves nearly half of the work on it.
 """
 
 from __future__ import annotations
@@ -40,14 +40,19 @@ class Span:
         return slice(self.start - outer.start, self.stop - outer.start)
 
 
+def in_cells(length: int, multiple: int) -> int:
+    """`length` filled up to whole cells of the grid."""
+    return -(-length // multiple) * multiple
+
+
 def spans(size: int, tile: int, halo: int, multiple: int) -> list[tuple[Span, Span]]:
     """(core, window) along one axis; cores of equal length but the last, all starting at multiples of `multiple`.
 
     `tile` is the cores' length; 0 means one core, all of the axis.
     """
     tile = tile or max(size, 1)
-    tile = -(-tile // multiple) * multiple
-    halo = -(-halo // multiple) * multiple
+    tile = in_cells(tile, multiple)
+    halo = in_cells(halo, multiple)
     cores = [Span(start, min(start + tile, size)) for start in range(0, size, tile)]
     return [(core, Span(max(0, core.start - halo), min(size, core.stop + halo))) for core in cores]
 
@@ -58,7 +63,7 @@ def tile_shape(height: int, width: int, halo: int, multiple: int, features: floa
     They depend on the image's size and the network (`features`: `NetworkConfig.features`) alone, so that results do not
     depend on the machine.
     """
-    halo = -(-halo // multiple) * multiple
+    halo = in_cells(halo, multiple)
     memory = min(LARGEST_WINDOW, max(SMALLEST_WINDOW, MEMORY - IMAGE_BYTES * height * width))
     most = max(int(memory / (FEATURE_BYTES * features)), (max(SHORTEST_CORE, 2 * halo) + multiple + 2 * halo) ** 2)
 
