@@ -24,7 +24,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from denoise_se import run_folder
-from denoise_se.checkpoint import load_checkpoint
+from denoise_se.checkpoint import load_checkpoint, save_checkpoint
 from denoise_se.errors import CheckpointError, Interrupted, TrainingError, UsageError
 from denoise_se.fitting import fit
 from denoise_se.network import NetworkConfig, build_network
@@ -465,10 +465,31 @@ def test_a_new_noise_map_starts_without_effect(tmp_path: Path) -> None:
     torch.testing.assert_close(network(noisy, level), start.network()(noisy, level))
 
 
+@pytest.mark.parametrize("layout", [{"layout": "flat", "widths": (6,)}, {"layout": "unet", "widths": (4, 8)}])
+def test_a_deeper_network_starts_as_the_shallower_one(layout: dict[str, object], tmp_path: Path) -> None:
+    config = NetworkConfig(channels=1, blocks=2, **layout)  # type: ignore[arg-type]
+    start = tmp_path / "shallow.safetensors"
+    save_checkpoint(start, perturbed(config).state_dict(), config, training={}, psnr={})
+    deeper = build_network(replace(config, blocks=5))
+    warm_start(deeper, load_checkpoint(start))
+    noisy, level = torch.rand(1, 1, 16, 16), torch.full((1, 1, 16, 16), 0.1)
+    expected = load_checkpoint(start).network()(noisy, level)
+    assert (expected - noisy).abs().max() > 1e-3
+    torch.testing.assert_close(deeper(noisy, level), expected)
+
+
+def test_blocks_that_cannot_start_as_the_identity_are_not_added(tmp_path: Path) -> None:
+    config = NetworkConfig(channels=1, layout="flat", widths=(4,), blocks=1, final_relu=True)
+    start = tmp_path / "shallow.safetensors"
+    save_checkpoint(start, perturbed(config).state_dict(), config, training={}, psnr={})
+    with pytest.raises(CheckpointError, match="another shape"):
+        warm_start(build_network(replace(config, blocks=2)), load_checkpoint(start))
+
+
 def test_a_start_of_another_shape_is_refused_with_the_mend(tmp_path: Path) -> None:
     start = load_checkpoint(save_tiny(tmp_path / "tiny.safetensors"))
     with pytest.raises(CheckpointError, match="--init none"):
-        warm_start(build_network(NetworkConfig(channels=3, widths=(4, 8), blocks=2)), start)
+        warm_start(build_network(NetworkConfig(channels=3, widths=(4, 16), blocks=1)), start)
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
