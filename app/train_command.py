@@ -68,6 +68,7 @@ def run_train(
     from denoise_se.training_images import PairedFiles
     from denoise_se.training_layout import Layout, recognise
     from denoise_se.training_plan import plan_training
+    from denoise_se.warm_start import in_channels
 
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False, quiet=this_rank() > 0)
     if folder is not None:
@@ -84,6 +85,7 @@ def run_train(
     init = init or ("color" if layout.kind == "clean" else "photo")
     start = checked if checked is not None or init == "none" else load_checkpoint(init)
     recipe_config = make_config(recipe, start)
+    start = start and in_channels(start, recipe_config.network.channels)
     again = [sys.executable, "-m", "denoise_se.app", *sys.argv[1:]]
     ranks = Ranks.from_environment(devices, num_nodes, strategy, again)
     ranks.check_batch(recipe_config.batch)

@@ -28,6 +28,7 @@ from denoise_se.objectives import Objective, Supervised, with_noise
 from denoise_se.training_config import TrainingConfig
 from denoise_se.warm_start import warm_start
 
+HALF_CODE = 0.5 / 255
 MOST_BAD_STEPS = 10  # in a row, with a gradient that is not finite
 
 
@@ -92,6 +93,8 @@ class DenoisingTask(LightningModule):
         difference = output.float() - clean
         if self.config.loss == "l1":
             return difference.abs().mean()
+        if self.config.loss == "psnr":
+            return 0.5 * (difference.square().mean(dim=(1, 2, 3)) + HALF_CODE**2).log().mean()
         return (difference.square() + 1e-6).sqrt().mean()
 
     def share(self, *batches: Tensor) -> Iterator[Tensor]:

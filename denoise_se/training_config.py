@@ -23,7 +23,9 @@ class TrainingConfig:
         optimizer: "adamw", or "muon" for the convolutions, see `denoise_se.muon`.
         learning_rate, warmup_steps, weight_decay, clip: the rate after the linear warm-up (cosine to zero from there),
             the decoupled decay, and the gradient norm that is clipped to.
-        loss: "l1", or "charbonnier": sqrt(d^2 + 1e-6).
+        loss: "l1"; "charbonnier": sqrt(d^2 + 1e-6); or "psnr": half the log of each patch's mean square error (plus
+            that of half a code), so that patches of weak noise weigh as much as in a mean PSNR (Chen et al., "Simple
+            Baselines for Image Restoration", ECCV 2022). Its gradient is some fifty times that of l1: raise `clip`.
         ema: decay of the exponential moving average of the weights, which is what is validated and written.
         seed: of the initial weights, the patches and the noise.
         precision: "auto" takes bf16 on a GPU, and on CPUs that multiply it in hardware; "fp32" or "bf16" outright.
@@ -43,7 +45,7 @@ class TrainingConfig:
     warmup_steps: int = 100
     weight_decay: float = 1e-4
     clip: float = 1.0
-    loss: Literal["l1", "charbonnier"] = "l1"
+    loss: Literal["l1", "charbonnier", "psnr"] = "l1"
     ema: float = 0.999
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -66,7 +68,7 @@ class TrainingConfig:
             raise UsageError("a training run needs --steps or --minutes above 0")
         if not 0 <= self.rehearsal < 1:
             raise UsageError(f"rehearsal is {self.rehearsal}; it is a share of the steps, from 0 to below 1")
-        if self.loss not in ("l1", "charbonnier") or self.precision not in ("auto", "fp32", "bf16"):
+        if self.loss not in ("l1", "charbonnier", "psnr") or self.precision not in ("auto", "fp32", "bf16"):
             raise UsageError(f"loss {self.loss!r} or precision {self.precision!r} is unknown; see TrainingConfig")
         if self.optimizer not in ("adamw", "muon"):
             raise UsageError(f"optimizer {self.optimizer!r} is unknown; adamw or muon")

@@ -16,46 +16,48 @@ from denoise_se.network_config import NetworkConfig
 BLOCK = re.compile(r"((?:blocks|bottom|encoders\.\d+|decoders\.\d+)\.)(\d+)(\..+)")  # a run of blocks, which, what
 
 
+def in_channels(start: Checkpoint, channels: int) -> Checkpoint:
+    """`start` for images of so many channels: the head's weights shared out evenly over them, the tail's repeated, so
+    that of a grey picture in triplicate a colour network makes what the grey one made, and the reverse its mean."""
+    theirs, weights = start.config, dict(start.weights)
+    if theirs.channels == channels:
+        return start
+    folds = theirs.unshuffle**2
+    head, tail, bias = weights["head.weight"], weights["tail.weight"], weights["tail.bias"]
+    image = head[:, : theirs.channels * folds].unflatten(1, (theirs.channels, folds)).mean(1, keepdim=True)
+    image = (image * theirs.channels / channels).expand(-1, channels, -1, -1, -1).flatten(1, 2)
+    weights["head.weight"] = torch.cat([image, head[:, theirs.channels * folds :]], dim=1)
+    weights["tail.weight"] = tail.unflatten(0, (theirs.channels, folds)).mean(0).repeat(channels, 1, 1, 1)
+    weights["tail.bias"] = bias.unflatten(0, (theirs.channels, folds)).mean(0).repeat(channels)
+    return replace(start, config=replace(theirs, channels=channels), weights=weights)
+
+
 def warm_start(network: Network, start: Checkpoint) -> None:
     """Copy `start`'s weights into `network`, which is freshly initialised, in place.
 
-    The shapes may differ in the image channels and the noise-level map: then the head's weights are shared out evenly
-    over the channels, the tail's are repeated, and the map's column is dropped or starts at zero. `network` may also
-    have more blocks: `start`'s are spread over them and the new ones between them start as the identity, so that the
-    deeper network starts with what the shallower one knows (Chen et al., "Net2Net", ICLR 2016).
+    The shapes may differ in the image channels (see `in_channels`) and the noise-level map, whose column is dropped or
+    starts at zero. `network` may also have more blocks: `start`'s are spread over them and the new ones between them
+    start as the identity, so that the deeper network starts with what the shallower one knows (Chen et al., "Net2Net",
+    ICLR 2016).
 
     Raises:
         CheckpointError: any other difference between the two configs.
     """
+    start = in_channels(start, network.config.channels)
     ours, theirs = network.config, start.config
     deepens = ours.blocks > theirs.blocks and starts_as_identity(ours)
-    like_ours = replace(
-        theirs,
-        channels=ours.channels,
-        noise_map=ours.noise_map,
-        blocks=ours.blocks if deepens else theirs.blocks,
-    )
-    if like_ours != ours:
+    if replace(theirs, noise_map=ours.noise_map, blocks=ours.blocks if deepens else theirs.blocks) != ours:
         raise CheckpointError(
             f"{start.name}: its network has another shape than the one to train; leave the network out of --config, or "
             "use --init none"
         )
     weights = network.state_dict() if deepens else {}
     weights |= {spread(name, theirs.blocks, ours.blocks): weight for name, weight in start.weights.items()}
-    head, tail, bias = weights["head.weight"], weights["tail.weight"], weights["tail.bias"]
-    folds = theirs.unshuffle**2
-    if ours.channels != theirs.channels:
-        image = head[:, : theirs.channels * folds].unflatten(1, (theirs.channels, folds)).mean(1, keepdim=True)
-        image = image * theirs.channels / ours.channels
-        level = head[:, theirs.channels * folds :]
-        head = torch.cat([image.expand(-1, ours.channels, -1, -1, -1).flatten(1, 2), level], dim=1)
-        tail = tail.unflatten(0, (theirs.channels, folds)).mean(0).repeat(ours.channels, 1, 1, 1)
-        bias = bias.unflatten(0, (theirs.channels, folds)).mean(0).repeat(ours.channels)
     if theirs.noise_map and not ours.noise_map:
-        head = head[:, :-1]
+        weights["head.weight"] = weights["head.weight"][:, :-1]
     elif ours.noise_map and not theirs.noise_map:
-        head = F.pad(head, (0, 0, 0, 0, 0, 1))
-    network.load_state_dict(weights | {"head.weight": head, "tail.weight": tail, "tail.bias": bias})
+        weights["head.weight"] = F.pad(weights["head.weight"], (0, 0, 0, 0, 0, 1))
+    network.load_state_dict(weights)
 
 
 def starts_as_identity(config: NetworkConfig) -> bool:

@@ -426,6 +426,8 @@ def test_training_that_cannot_start_exits_2_and_makes_no_folder(run: Run, argume
 
 # --- training --------------------------------------------------------------------------------------------------------
 
+SHORT = ("--steps", 2, "--patch", 16, "--batch", 2)
+
 
 def deep_pairs(noisy: str, clean: str, seeds: range) -> None:
     """16-bit grey pictures with noise, as PNG."""
@@ -456,6 +458,18 @@ def test_pairs_of_16_bit_grey_files_train_a_colour_network_that_denoise_takes(ru
     assert cv2.imread("out/3.png", cv2.IMREAD_UNCHANGED).dtype == np.uint16
 
 
+def test_a_grey_start_trains_a_colour_network_and_is_measured_as_one(run: Run, tmp_path: Path) -> None:
+    start = save_tiny(tmp_path / "grey.safetensors", channels=1)
+    for seed in range(4):
+        coloured(f"c/{seed}.png", seed)
+    network = "{channels: 3, widths: [4, 8], blocks: 1}"
+    Path("recipe.yaml").write_text(f"{{network: {network}, noise: 'gaussian:10', warmup_steps: 1}}")
+    result = run("train", "-o", "run", "--clean", "c", "--init", start, "--config", "recipe.yaml", *SHORT)
+    assert result.code == 0, result.err
+    assert load_checkpoint("run/best.safetensors").config.channels == 3
+    assert "start (PSNR, SSIM)" in result.err
+
+
 def test_broken_pairs_and_shared_pictures_are_listed_before_the_first_step(run: Run, tiny: Path) -> None:
     deep_pairs("n", "c", range(3))
     Path("n/1.png").write_bytes(b"x")
@@ -476,9 +490,6 @@ def coloured(path: str, seed: int, noise_seed: int | None = None, rows: float = 
         picture = picture + rng.normal(0, 12, picture.shape) + rng.normal(0, rows, (64, 1, 1))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(path, np.clip(np.rint(picture), 0, 255).astype(np.uint8))
-
-
-SHORT = ("--steps", 2, "--patch", 16, "--batch", 2)
 
 
 @pytest.mark.slow

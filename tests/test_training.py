@@ -508,6 +508,21 @@ def test_augmentation_is_one_of_the_eight_symmetries_the_same_for_both_images_of
     assert seen == set(range(8))
 
 
+def test_the_psnr_loss_weighs_all_levels_of_error_alike() -> None:
+    """Twice the error costs a log 2 in a patch of weak noise as in one of strong noise; half a code is the floor."""
+    task = DenoisingTask(replace(CONFIG, loss="psnr"))
+    clean = torch.zeros(2, 1, 8, 8)
+    faint, strong = (
+        torch.tensor([4.0, 40.0]).reshape(2, 1, 1, 1) / 255,
+        torch.tensor([8.0, 40.0]).reshape(2, 1, 1, 1) / 255,
+    )
+    floor = 0.25 / 255**2
+    expected = (math.log((4 / 255) ** 2 + floor) + math.log((40 / 255) ** 2 + floor)) / 4
+    assert float(task.loss(clean + faint, clean)) == pytest.approx(expected, rel=1e-5)
+    assert float(task.loss(clean + strong, clean)) - expected == pytest.approx(math.log(2) / 2, abs=0.01)
+    assert float(task.loss(clean, clean)) == pytest.approx(math.log(0.5 / 255), rel=1e-6)
+
+
 def test_the_average_follows_quickly_at_first_and_at_its_decay_later() -> None:
     model = nn.Linear(1, 1, bias=False)
     average = AveragedModel(model, multi_avg_fn=ema_with_warmup(0.25))
