@@ -68,7 +68,7 @@ def run_fit(noisy: Path, clean: Path) -> int:
     from denoise_se.camera_fit import PARAMETERS, SMALLEST_SIDE, fit_camera
     from denoise_se.training_images import PairedFiles, load_pairs
 
-    pairs = load_pairs(PairedFiles(noisy, clean), 3, SMALLEST_SIDE)
+    pairs = load_pairs(PairedFiles(noisy, clean), 3, SMALLEST_SIDE, mend="take larger crops")
     console = Console(stderr=True, markup=False, emoji=False)
     fit = fit_camera(track(pairs, "fitting", console=console))
     table = Table("parameter", "least", "10 %", "median", "90 %", "most")

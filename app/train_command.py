@@ -54,6 +54,10 @@ def run_train(
     if clean is not None and not (noise or recipe.get("noise")):
         raise UsageError("--clean needs the noise to add: --noise gaussian:5-50, for instance")
 
+    for source in (folder, clean, burst, noisy, rehearse, *(pairs or ()), *(val_pairs or ())):
+        if source is not None and run.resolve().is_relative_to(source.resolve()):
+            raise UsageError(f"-o {run}: lies inside {source}, all of whose pictures are read; give a folder outside")
+
     from denoise_se.checkpoint import load_checkpoint
     from denoise_se.noise import parse_noise_spec
 
@@ -72,7 +76,7 @@ def run_train(
 
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False, quiet=this_rank() > 0)
     if folder is not None:
-        layout = recognise(folder, has_noise=noise is not None)
+        layout = recognise(folder, has_noise=bool(noise or recipe.get("noise")))
         console.print(f"{folder}: taken as {SAID[layout.kind]}: {layout.why}")
         if noise is not None and layout.kind != "clean":
             raise UsageError(f"--noise goes with clean images, and {folder} is taken as {SAID[layout.kind]}; leave it")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from denoise_se.errors import DatasetError
 from denoise_se.misalignment import MOST_SHIFT, shift_between
-from denoise_se.training_images import Loaded, Pair, load_images, mixed_channels, problems_of
+from denoise_se.training_images import Loaded, Pair, load_images, mixed_channels, problems_of, too_small
 from denoise_se.training_layout import alike, scene_folders, thumbnail
 
 SAME = 0.99  # correlation of the thumbnails of two scenes' means
@@ -125,7 +125,7 @@ def _thumbnail(scene: Scene) -> NDArray[np.float64]:
 def _not_alike(shots: Sequence[Loaded], minimum: int) -> list[str]:
     first, *others = shots
     if min(first.pixels.shape[1:]) < minimum:
-        return [f"{first.path}: is {first.size}, smaller than {minimum} pixels; take a smaller --patch"]
+        return [too_small(first, minimum)]
     problems = []
     small = thumbnail(first.pixels.permute(1, 2, 0).numpy())
     for shot in others:

@@ -7,6 +7,7 @@ and a resumed run goes on with the next index. So the order of the data needs no
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -23,6 +24,13 @@ VALIDATION_SIDE = 384  # a validation image's centre is cut to this many pixels 
 def to_unit(image: Tensor) -> Tensor:
     """uint8 or uint16 to float32 in [0, 1]."""
     return image.float() / (255.0 if image.dtype == torch.uint8 else 65535.0)
+
+
+def generator_of(seed: int, *key: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A random generator of its own for each `key` of a run's seed: (0, step) in training, (1, image) in validation."""
+    for part in key:
+        seed = (seed * 1_000_003 + part + 1) % (1 << 62)
+    return torch.Generator(device).manual_seed(seed)
 
 
 class Patches(Dataset[tuple[Tensor, Tensor]]):
@@ -90,6 +98,12 @@ class WholeImages(Dataset[tuple[Tensor, Tensor]]):
         return (clean if noisy is None else noisy)[window], clean[window]
 
 
+def leave_signals(worker: int) -> None:
+    """A signal to all of a run's processes is for the first to answer, which still needs the patches of its step."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class TrainingData(LightningDataModule):
     """Training patches from the trainer's global step on, and the validation images.
 
@@ -125,6 +139,7 @@ class TrainingData(LightningDataModule):
             sampler=Consecutive(first_step * self.batch),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            worker_init_fn=leave_signals if self.workers else None,
         )
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:

@@ -31,6 +31,7 @@ from denoise_se.training_config import TrainingConfig
 from denoise_se.training_images import Pair
 from denoise_se.training_state import TrainingState
 
+OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # as PyTorch says it
 ENDLESS = 1_000_000_000  # steps of a run that only its minutes limit
 
 
@@ -164,7 +165,9 @@ def explained(error: RuntimeError, run: RunFolder, config: TrainingConfig) -> De
         return UsageError(
             f"{run.last}: its network is not the one of this recipe; resume with the options of its start"
         )
-    if "memory" in text:
+    if "shared memory" in text:
+        return TrainingError(f"{text.splitlines()[0]}: go on with --resume --workers 0")
+    if any(words in text for words in OUT_OF_MEMORY):
         return memory_error(config)
     if isinstance(error, torch.distributed.DistError) or "gloo" in text:
         return TrainingError("lost another process of this run; mend what it tells, then go on with --resume")

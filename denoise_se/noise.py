@@ -35,6 +35,7 @@ __all__ = [
     "SaltPepper",
     "Speckle",
     "parse_noise_spec",
+    "refuse_unfit",
 ]
 
 NO_BANDING = Range(0, 0)
@@ -211,3 +212,10 @@ class NoiseMixture(NoiseModel):
             if chosen.any():
                 image[chosen], level[chosen] = model(clean[chosen], generator)
         return Noisy(image, level)
+
+
+def refuse_unfit(noise: NoiseChain | NoiseMixture, channels: int, side: int) -> None:
+    """NoiseSpecError when it, or one of its alternatives, does not go on images of `side` pixels."""
+    clean, generator = torch.zeros(1, channels, side, side), torch.Generator().manual_seed(0)
+    for model in noise.models if isinstance(noise, NoiseMixture) else (noise,):
+        model(clean, generator)

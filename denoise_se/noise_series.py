@@ -150,12 +150,15 @@ def series_points(residuals: Sequence[Residual], channel: int, correlation: Floa
     whole = np.concatenate([r.whole[..., channel].ravel()[used] for r, used in counted])
     share = float(np.mean([r.share for r in residuals]))
     points = []
-    for members in np.array_split(np.argsort(x, kind="stable"), BINS):
+    bins = max(1, min(BINS, len(x) // (2 * MIN_SAMPLES)))
+    for members in np.array_split(np.argsort(x, kind="stable"), bins):
         kept = members[whole[members]]
         if len(kept) < MIN_SAMPLES or len(kept) < (1 - MAX_CLIPPED) * len(members):
             continue
         independent = len(kept) * share / max(1.0, float(np.square(correlation).sum()))
         points.append((x[kept].mean(), square[kept].mean(), (2 / max(1.0, independent)) ** 0.5))
+    if len(x) < MIN_SAMPLES:
+        raise UsageError("the images are too small to measure their noise; take larger ones, or more of them")
     if not points:
         raise UsageError("the images are clipped to black or white nearly everywhere; take them with less contrast")
     brightness, variance, relative = np.array(points, dtype=np.float64).T

@@ -117,7 +117,8 @@ class Neighbours:
 def with_noise(noise: AddNoise | None, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Noisy:
     """`noise` on `clean`; without it the given `noisy`, whose level map is the root mean square difference."""
     if noise is not None:
-        return noise(clean, generator)
+        with torch.autocast(clean.device.type, enabled=False):
+            return noise(clean, generator)
     level = (noisy - clean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
     return Noisy(noisy, level.expand_as(clean[:, :1]))
 
@@ -127,7 +128,8 @@ def own_noise(noise: NoiseModel, noisy: Tensor, generator: torch.Generator) -> N
     smoothed, so that it hardly depends on the noise."""
     reach = SMOOTH // 2
     beneath = F.avg_pool2d(noisy, SMOOTH, stride=1, padding=reach, count_include_pad=False).clamp(0, 1)
-    made, level = noise(beneath, generator)
+    with torch.autocast(noisy.device.type, enabled=False):
+        made, level = noise(beneath, generator)
     return Noisy(made - beneath, level)
 
 

@@ -12,7 +12,7 @@ from denoise_se.checkpoint import Checkpoint, made_noise
 from denoise_se.datasets import Patches, to_unit
 from denoise_se.errors import NoiseSpecError, ProfileError, UsageError
 from denoise_se.image_io import read
-from denoise_se.noise import NoiseChain, NoiseMixture, parse_noise_spec
+from denoise_se.noise import NoiseChain, NoiseMixture, parse_noise_spec, refuse_unfit
 from denoise_se.objectives import Objective, Rehearsed, Supervised
 from denoise_se.training_images import from_pixels
 
@@ -20,28 +20,30 @@ MOST_IMAGES = 6
 SIDE = 256  # of their centres
 
 
-def old_noise(start: Checkpoint | None) -> NoiseChain | NoiseMixture | None:
+def old_noise(start: Checkpoint | None, side: int) -> NoiseChain | NoiseMixture | None:
     """The noise that `start` was trained on; None without a start, or where its record names none that can be made
-    here."""
+    here, on pictures of `side` pixels with the start's channels."""
     spec = None if start is None else made_noise(start.training)
-    if spec is None:
+    if start is None or spec is None:
         return None
     try:
-        return parse_noise_spec(spec)
-    except (NoiseSpecError, ProfileError):  # a profile that lies on another machine
+        noise = parse_noise_spec(spec)
+        refuse_unfit(noise, start.config.channels, side)
+    except (NoiseSpecError, ProfileError):  # a profile that lies on another machine, a camera's on grey pictures
         return None
+    return noise
 
 
 def rehearsed(
-    objective: Objective, start: Checkpoint | None, share: float, pictures: Patches | None = None
+    objective: Objective, start: Checkpoint | None, share: float, patch: int, pictures: Patches | None = None
 ) -> Objective:
-    """`objective` with that `share` of the steps on the start's old noise, where there is one; on patches of `pictures`
-    instead of the training images' clean sides.
+    """`objective` with that `share` of the steps on the start's old noise, where there is one that goes on patches of
+    `patch` pixels; on those of `pictures` instead of the training images' clean sides.
 
     Raises:
         UsageError: there are pictures, but nothing to rehearse on them.
     """
-    old = old_noise(start)
+    old = old_noise(start, patch)
     if pictures is not None and (old is None or share == 0):
         raise UsageError("--rehearse needs a start (--init) that was trained on made noise, and a rehearsal above 0")
     same = isinstance(objective, Supervised) and objective.noise == old

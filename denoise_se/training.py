@@ -18,7 +18,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from denoise_se.budget import Budget
 from denoise_se.checkpoint import Checkpoint
-from denoise_se.datasets import image_index, to_unit
+from denoise_se.datasets import generator_of, image_index, to_unit
 from denoise_se.errors import DivergedError
 from denoise_se.held_out_risk import Risk, as_psnr
 from denoise_se.muon import Muon
@@ -38,7 +38,10 @@ def ema_with_warmup(decay: float) -> Any:
     @torch.no_grad()
     def update(averages: list[Tensor], currents: list[Tensor], count: Tensor | int) -> None:
         weight = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(averages, currents, weight)
+        if averages[0].is_floating_point():  # all are of one type
+            torch._foreach_lerp_(averages, currents, weight)
+        else:  # BatchNorm's counts of batches
+            torch._foreach_copy_(averages, currents)
 
     return update
 
@@ -84,10 +87,7 @@ class DenoisingTask(LightningModule):
 
     def generator(self, *key: int) -> torch.Generator:
         """Seeded by the run's seed and `key`, on the module's device."""
-        seed = self.config.seed
-        for part in key:
-            seed = (seed * 1_000_003 + part + 1) % (1 << 62)
-        return torch.Generator(self.device).manual_seed(seed)
+        return generator_of(self.config.seed, *key, device=self.device)
 
     def loss(self, output: Tensor, clean: Tensor) -> Tensor:
         difference = output.float() - clean

@@ -18,6 +18,7 @@ from torch import Tensor
 from denoise_se.errors import DatasetError, ImageError
 from denoise_se.image_io import READABLE_SUFFIXES, read
 
+SMALLER_PATCH = "take a smaller --patch"
 SMALLEST_SIDE = 11  # of a validation image: the window of SSIM (Wang et al. 2004)
 
 
@@ -144,11 +145,17 @@ def same_depth(tensors: Sequence[Tensor]) -> list[Tensor]:
     """All as uint16 as soon as one of them is, since patches of one batch share a type; 255 becomes 65535."""
     if all(tensor.dtype == torch.uint8 for tensor in tensors):
         return list(tensors)
-    deep = [tensor if tensor.dtype == torch.uint16 else tensor.to(torch.int32) * 257 for tensor in tensors]
-    return [tensor.to(torch.uint16) for tensor in deep]
+    return [tensor if tensor.dtype == torch.uint16 else deepened(tensor) for tensor in tensors]
 
 
-def load_pairs(files: PairedFiles, channels: int, minimum: int, *, one_kind: bool = False) -> list[Pair]:
+def deepened(image: Tensor) -> Tensor:
+    """uint8 to uint16, 255 to 65535."""
+    return (image.to(torch.int32) * 257).to(torch.uint16)
+
+
+def load_pairs(
+    files: PairedFiles, channels: int, minimum: int, *, one_kind: bool = False, mend: str = SMALLER_PATCH
+) -> list[Pair]:
     """Decode a whole training set.
 
     Args:
@@ -157,13 +164,14 @@ def load_pairs(files: PairedFiles, channels: int, minimum: int, *, one_kind: boo
         minimum: the smallest side that is of use (the patch size). Clean images below it are left out as long as
             there are others; a pair below it is a problem.
         one_kind: whether grey and colour images may not be mixed where they have no partners; pairs never may.
+        mend: what to do about an image that is too small.
 
     Raises:
         DatasetError: listing every file without a partner, unreadable, of another size or number of channels than its
             partner, or too small.
     """
     if files.noisy is None:
-        return _load_alone(files.clean, channels, minimum, one_kind)
+        return _load_alone(files.clean, channels, minimum, one_kind, mend)
     matched, problems = match_pairs(files.noisy, files.clean, files.endings or ("", ""))
     loaded = load_images([path for names in matched for path in names], channels)
     problems += [item for item in loaded if isinstance(item, str)]
@@ -179,36 +187,45 @@ def load_pairs(files: PairedFiles, channels: int, minimum: int, *, one_kind: boo
                 f"{clean.own_channels}"
             )
         elif min(clean.pixels.shape[1:]) < minimum:
-            problems.append(_too_small(clean, minimum))
+            problems.append(too_small(clean, minimum, mend))
         else:
             sound.append((noisy, clean))
     problems += mixed_channels([clean for _, clean in sound])
     if problems:
         folders = " and ".join(dict.fromkeys((str(files.noisy), str(files.clean))))
         raise problems_of(folders, problems)
-    stems = [clean.path.stem for _, clean in sound]
+    names = names_below(files.clean, [clean.path for _, clean in sound])
     noisy_pixels = same_depth([noisy.pixels for noisy, _ in sound])
     clean_pixels = same_depth([clean.pixels for _, clean in sound])
-    return [Pair(*entry) for entry in zip(stems, noisy_pixels, clean_pixels, strict=True)]
+    return [Pair(*entry) for entry in zip(names, noisy_pixels, clean_pixels, strict=True)]
 
 
-def _load_alone(folder: Path, channels: int, minimum: int, one_kind: bool) -> list[Pair]:
+def _load_alone(folder: Path, channels: int, minimum: int, one_kind: bool, mend: str) -> list[Pair]:
     loaded = load_images(image_files(folder), channels)
     problems = [item for item in loaded if isinstance(item, str)]
     sound = [item for item in loaded if not isinstance(item, str)]
     useful = [image for image in sound if min(image.pixels.shape[1:]) >= minimum]
     if not useful:
-        problems += [_too_small(image, minimum) for image in sound]
+        problems += [too_small(image, minimum, mend) for image in sound]
     if one_kind:
         problems += mixed_channels(useful)
     if problems:
         raise problems_of(str(folder), problems)
+    names = names_below(folder, [image.path for image in useful])
     pixels = same_depth([image.pixels for image in useful])
-    return [Pair(image.path.stem, None, tensor) for image, tensor in zip(useful, pixels, strict=True)]
+    return [Pair(name, None, tensor) for name, tensor in zip(names, pixels, strict=True)]
 
 
-def _too_small(image: Loaded, minimum: int) -> str:
-    return f"{image.path}: is {image.size}, smaller than {minimum} pixels; take a smaller --patch"
+def names_below(folder: Path, files: Sequence[Path]) -> list[str]:
+    """The files' stems, or, where some share theirs as in SIDD, their paths below `folder`."""
+    stems = [file.stem for file in files]
+    if len(set(stems)) == len(stems):
+        return stems
+    return [file.relative_to(folder).with_suffix("").as_posix() for file in files]
+
+
+def too_small(image: Loaded, minimum: int, mend: str = SMALLER_PATCH) -> str:
+    return f"{image.path}: is {image.size}, smaller than {minimum} pixels; {mend}"
 
 
 def problems_of(where: str, problems: Sequence[str]) -> DatasetError:
@@ -230,7 +247,8 @@ def refuse_shared_images(train: Sequence[Pair], validation: Sequence[Pair]) -> N
 
     def digests(pair: Pair) -> set[bytes]:
         images = (image for image in (pair.noisy, pair.clean) if image is not None)
-        return {hashlib.sha256(repr(image.shape).encode() + image.numpy().tobytes()).digest() for image in images}
+        deep = (image if image.dtype == torch.uint16 else deepened(image) for image in images)
+        return {hashlib.sha256(repr(image.shape).encode() + image.numpy().tobytes()).digest() for image in deep}
 
     seen = {digest: pair.name for pair in train for digest in digests(pair)}
     shared = []

@@ -17,7 +17,7 @@ from torch import Tensor
 from denoise_se.atomic_file import replacing
 from denoise_se.checkpoint import Checkpoint
 from denoise_se.crops import Crop, best_crops, crops_png, cut_crop
-from denoise_se.datasets import WholeImages, to_unit
+from denoise_se.datasets import WholeImages, generator_of, to_unit
 from denoise_se.errors import TrainingError
 from denoise_se.metrics import mean_finite, psnr, ssim
 from denoise_se.network import Denoising
@@ -86,7 +86,7 @@ class OutcomeReport:
     @torch.no_grad()
     def _case(self, index: int, tuned: Checkpoint) -> Case:
         noisy, clean = (to_unit(image[None]) for image in WholeImages(self.validation)[index])
-        generator = torch.Generator().manual_seed(1000 * self.seed + index)
+        generator = generator_of(self.seed, 1, index)
         if self.measured is not None:
             level = own_noise(self.measured, noisy, generator)[1]
         else:
@@ -148,11 +148,11 @@ class OutcomeReport:
         return lines
 
     def _forgotten(self, tuned: Checkpoint) -> dict[str, str]:
-        old = old_noise(self.start)
-        if old is None or self.start is None:
-            return {}
         own = self.measured is None
         images = [pair.clean for pair in self.validation] if own else sample_images(tuned.config.channels)
+        old = old_noise(self.start, min(min(image.shape[1:]) for image in images))
+        if old is None or self.start is None:
+            return {}
         before, after = old_psnr(self.start, old, images), old_psnr(tuned, old, images)
         where = "" if own else " (the program's sample pictures)"
         return {f"on its old noise{where}": f"{before:.1f} -> {after:.1f} dB"}

@@ -12,7 +12,7 @@ from denoise_se.checkpoint import Checkpoint
 from denoise_se.datasets import Patches
 from denoise_se.held_out_risk import HeldOutRisk, Risk
 from denoise_se.misalignment import misaligned
-from denoise_se.noise import parse_noise_spec
+from denoise_se.noise import parse_noise_spec, refuse_unfit
 from denoise_se.noise_model import NoiseModel
 from denoise_se.noisy_only import has_banding, plan_noisy_only
 from denoise_se.objectives import Objective, Supervised
@@ -65,6 +65,7 @@ def plan_training(
 
     Raises:
         DatasetError: listing all that is wrong with the images.
+        NoiseSpecError: noise that does not go on such patches.
         UsageError: noisy pictures whose noise cannot be measured, or nothing to rehearse.
     """
     makers = {"pairs": _with_clean, "clean": _with_clean, "burst": _burst, "noisy": _noisy}
@@ -78,7 +79,7 @@ def plan_training(
         refuse_shared_images(others, plan.validation)
         pictures = Patches(others, config.patch, config.seed)
         where = f", on {len(others)} pictures of {rehearse.name}"
-    objective = rehearsed(plan.objective, start, config.rehearsal, pictures)
+    objective = rehearsed(plan.objective, start, config.rehearsal, config.patch, pictures)
     if objective is plan.objective:
         return plan
     notes = [*plan.notes, f"{config.rehearsal:.0%} of the steps rehearse the start's own noise{where}"]
@@ -98,6 +99,8 @@ def _with_clean(
         config = replace(config, turns=False)
         notes.append("the noise shifts whole rows or columns: patches are flipped, but not turned")
     noise = parse_noise_spec(config.noise) if config.noise else None
+    if noise is not None:
+        refuse_unfit(noise, channels, config.patch)
     data = f"{layout.files.clean.name} (clean)"
     if layout.files.noisy is not None:
         data = " and ".join(dict.fromkeys((layout.files.noisy.name, layout.files.clean.name))) + " (pairs)"
@@ -120,7 +123,7 @@ def _burst(
     scenes, warnings = load_bursts(layout.folder, channels, max(config.patch, SMALLEST_SIDE))
     remarks = {}
     if held_out is not None:
-        train, validation = scenes, load_pairs(held_out, channels, SMALLEST_SIDE)
+        train, validation = scenes, load_pairs(held_out, channels, SMALLEST_SIDE, mend="leave it out")
         means = [Pair(scene.name, None, scene.pairs(1)[0].clean) for scene in train]
         refuse_shared_images([*means, *(pair for scene in train for pair in scene.pairs())], validation)
     else:
@@ -188,6 +191,6 @@ def _sides(images: list[Pair], held_out: PairedFiles | None, channels: int) -> t
     if held_out is None:
         train, validation = split_validation(images)
     else:
-        train, validation = images, load_pairs(held_out, channels, SMALLEST_SIDE)
+        train, validation = images, load_pairs(held_out, channels, SMALLEST_SIDE, mend="leave it out")
     refuse_shared_images(train, validation)
     return train, validation

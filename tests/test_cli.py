@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -407,6 +408,7 @@ def test_a_profile_that_cannot_be_measured_is_refused_and_nothing_written(
         (["--clean", "c", "--noise", "gaussian:5", "--init", "none", "--minutes", "0"], "--steps or --minutes"),
         (["--clean", "c", "--noise", "gaussian:5", "--init", "none", "--patch", "2"], "--patch"),
         (["--clean", "c", "--noise", "gaussian:5", "--steps", "many"], "--steps"),
+        (["c", "--noise", "gaussian:5", "-o", "c/run"], "lies inside c"),
     ],
 )
 def test_training_that_cannot_start_exits_2_and_makes_no_folder(run: Run, arguments: list[str], mend: str) -> None:
@@ -419,9 +421,9 @@ def test_training_that_cannot_start_exits_2_and_makes_no_folder(run: Run, argume
         ("noise", "noise: [5]"),
     ):
         Path(f"{name}.yaml").write_text(text)
-    result = run("train", "-o", "run", *arguments)
+    result = run("train", *([] if "-o" in arguments else ["-o", "run"]), *arguments)
     assert result.code == 2 and mend in " ".join(plain(result.err).replace("│", " ").split()), result
-    assert not Path("run").exists()
+    assert not Path("run").exists() and not Path("c/run").exists()
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -468,6 +470,47 @@ def test_a_grey_start_trains_a_colour_network_and_is_measured_as_one(run: Run, t
     assert result.code == 0, result.err
     assert load_checkpoint("run/best.safetensors").config.channels == 3
     assert "start (PSNR, SSIM)" in result.err
+
+
+def test_noise_that_does_not_go_on_the_patches_is_refused_before_the_run_folder_is_made(run: Run, tiny: Path) -> None:
+    for seed in range(4):
+        coloured(f"c/{seed}.png", seed)
+    arguments = ["--clean", "c", "--init", tiny, "--steps", 1, "--patch", 12]
+    result = run(
+        "train", "-o", "run", *arguments, "--noise", "gaussian:5|camera:gain=0.004,read=0.01,luma=0.5,chroma=4"
+    )
+    assert result.code == 2 and "more than 12 pixels a side" in result.err and not Path("run").exists()
+
+
+def test_the_noise_of_a_recipe_makes_a_folder_of_pictures_clean_ones(run: Run, tiny: Path) -> None:
+    for seed in range(4):
+        coloured(f"c/{seed}.png", seed)
+    Path("recipe.yaml").write_text("noise: gaussian:10")
+    result = run("train", "-o", "run", "c", "--init", tiny, "--config", "recipe.yaml", *SHORT)
+    assert result.code == 0 and "c: taken as clean images" in result.err, result.err
+    assert load_checkpoint("run/best.safetensors").training["recipe"]["noise"] == "gaussian:10"
+
+
+def test_files_of_the_same_name_in_several_folders_are_told_apart(run: Run, tiny: Path) -> None:
+    for scene in range(3):
+        coloured(f"n/scene{scene}/010.png", scene, 0)
+        coloured(f"c/scene{scene}/010.png", scene)
+    shutil.copytree("c/scene1", "vc/other")
+    shutil.copytree("n/scene1", "vn/other")
+    result = run("train", "-o", "run", "--pairs", "n", "c", "--val-pairs", "vn", "vc", "--init", tiny, "--patch", 16)
+    assert result.code == 2 and "the same picture as scene1/010 of training" in result.err
+
+
+def test_a_picture_is_known_again_when_only_its_side_holds_16_bit_files(run: Run, tiny: Path) -> None:
+    for seed in range(3):
+        coloured(f"n/{seed}.png", seed, 0)
+        coloured(f"c/{seed}.png", seed)
+    for folder in ("n", "c"):
+        Path(f"v{folder}").mkdir()
+        shutil.copy(f"{folder}/1.png", f"v{folder}/same.png")
+        cv2.imwrite(f"v{folder}/deep.png", np.full((40, 40, 3), 4000, np.uint16))
+    result = run("train", "-o", "run", "--pairs", "n", "c", "--val-pairs", "vn", "vc", "--init", tiny, "--patch", 16)
+    assert result.code == 2 and "same: the same picture as 1 of training" in result.err
 
 
 def test_broken_pairs_and_shared_pictures_are_listed_before_the_first_step(run: Run, tiny: Path) -> None:

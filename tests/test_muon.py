@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,24 @@ def test_other_parameters_follow_adamw() -> None:
             layer(x).square().sum().backward()
             optimizer.step()
     torch.testing.assert_close(ours.weight, theirs.weight)
+
+
+def test_a_kernels_second_step_is_the_polar_factor_of_nesterovs_momentum() -> None:
+    """Expected by an SVD: all singular values are 1; five iterations come near that."""
+    draw = torch.Generator().manual_seed(5)
+    first, second = 3 * torch.randn(64, 64 * 9, generator=draw), torch.randn(64, 64 * 9, generator=draw)
+    layer = nn.Conv2d(64, 64, 3, bias=False)
+    muon = Muon(layer, lr=0.01)
+    for gradient in (first, second):
+        before = layer.weight.detach().clone()
+        layer.weight.grad = gradient.reshape(64, 64, 3, 3).clone()
+        muon.step()
+    taken = (before - layer.weight.detach()).flatten(1)
+    momentum = 0.95 * (0.05 * first) + 0.05 * second
+    left, _, right = torch.linalg.svd(0.05 * second + 0.95 * momentum, full_matrices=False)
+    expected = 0.01 * 0.2 * math.sqrt(64 * 9) * left @ right
+    assert float(nn.functional.cosine_similarity(taken.flatten(), expected.flatten(), dim=0)) > 0.98
+    assert float(taken.norm() / expected.norm()) == pytest.approx(1, abs=0.3)
 
 
 def test_a_kernels_step_has_the_size_of_an_adamw_step() -> None:

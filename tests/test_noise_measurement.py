@@ -52,6 +52,12 @@ def test_a_burst_gives_gain_and_read_noise_with_intervals_that_hold(count: int, 
     assert (hits >= 0.66 * trials).all(), hits  # 95 % expected
 
 
+def test_a_burst_of_small_crops_is_measured_too() -> None:
+    """64x64 pixels are fewer than the usual bins of brightness would want."""
+    found = measure_noise(shots(2, chart(1, 64)), "burst").profile
+    assert found.variance(0.5) == pytest.approx([GAIN / 2 + READ**2], rel=0.15)
+
+
 def test_exposure_that_flickers_over_a_burst_is_not_taken_for_noise() -> None:
     steady = shots(6, chart(1, 160))
     flicker = [frame * factor for frame, factor in zip(steady, (0.9, 0.95, 1, 1, 1.05, 1.1), strict=True)]

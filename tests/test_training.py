@@ -28,10 +28,13 @@ from denoise_se.checkpoint import load_checkpoint, save_checkpoint
 from denoise_se.errors import CheckpointError, Interrupted, TrainingError, UsageError
 from denoise_se.fitting import fit
 from denoise_se.network import NetworkConfig, build_network
+from denoise_se.noise import Noisy, parse_noise_spec
+from denoise_se.objectives import own_noise, with_noise
 from denoise_se.run_folder import RunFolder
 from denoise_se.training import DenoisingTask, augment, ema_with_warmup
 from denoise_se.training_config import TrainingConfig
 from denoise_se.training_images import Pair
+from denoise_se.training_outcome import OutcomeReport
 from denoise_se.warm_start import warm_start
 
 TINY_GREY = NetworkConfig(channels=1, widths=(4, 8), blocks=1)
@@ -365,6 +368,49 @@ def test_weights_that_are_not_finite_are_no_perfect_result(tmp_path: Path, monke
     with pytest.raises(TrainingError, match="not finite at step 3"):
         train(tmp_path)
     assert load_checkpoint(tmp_path / "best.safetensors").psnr["validation"]["psnr"] < 40
+
+
+@pytest.mark.parametrize(
+    ("told", "mend"),
+    [
+        ("DataLoader worker (pid 7) is killed by signal: Bus error. out of shared memory", "--workers 0"),
+        ("CUDA error: an illegal memory access was encountered", None),
+    ],
+)
+def test_other_trouble_with_memory_is_not_called_out_of_memory(
+    told: str, mend: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError(told)
+
+    at_step(monkeypatch, 1, fail)
+    with pytest.raises(TrainingError if mend else RuntimeError, match=mend or "illegal"):
+        train(tmp_path)
+
+
+def test_a_network_with_batchnorm_trains_and_its_average_counts_the_batches(tmp_path: Path) -> None:
+    run = train(tmp_path, replace(CONFIG, network=replace(TINY_GREY, norm="batch")))
+    counts = [count for name, count in load_checkpoint(run.best).weights.items() if name.endswith("batches_tracked")]
+    assert counts and run.rows[-1]["val_psnr"] > 10
+    assert {int(c) for name, c in state(tmp_path).items() if name.endswith("batches_tracked")} == {8}
+
+
+def test_the_card_measures_on_the_noise_of_the_validation(tmp_path: Path) -> None:
+    report = OutcomeReport(VALIDATION, None, parse_noise_spec(str(CONFIG.noise)), None, CONFIG.seed)
+    run = train(tmp_path, report=report)
+    tuned = float(run.summary()["tuned (PSNR, SSIM)"].split(" dB")[0])
+    assert tuned == pytest.approx(max(row["val_psnr"] for row in run.rows), abs=0.006)
+
+
+def test_noise_is_made_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Watched:
+        def __call__(self, clean: torch.Tensor, generator: torch.Generator) -> Noisy:
+            assert not torch.is_autocast_enabled("cpu")
+            return Noisy(clean, clean[:, :1])
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with_noise(Watched(), *[torch.rand(1, 1, 8, 8)] * 2, torch.Generator())
+        own_noise(Watched(), torch.rand(1, 1, 8, 8), torch.Generator())  # type: ignore[arg-type]
 
 
 def test_memory_that_runs_out_is_answered_with_smaller_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,12 +95,12 @@ def test_pairs_rehearse_on_a_folder_of_other_pictures_and_resume_with_that_one_o
 def test_a_signal_ends_a_run_with_a_checkpoint_and_its_code_and_resume_completes_it(
     zygote: Zygote, whole: dict[str, Any], folder: Path, number: signal.Signals, code: int, options: list[str]
 ) -> None:
-    zygote.start(training(folder.name, STEPS, *options), train_slowly(0.3))
+    zygote.start(training(folder.name, STEPS, *options), "import os; os.setsid()\n" + train_slowly(0.3))
     while not (folder / "last.ckpt").exists():
         time.sleep(0.01)
     time.sleep(1)
     began = time.time()
-    zygote.signal(number)
+    os.killpg(zygote.child, number)  # to the workers too, as a terminal, systemd and Slurm do
     assert zygote.wait() == code
     assert "--resume" in zygote.output() and "Traceback" not in zygote.output()
     assert began < (folder / "last.ckpt").stat().st_mtime < began + 30
@@ -149,6 +149,11 @@ def _alive(process: int) -> bool:
     return True
 
 
+def flipped(data: bytes, place: int) -> bytes:
+    """With the lowest bit of a byte changed."""
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
 # --- refused ---------------------------------------------------------------------------------------------------------
 
 
@@ -158,8 +163,9 @@ def test_a_state_that_was_cut_or_changed_by_a_byte_is_refused_with_the_mend(
     sound = (zygote.work / "whole" / "last.ckpt").read_bytes()
     weight = next(iter(whole["the weights"].values())).numpy().tobytes()
     middle = sound.index(weight) + len(weight) // 2
+    flags = sound.index(b"PK\1\2") + 8  # of the first entry of the directory; bit 0 says that it is encrypted
     folder.mkdir()
-    for damaged in (sound[:middle], sound[:middle] + bytes([sound[middle] ^ 1]) + sound[middle + 1 :]):
+    for damaged in (sound[:middle], flipped(sound, middle), flipped(sound, flags)):
         (folder / "last.ckpt").write_bytes(damaged)
         assert run(zygote, folder, "--resume") == 2
         output = zygote.output()

@@ -88,32 +88,41 @@ def test_without_clean_images_what_was_removed_is_set_beside_the_noise(tmp_path:
 
 
 def test_the_old_noise_is_the_one_of_the_record(start: Checkpoint) -> None:
-    assert old_noise(start) == parse_noise_spec("gaussian:51")
+    assert old_noise(start, 16) == parse_noise_spec("gaussian:51")
     practised = {"recipe": {"noise": None}, "rehearsed": "gaussian:20"}
-    assert old_noise(replace(start, training=practised)) == parse_noise_spec("gaussian:20"), "trained on pairs"
+    assert old_noise(replace(start, training=practised), 16) == parse_noise_spec("gaussian:20"), "trained on pairs"
     for training in ({}, {"recipe": {}}, {"recipe": {"noise": None}}, {"recipe": {"noise": "profile:gone.json"}}):
-        assert old_noise(replace(start, training=training)) is None
-    assert old_noise(None) is None
+        assert old_noise(replace(start, training=training), 16) is None
+    assert old_noise(None, 16) is None
+
+
+def test_old_noise_that_the_run_cannot_put_on_its_patches_is_let_go(start: Checkpoint) -> None:
+    camera = "gaussian:5|camera:gain=0.004,read=0.01,luma=0.5,chroma=2"
+    photo = replace(start, training={"recipe": {"noise": camera}})
+    assert old_noise(photo, 16) == parse_noise_spec(camera)
+    assert old_noise(photo, 6) is None, "the chroma's blur reaches 6 pixels"
+    grey = replace(photo, config=replace(photo.config, channels=1))
+    assert old_noise(grey, 16) is None, "a camera's noise has colours"
 
 
 def test_what_is_trained_anyway_is_not_rehearsed(start: Checkpoint) -> None:
     plain = Supervised(None)
-    again = rehearsed(plain, start, 0.2)
+    again = rehearsed(plain, start, 0.2, 16)
     assert isinstance(again, Rehearsed) and again.share == 0.2 and again.objective is plain
-    assert rehearsed(plain, start, 0.0) is plain and rehearsed(plain, None, 0.2) is plain
+    assert rehearsed(plain, start, 0.0, 16) is plain and rehearsed(plain, None, 0.2, 16) is plain
     same = Supervised(parse_noise_spec("gaussian:51"))
-    assert rehearsed(same, start, 0.2) is same
+    assert rehearsed(same, start, 0.2, 16) is same
     other = Patches([Pair("a", None, torch.zeros(3, 20, 20, dtype=torch.uint8))], 16, 0)
-    assert isinstance(rehearsed(same, start, 0.2, other), Rehearsed), "but on other pictures it is"
+    assert isinstance(rehearsed(same, start, 0.2, 16, other), Rehearsed), "but on other pictures it is"
     for unknown, share in ((None, 0.2), (start, 0.0)):
         with pytest.raises(UsageError, match="--rehearse needs a start"):
-            rehearsed(plain, unknown, share, other)
+            rehearsed(plain, unknown, share, 16, other)
 
 
 def test_the_programs_samples_serve_where_there_are_no_clean_images(start: Checkpoint) -> None:
     images = sample_images(3)
     assert len(images) >= 3 and all(image.dtype == torch.uint8 and image.shape[0] == 3 for image in images)
-    noise = old_noise(start)
+    noise = old_noise(start, 16)
     assert noise is not None
     # what lies outside the range is cut off, so it is a little better than the noise alone
     assert -20 * np.log10(0.2) < old_psnr(start, noise, images) < -20 * np.log10(0.2) + 2
