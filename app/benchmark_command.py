@@ -41,7 +41,7 @@ def run_benchmark_command(
     from denoise_se.contender import Contender
     from denoise_se.threads import granted_cores
 
-    check_outputs(report, plot)
+    check_outputs(report, plot, clean)
     torch.set_num_threads(granted_cores())
     engines = [(backend, precision) for backend in _items(backends) for precision in _items(precisions)]
     asked = [Contender(model, True, *engine) for model in models for engine in engines]

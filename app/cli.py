@@ -34,7 +34,7 @@ app.add_typer(noise_app, name="noise")
 
 NOISE_HELP = noise_help()
 BACKEND_HELP = "auto, torch, openvino or onnxruntime."
-DENOISE_PANEL, TRAIN_PANEL, RUN_PANEL = "What to do", "Training", "How to run"
+RUN_PANEL = "How to run"
 
 
 class Strategy(StrEnum):

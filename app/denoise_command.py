@@ -93,7 +93,8 @@ def run_denoise(
     _ = request.weights  # a model that does not exist is refused first
     plan = make_plan(inputs, out, format=format, recursive=recursive, reference=reference, replace=resume or overwrite)
     files = [p for job in plan.jobs for p in (job.source, job.target, job.reference) if p is not None]
-    if report is not None and real_name(report) in {real_name(file) for file in files}:
+    folders = {plan.home, *(job.target.parent for job in plan.jobs)}
+    if report is not None and real_name(report) in {real_name(path) for path in (*files, *folders)}:
         raise UsageError(f"--report {report}: is also an input or an output; choose another name")
     check_space(plan, max_pixels=max_pixels or DEFAULT_MAX_PIXELS)
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
@@ -122,7 +123,7 @@ def run_denoise(
         disable=quiet or json_lines,
     )
     with bar if errors.is_terminal else nullcontext():
-        watcher = make_watcher(errors, bar, len(plan.jobs), json_lines)
+        watcher = make_watcher(errors, bar, len(plan.jobs), json_lines, told=level is not None)
         to_do = {"fingerprint": request.fingerprint(), "watcher": watcher, "inspector": inspector}
         if engine == "ray":
             from denoise_se.ray_engine import run_on_ray
@@ -158,18 +159,24 @@ def run_denoise(
     return outcome.exit_code
 
 
-def make_watcher(console: Console, bar: Progress, total: int, json_lines: bool) -> Any:
-    """A batch's watcher that prints problems to `console`, JSON lines to stdout, and moves `bar`."""
+def make_watcher(console: Console, bar: Progress, total: int, json_lines: bool, *, told: bool) -> Any:
+    """A batch's watcher that prints problems to `console`, JSON lines to stdout, and moves `bar`; `told` says that a
+    sigma was given."""
     from denoise_se.watcher import Watcher
 
     task = bar.add_task("denoising", total=total)
     rows = sys.stdout  # what an engine prints goes elsewhere
 
     class ConsoleWatcher(Watcher):
-        finished = 0
+        def __init__(self) -> None:
+            self.finished = 0
+            self.blind: set[str] = set()  # models that were named as such
 
         def row(self, row: Row) -> None:
             self.finished += 1
+            if told and row.status == "done" and row.sigma is None and row.model not in self.blind:
+                self.blind.add(row.model)
+                console.print(f"note: {row.model} is blind and does not use --sigma; --model color and gray do")
             bar.update(task, completed=self.finished, description=Path(row.input).name[-40:])
             if row.status == "failed":
                 console.print(f"{row.input}: failed: {row.error}")

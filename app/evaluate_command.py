@@ -34,7 +34,7 @@ def run_evaluate(
 
     if sigma not in ("told", "auto"):
         raise UsageError(f"--sigma {sigma}: give told (the level of Gaussian noise is known) or auto (it is estimated)")
-    check_outputs(report, crops)
+    check_outputs(report, crops, [*clean, *(pairs or ())])
     names = [n for m in models for n in (AUTO_MODELS.values() if m == "auto" else [m])]
     methods: list[Method] = []
     for name in dict.fromkeys(names):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from denoise_se.atomic_file import replacing
 from denoise_se.benchmark import Benchmark, Result
 from denoise_se.errors import DenoiseError, UsageError
+from denoise_se.evaluation_report import refuse_among
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -20,13 +22,15 @@ KINDS = {1: "grey", 3: "colour", None: "both"}
 COLUMNS = ("method", "images", "PSNR dB", "ms", "s/MP", "MMAC/pixel", "GFLOP/s", "of peak", "peak MB", "front")
 
 
-def check_outputs(report: Path | None, plot: Path | None) -> None:
-    """Refuse, before any work, a file of a kind that is not written or in a folder that is not there."""
+def check_outputs(report: Path | None, plot: Path | None, measured: Sequence[Path] = ()) -> None:
+    """Refuse, before any work, a file of a kind that is not written, in a folder that is not there, or a plot among the
+    pictures of the folders `measured`."""
     for option, path, suffixes in (("--report", report, REPORT_SUFFIXES), ("--plot", plot, PLOT_SUFFIXES)):
         if path is not None and path.suffix.lower() not in suffixes:
             raise UsageError(f"{option} {path}: unknown kind of file; use {', '.join(suffixes)}")
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise UsageError(f"{option} {path}: cannot be written there; name a file in a folder that exists")
+    refuse_among("--plot", plot, measured)
 
 
 def render(benchmark: Benchmark) -> Group:
@@ -49,25 +53,26 @@ def render(benchmark: Benchmark) -> Group:
 def write_report(path: Path, benchmark: Benchmark) -> None:
     """Write `.json` (everything) or `.md` (the tables), whole or not at all. Raises DenoiseError."""
     text = _json(benchmark) if path.suffix.lower() == ".json" else _markdown(benchmark)
-    _write(path, text.encode())
+    _write(path, text.encode(errors="backslashreplace"))
 
 
 def write_plot(path: Path, benchmark: Benchmark) -> None:
     """PSNR against seconds a megapixel for grey and for colour, and the cost against size. Raises DenoiseError."""
     from matplotlib.figure import Figure
 
-    panels = [channels for channels in (1, 3) if any(_fits(row, channels) for row in benchmark.results)]
+    panels = [channels for channels in (1, 3) if any(channels in row.psnr for row in benchmark.results)]
     figure = Figure(figsize=(6 * (len(panels) + bool(benchmark.growth)), 4.5), layout="constrained")
     axes = iter(figure.subplots(1, max(1, len(panels) + bool(benchmark.growth)), squeeze=False)[0])
     for channels in panels:
         plot = next(axes)
         front = benchmark.front(channels)
-        plot.step([r.seconds_per_megapixel for r in front], [r.psnr for r in front], where="post", color="0.8", lw=1)
+        steps = [r.seconds_per_megapixel for r in front], [r.psnr[channels] for r in front]
+        plot.step(*steps, where="post", color="0.8", lw=1)
         for row in benchmark.results:
-            if _fits(row, channels):
+            if channels in row.psnr:
                 color = "tab:blue" if row.contender.ours else "tab:gray"
-                plot.plot(row.seconds_per_megapixel, row.psnr, "o", color=color)
-                place = (row.seconds_per_megapixel, row.psnr)
+                place = (row.seconds_per_megapixel, row.psnr[channels])
+                plot.plot(*place, "o", color=color)
                 plot.annotate(row.contender.name, place, (4, 4), textcoords="offset points", fontsize=7)
         plot.set(xscale="log", xlabel="seconds a megapixel", ylabel=f"PSNR in dB, sigma {benchmark.sigma:g}")
         plot.set_title(f"{KINDS[channels]}: {', '.join(benchmark.sets)}")
@@ -83,10 +88,6 @@ def write_plot(path: Path, benchmark: Benchmark) -> None:
     content = io.BytesIO()
     figure.savefig(content, format=path.suffix.lower()[1:], dpi=120)
     _write(path, content.getvalue())
-
-
-def _fits(row: Result, channels: int) -> bool:
-    return row.psnr is not None and row.contender.channels in (None, channels)
 
 
 def _tables(benchmark: Benchmark) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:
@@ -108,7 +109,7 @@ def _cells(row: Result, peak: float, front: bool) -> list[str]:
     return [
         row.contender.name,
         KINDS[row.contender.channels],
-        "" if row.psnr is None else f"{row.psnr:.2f}",
+        " / ".join(f"{psnr:.2f}" for _, psnr in sorted(row.psnr.items())),
         f"{1000 * row.seconds:.0f}",
         f"{row.seconds_per_megapixel:.2f}",
         "" if macs is None else f"{macs / 1e6:.3f}",
@@ -145,7 +146,7 @@ def _json(benchmark: Benchmark) -> str:
             | {
                 "name": row.contender.name,
                 "channels": row.contender.channels,
-                "psnr": row.psnr,
+                "psnr": {KINDS[channels]: psnr for channels, psnr in row.psnr.items()},
                 "seconds": row.seconds,
                 "pixels": row.pixels,
                 "macs_per_pixel": row.contender.macs_per_pixel,

@@ -86,7 +86,7 @@ def _with_plain_colours(image: Image) -> Image:
 
 def _with_metadata_of(image: Image, limits: Limits, name: str) -> Image:
     metadata = image.metadata
-    lost = list(metadata.coding.lost_elsewhere()) if metadata.coding else []
+    lost = list(metadata.coding.lost_elsewhere(metadata.icc is not None)) if metadata.coding else []
     if not limits.packets:
         packets = {"EXIF": metadata.exif, "XMP": metadata.xmp, "ICC profile": metadata.icc}
         lost += [packet for packet, content in packets.items() if content is not None]

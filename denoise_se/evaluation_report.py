@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +39,9 @@ _ERRORS_TITLE = "PSNR estimated without the clean images, less the true one"
 _PUBLISHED_TITLE = "Published, not re-measured (their own protocols)"
 
 
-def check_outputs(report: Path | None, crops: Path | None) -> None:
-    """Refuse, before any work, a report or picture of a kind that is not written or in a folder that is not there."""
+def check_outputs(report: Path | None, crops: Path | None, measured: Sequence[Path] = ()) -> None:
+    """Refuse, before any work, a report or picture of a kind that is not written, in a folder that is not there, or a
+    picture among those of the folders `measured`."""
     for option, path, suffixes in (("--report", report, REPORT_SUFFIXES), ("--crops", crops, (".png",))):
         if path is None:
             continue
@@ -47,6 +49,14 @@ def check_outputs(report: Path | None, crops: Path | None) -> None:
             raise UsageError(f"{option} {path}: unknown kind of file; mend: use {', '.join(suffixes)}")
         if path.is_dir() or not path.parent.is_dir():
             raise UsageError(f"{option} {path}: cannot be written there; mend: name a file in a folder that exists")
+    refuse_among("--crops", crops, measured)
+
+
+def refuse_among(option: str, picture: Path | None, measured: Sequence[Path]) -> None:
+    """UsageError for a picture that would lie among those that are measured, or be one of them."""
+    for folder in measured:
+        if picture is not None and picture.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{option} {picture}: lies in {folder}, whose pictures are measured; name another place")
 
 
 def render(evaluation: Evaluation) -> Group:
@@ -92,7 +102,7 @@ def write_report(path: Path, evaluation: Evaluation) -> None:
     """
     writers = {".csv": _csv, ".json": _json, ".md": _markdown}
     check_outputs(path, None)
-    _write_whole(path, writers[path.suffix.lower()](evaluation).encode())
+    _write_whole(path, writers[path.suffix.lower()](evaluation).encode(errors="backslashreplace"))
 
 
 def save_crops(path: Path, evaluation: Evaluation) -> None:

@@ -8,7 +8,7 @@ inside, and the gates are pooled over the whole image.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ def export(checkpoint: CheckpointFile, out: Path, *, overwrite: bool = False) ->
 
     Raises:
         UsageError: another suffix, an existing file without `overwrite`, a missing package, or no place to write.
-        DenoiseError: the file gives something else than torch; it is not left behind.
+        DenoiseError: the file gives something else than torch; nothing is written then.
     """
     as_onnx = out.suffix.lower() == ".onnx"
     if not as_onnx and (out.is_file() or out.suffix):
@@ -55,20 +55,23 @@ def export(checkpoint: CheckpointFile, out: Path, *, overwrite: bool = False) ->
     inputs = _inputs(network, 24, 32, sigma=25.0)
     free = {2: "height", 3: "width"}
     model = onnx_bytes(_by_sigma(network), inputs, ["restored"], {"image": free, "restored": free})
+    folder = paths[0].parent
     try:
-        if as_onnx:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(out) as file:
-                file.write(model)
-        else:
-            _write_ir(model, paths)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            made = [Path(temporary) / path.name for path in paths]
+            if as_onnx:
+                with replacing(made[0]) as file:
+                    file.write(model)
+            else:
+                _write_ir(model, made[0])
+            difference = largest_difference(network, _runner(made[0], engine))
+            if not difference <= MOST_DIFFERENCE:
+                raise DenoiseError(f"{out}: {engine} differs from torch by {difference:.2g}, so no file was written")
+            for new, path in reversed(list(zip(made, paths, strict=True))):  # the one that refers to the other is last
+                new.replace(path)
     except OSError as error:
         raise UsageError(f"{out}: cannot be written ({error.strerror}); choose another place") from error
-    difference = largest_difference(network, _runner(paths[0], engine))
-    if not difference <= MOST_DIFFERENCE:
-        for path in paths:
-            path.unlink()
-        raise DenoiseError(f"{out}: {engine} differs from torch by {difference:.2g}, so the file was not kept")
     return paths, difference
 
 
@@ -114,17 +117,12 @@ def _by_sigma(network: Network) -> nn.Module:
     return BySigma().eval()
 
 
-def _write_ir(model: bytes, paths: Sequence[Path]) -> None:
+def _write_ir(model: bytes, path: Path) -> None:
     import openvino as ov
 
     from denoise_se.openvino_core import core
 
-    folder = paths[0].parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        ov.save_model(core().read_model(model), Path(temporary) / paths[0].name, compress_to_fp16=False)
-        for path in reversed(paths):  # the one that refers to the other comes last
-            (Path(temporary) / path.name).replace(path)
+    ov.save_model(core().read_model(model), path, compress_to_fp16=False)
 
 
 def _runner(path: Path, engine: str) -> Runner:

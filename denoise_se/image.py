@@ -18,8 +18,8 @@ class FormatError(Exception):
 class Coding:
     """What one format alone needs to write its own kind back (tables, compression, chunks); see the format modules."""
 
-    def lost_elsewhere(self) -> tuple[str, ...]:
-        """Names what another format could not take over, so that it is not lost in silence."""
+    def lost_elsewhere(self, has_profile: bool) -> tuple[str, ...]:
+        """Names what another format could not take over, so that it is not lost in silence; an ICC profile is."""
         return ()
 
 

@@ -9,6 +9,7 @@ A new format is a module with `probe`, `read` and `write`, its signature in sign
 
 from __future__ import annotations
 
+import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -212,6 +213,15 @@ def write(path: str | Location, image: Image, *, format: str | None = None) -> I
         with replacing(path) as stream:
             notices = writer.write(image, stream)
     return replace(image, format=name, notices=(*image.notices, *notices))
+
+
+def copy(source: str | Location, target: str | Location) -> None:
+    """The file byte for byte, whole or not at all. Raises ImageError."""
+    source, target = parse_location(source), parse_location(target)
+    with _translated(source), _opened(source) as stream, _translated(target):
+        _refuse_folder(target)
+        with replacing(target) as file:
+            shutil.copyfileobj(stream, file, BLOCK_BYTES)
 
 
 def write_pages(path: str | Location, pages: Sequence[Page], bands: Iterator[tiff_storage.Rows]) -> tuple[str, ...]:

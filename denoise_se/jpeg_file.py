@@ -50,7 +50,7 @@ class JpegCoding(Coding):
     stored_rgb: bool = False
     segments: tuple[tuple[int, bytes], ...] = ()
 
-    def lost_elsewhere(self) -> tuple[str, ...]:
+    def lost_elsewhere(self, has_profile: bool) -> tuple[str, ...]:
         names = {"comment" if marker == COM else f"APP{marker - APP0} data" for marker, _ in self.segments}
         return tuple(sorted(f"JPEG {name}" for name in names))
 

@@ -17,8 +17,11 @@ NAME = ".denoise-se-manifest.jsonl"
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes; ImageError when it cannot be read."""
+    """sha256 of a file's bytes; ImageError when it cannot be read or is no regular file."""
     try:
+        if not path.is_file():  # opening a pipe would wait for a writer for ever
+            path.stat()
+            raise ImageError(path, "is a folder" if path.is_dir() else "is no regular file")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -29,9 +29,6 @@ class NoiseLine:
     def gain_interval(self) -> Interval:
         return interval(self.gain, self.gain_error)
 
-    def read_interval(self) -> Interval:
-        return roots(self.floor, self.floor_error)
-
 
 def fit_line(x: Float, v: Float, relative: Float) -> NoiseLine:
     """The line through variances v [N] at brightness x [N], whose standard errors are `relative` [N] times v.

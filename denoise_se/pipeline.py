@@ -11,14 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from denoise_se.atomic_file import replacing
 from denoise_se.blending import Strength
 from denoise_se.comparison import compare
 from denoise_se.conveyor import AbandonedError, Conveyor
 from denoise_se.denoiser import FULL_STRENGTH, Denoiser
 from denoise_se.errors import DenoiseError, ImageError
 from denoise_se.image import Image
-from denoise_se.image_io import DEFAULT_MAX_PIXELS, format_of_suffix, misnamed, open_pages, probe, write, write_pages
+from denoise_se.image_io import (
+    DEFAULT_MAX_PIXELS,
+    copy,
+    format_of_suffix,
+    misnamed,
+    open_pages,
+    probe,
+    write,
+    write_pages,
+)
 from denoise_se.inspection import Inspection, Inspector
 from denoise_se.manifest import Ledger, Stamp
 from denoise_se.page import ImagePage, Page, stored_bytes
@@ -175,9 +183,22 @@ class Pipeline:
         """Completes a row; for the writer's thread, as it takes time."""
         return lambda row: inspection.row(row, denoiser, self.settings.sigma, level, self.settings.strength)
 
+    def _unchanged(self, job: Job, loaded: _Loaded) -> bool:
+        """Whether the result is the file itself: nothing is asked to change, and encoding again would change a JPEG or
+        the kind of a TIFF's values."""
+        return self.settings.strength.is_zero and format_of_suffix(job.target) == loaded.pages[0].format
+
     def _stream(self, job: Job, loaded: _Loaded, row: Row) -> Future[Row]:
         """Denoises a TIFF by rows into the file that is written meanwhile."""
         began = time.perf_counter()
+        if self._unchanged(job, loaded):
+            page, denoiser = loaded.pages[0], self.denoiser_for(loaded.pages[0].shape[2])
+            level = denoiser.noise_level(page, self.settings.sigma)
+            inspection = self.inspector.begin(page.shape, page.dtype, page.metadata.orientation)
+            for band in denoiser.bands(page, level, self.settings.strength, self.watcher.tiles):
+                inspection.add(band)
+            row = _with_model(row, denoiser, [level], time.perf_counter() - began)
+            return self.writer.submit(self._write, job, None, loaded, row, self._inspected(inspection, denoiser, level))
         self._prepare(job, loaded)
         conveyor: Conveyor[Rows] = Conveyor()
         written = self.writer.submit(write_pages, job.target, loaded.pages, iter(conveyor))
@@ -227,24 +248,21 @@ class Pipeline:
         except OSError as error:
             raise ImageError(job.target, f"cannot be entered in the manifest ({error.strerror})") from error
 
-    def _write(self, job: Job, image: Image, loaded: _Loaded, row: Row, inspected: Inspected) -> Row:
-        """Writes and measures one result."""
+    def _write(self, job: Job, image: Image | None, loaded: _Loaded, row: Row, inspected: Inspected) -> Row:
+        """Writes and measures one result; None for `image` is the file itself."""
         try:
-            notices: tuple[str, ...] = ()
             self._prepare(job, loaded)
-            if self.settings.strength.is_zero and format_of_suffix(job.target) == image.format:
-                # encoding again would change a JPEG; nothing was asked to change
-                with replacing(job.target) as file:
-                    file.write(job.source.read_bytes())
+            if image is None or self._unchanged(job, loaded):
+                copy(job.source, job.target)
             else:
                 notices = write(job.target, image).notices[len(image.notices) :]
+                self._notify(job, (*misnamed(job.source, image.format), *image.notices), notices)
             self._complete(job, loaded)
         except ImageError as error:
             reason = str(error) if isinstance(job.target, Address) else error.reason
             return replace(row, status="failed", error=reason)
         except OSError as error:
             return replace(row, status="failed", error=f"cannot be written ({error.strerror})")
-        self._notify(job, (*misnamed(job.source, image.format), *image.notices), notices)
         return self._measured(job, row, inspected)
 
     def _notify(self, job: Job, reading: Sequence[str], writing: Sequence[str]) -> None:
@@ -259,20 +277,17 @@ class Pipeline:
                 row = inspected(row)
             except Exception as error:  # the result is written, and what is said about it worth less than the others
                 self.watcher.notice(f"{job.source}: the report lacks its noise and pictures ({error})")
+        if row.status == "skipped":
+            row = _with_size(job, row)
         if job.reference is None:
             return row
         try:
             scores = compare(job.source, job.target, job.reference, self.settings.max_pixels)
-            found = probe(job.source)
         except ImageError as error:
             self.watcher.notice(f"{error}; no PSNR for {job.source}")
             return row
         return replace(
             row,
-            width=found.width,
-            height=found.height,
-            channels=found.channels,
-            bit_depth=found.bit_depth,
             psnr_noisy=scores.psnr_noisy,
             psnr=scores.psnr,
             ssim_noisy=scores.ssim_noisy,
@@ -282,6 +297,15 @@ class Pipeline:
 
 def _row(job: Job, status: str, **values: Any) -> Row:
     return Row(str(job.source), str(job.target), status, **values)
+
+
+def _with_size(job: Job, row: Row) -> Row:
+    """What a file that is not opened again says of itself."""
+    try:
+        found = probe(job.source)
+    except ImageError:
+        return row
+    return replace(row, width=found.width, height=found.height, channels=found.channels, bit_depth=found.bit_depth)
 
 
 def _with_model(row: Row, denoiser: Denoiser, levels: Sequence[float | np.ndarray | None], seconds: float) -> Row:

@@ -99,6 +99,9 @@ def _plan(
             else:
                 found.append((path, Path(path.name)))
         found = [(source, name.with_suffix(output_suffix(source, format))) for source, name in found]
+        nameless = [source for source, name in found if format_of_suffix(Path(name)) is None]
+        if nameless:
+            raise UsageError(f"{_listed(nameless)}: without the suffix of an image; add --format png, or another")
     home = out.parent if to_file else out
     if out.exists() and not to_file and not out.is_dir():
         raise UsageError(f"{out}: is a file; give a folder for the outputs, or a name with an image suffix")

@@ -26,6 +26,12 @@ INFLATE_STEP = 1 << 20
 COLOUR_CHANNELS = {GREY: 1, RGB: 3, PALETTE: 3, GREY_ALPHA: 1, RGB_ALPHA: 3}
 # says how to show the pixels or describes the file, and still holds when the pixels change
 COLOUR_CHUNKS = frozenset({b"cHRM", b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI"})
+# what they hold for sRGB, which is what files without them are taken for
+SRGB_CHUNKS = {
+    b"gAMA": struct.pack(">I", 45455),
+    b"cHRM": struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000),
+    b"cICP": bytes([1, 13, 0, 1]),
+}
 TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 KEPT_CHUNKS = COLOUR_CHUNKS | TEXT_CHUNKS | {b"pHYs", b"tIME", b"oFFs", b"sCAL"}
 # given in samples of the stored layout, so they only hold when that layout is written again
@@ -46,8 +52,13 @@ class PngCoding(Coding):
 
     chunks: tuple[tuple[bytes, bytes], ...] = ()
 
-    def lost_elsewhere(self) -> tuple[str, ...]:
-        return ("PNG text",) if any(name in TEXT_CHUNKS for name, _ in self.chunks) else ()
+    def lost_elsewhere(self, has_profile: bool) -> tuple[str, ...]:
+        chunks = dict(self.chunks)
+        overruled = {b"gAMA", b"cHRM"} if has_profile or b"sRGB" in chunks else set()
+        odd = {name for name in COLOUR_CHUNKS & chunks.keys() if chunks[name] != SRGB_CHUNKS.get(name)} - overruled
+        colours = ", ".join(sorted(name.decode() for name in odd - {b"sRGB"}))
+        lost = [f"PNG colour space ({colours})"] if colours else []
+        return (*lost, "PNG text") if TEXT_CHUNKS & chunks.keys() else tuple(lost)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class TiffCoding(Coding):
     tags: tuple[tuple[int, Tag], ...] = ()
     subfile_type: int = 0
 
-    def lost_elsewhere(self) -> tuple[str, ...]:
+    def lost_elsewhere(self, has_profile: bool) -> tuple[str, ...]:
         return ("TIFF tags " + ", ".join(str(code) for code, _ in self.tags),) if self.tags else ()
 
 

@@ -141,7 +141,7 @@ class TiffPage:
 def _looked_up(tag_file: TagFile, directory: Directory, indices: np.ndarray) -> np.ndarray:
     """`[H, W, 3]` uint8. Old writers gave 8-bit colours where 16 bits are due."""
     values = np.array(tag_file.values(directory.tags[COLOR_MAP])) if COLOR_MAP in directory.tags else np.zeros(0)
-    if values.size == 0 or values.size % 3 or int(indices.max()) >= values.size // 3:
+    if values.size == 0 or values.size % 3 or int(indices.max(initial=0)) >= values.size // 3:
         raise FormatError("is damaged: its palette is missing or too short")
     if values.max() > 255:
         values //= 256

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 
@@ -9,6 +11,8 @@ from denoise_se.backends import WHOLE, Sides
 from denoise_se.checkpoint import CheckpointFile
 from denoise_se.errors import UsageError
 from denoise_se.threads import granted_cores
+
+log = logging.getLogger(__name__)
 
 
 class TorchBackend:
@@ -29,6 +33,7 @@ class TorchBackend:
         if self.device.type == "cpu" and granted_cores() < torch.get_num_threads():
             torch.set_num_threads(granted_cores())
         self.description = f"torch {self.device.type} {precision}"
+        self.warned = False
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.require(array, requirements=("C", "W"))).to(self.device)
@@ -46,6 +51,9 @@ class TorchBackend:
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             restored = self.network(*inputs, sides)
         if self.autocast is not None and not torch.isfinite(restored).all():
+            if not self.warned:
+                log.warning("note: %s: its result is not finite, computed again in fp32", self.description)
+                self.warned = True
             with torch.autocast(self.device.type, enabled=False):
                 restored = self.network(*inputs, sides)
         return restored.float().cpu().numpy()

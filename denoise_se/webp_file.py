@@ -84,7 +84,11 @@ def write(image: Image, stream: BinaryIO) -> tuple[str, ...]:
     lossless = coding.lossless if isinstance(coding, WebpCoding) else image.format not in LOSSY_FORMATS
     colours = np.broadcast_to(image.pixels, (image.height, image.width, 3))
     samples = colours if image.alpha is None else np.dstack([colours, image.alpha])
-    packets = {"exif": image.metadata.exif, "xmp": image.metadata.xmp, "icc_profile": image.metadata.icc}
+    icc, notices = image.metadata.icc, ["grey image written as RGB: WebP has no grey"][: image.channels == 1]
+    if icc is not None and icc[16:20] == b"GRAY":
+        icc = None
+        notices.append("grey colour profile not kept: it does not go with RGB")
+    packets = {"exif": image.metadata.exif, "xmp": image.metadata.xmp, "icc_profile": icc}
     PIL.Image.fromarray(np.ascontiguousarray(samples)).save(
         stream,
         "WEBP",
@@ -93,7 +97,7 @@ def write(image: Image, stream: BinaryIO) -> tuple[str, ...]:
         exact=True,
         **{name: packet for name, packet in packets.items() if packet is not None},
     )
-    return ("grey image written as RGB: WebP has no grey",) if image.channels == 1 else ()
+    return tuple(notices)
 
 
 def _walked(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
+import tifffile
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from tiny_model import save_tiny
 
@@ -121,6 +122,26 @@ def test_strength_zero_gives_the_same_bytes_in_the_same_format(denoiser: Denoise
     assert digest(f"in/{name}") == digest(f"out/{name}")
 
 
+@pytest.mark.parametrize("pages", [1, 2])
+def test_strength_zero_gives_a_tiff_back_whose_kind_of_values_is_not_written(denoiser: Denoiser, pages: int) -> None:
+    values = np.random.default_rng(0).uniform(0, 1, (pages, 20, 24))
+    values[0, 3, 3] = np.nan
+    Path("in").mkdir()
+    tifffile.imwrite("in/a.tif", values, photometric="minisblack", metadata=None)
+    watcher = Recorder()
+    assert run(denoiser, Settings(25.0, strength=Strength(0, 0)), watcher=watcher).exit_code == 0
+    assert digest("in/a.tif") == digest("out/a.tif") and watcher.notices == []
+
+
+def test_palette_tiffs_of_several_pages_are_denoised_like_their_colours(denoiser: Denoiser) -> None:
+    pages = [PIL.Image.fromarray(picture(seed)).quantize(16) for seed in range(2)]
+    Path("in").mkdir()
+    pages[0].save("in/a.tif", save_all=True, append_images=pages[1:])
+    assert run(denoiser).exit_code == 0
+    for page, written in zip(pages, tifffile.imread("out/a.tif"), strict=True):
+        assert np.array_equal(written, denoiser(np.asarray(page.convert("RGB")), sigma=25.0))
+
+
 def test_strength_zero_into_another_format_keeps_the_pixels(denoiser: Denoiser) -> None:
     save("in/a.png", picture())
     assert run(denoiser, Settings(25.0, strength=Strength(0, 0)), format="tiff").exit_code == 0
@@ -220,10 +241,11 @@ def test_bad_files_fail_alone_by_name_and_in_order(denoiser: Denoiser) -> None:
     Path("in/1.png").write_bytes(Path("in/0.png").read_bytes()[:200])
     Path("in/2.png").write_bytes(b"")
     Path("in/4.png").symlink_to("nowhere.png")
+    os.mkfifo("in/5.png")  # whoever opens it waits for ever
     watcher = Recorder()
     outcome = run(denoiser, watcher=watcher)
     assert outcome.exit_code == 1 and outputs() == ["0.png", "3.png"]
-    assert [row.status for row in outcome.rows] == ["done", "failed", "failed", "done", "failed"]
+    assert [row.status for row in outcome.rows] == ["done", "failed", "failed", "done", "failed", "failed"]
     assert all(row.error and "in/" not in row.error for row in outcome.rows if row.status == "failed")
     assert tuple(watcher.rows) == outcome.rows
 
@@ -340,6 +362,13 @@ def test_skipped_images_are_measured_too(denoiser: Denoiser) -> None:
     (again,) = run(denoiser, Settings(25.0, resume=True), reference=Path("ref")).rows
     assert again.status == "skipped" and (again.psnr, again.ssim_noisy) == (first.psnr, first.ssim_noisy)
     assert (again.width, again.height, again.bit_depth) == (32, 24, 8)
+
+
+def test_skipped_images_without_a_reference_have_their_size(denoiser: Denoiser) -> None:
+    save("in/a.png", picture())
+    run(denoiser)
+    (again,) = run(denoiser, Settings(25.0, resume=True)).rows
+    assert (again.status, again.width, again.height, again.channels, again.bit_depth) == ("skipped", 32, 24, 3, 8)
 
 
 def test_files_that_were_there_without_a_record_are_not_taken_for_done(denoiser: Denoiser) -> None:

@@ -6,6 +6,7 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -15,6 +16,7 @@ from denoise_se.benchmark import Benchmark, Growth, Result, noisy_picture, run_b
 from denoise_se.benchmark_report import render, write_plot, write_report
 from denoise_se.contender import Contender, OpenVinoDnCNN
 from denoise_se.errors import UsageError
+from denoise_se.evaluation import evaluate, parse_against
 from denoise_se.peers import Convolution, DnCNN
 
 
@@ -32,11 +34,27 @@ def test_the_rate_counts_two_operations_for_a_multiply_add() -> None:
 
 def test_the_front_holds_what_nothing_beats_in_both_time_and_psnr() -> None:
     wavelet, tv, nlm = (Contender(name, False) for name in ("wavelet", "tv", "nlm"))
-    slow_but_best = Result(nlm, 3.0, 10, 30.0)
-    slower_and_worse = Result(tv, 2.0, 10, 27.0)
-    fastest = Result(wavelet, 1.0, 10, 28.0)
+    slow_but_best = Result(nlm, 3.0, 10, {1: 30.0, 3: 25.0})
+    slower_and_worse = Result(tv, 2.0, 10, {1: 27.0})
+    fastest = Result(wavelet, 1.0, 10, {1: 28.0, 3: 26.0})
     benchmark = benchmark_of(slow_but_best, slower_and_worse, fastest, Result(tv, 0.1, 10))
-    assert benchmark.front(1) == benchmark.front(3) == [fastest, slow_but_best]
+    assert benchmark.front(1) == [fastest, slow_but_best]
+    assert benchmark.front(3) == [fastest], "in colour it is the best as well"
+
+
+def test_psnr_is_the_mean_over_the_sets_of_grey_and_of_colour_apart(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sets = {"a": (1, 40), "b": (1, 90), "c": (3, 60)}  # channels, contrast
+    for name, (channels, contrast) in sets.items():
+        (tmp_path / name).mkdir()
+        shape = (40, 40) if channels == 1 else (40, 40, 3)
+        cv2.imwrite(str(tmp_path / name / "x.png"), (127 + rng.uniform(-contrast, contrast, shape)).astype(np.uint8))
+    (tv,) = parse_against("tv")
+    scores = evaluate([tv], clean=[tmp_path / name for name in sets], noises=["gaussian:25"]).means()
+    alone = {mean.test_set: mean.psnr for mean in scores if mean.method == "tv"}
+    folders = [tmp_path / name for name in sets]
+    (row,) = run_benchmark([Contender("tv", False)], folders, rounds=1, side=16, memory=False).results
+    assert row.psnr == pytest.approx({1: (alone["a"] + alone["b"]) / 2, 3: alone["c"]})
 
 
 def test_a_picture_has_the_noise_that_was_asked_for() -> None:
@@ -53,15 +71,15 @@ def test_nothing_to_measure_is_refused() -> None:
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_the_plot_is_written(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"plot{suffix}"
-    write_plot(path, benchmark_of(Result(Contender("wavelet", False), 1.0, 10, 28.0)))
+    write_plot(path, benchmark_of(Result(Contender("wavelet", False), 1.0, 10, {1: 28.0})))
     assert path.stat().st_size > 5000
 
 
 def test_reports_hold_what_the_terminal_shows(tmp_path: Path) -> None:
-    benchmark = benchmark_of(Result(Contender("wavelet", False), 0.5, 1_000_000, 28.0, 123_000_000))
+    benchmark = benchmark_of(Result(Contender("wavelet", False), 0.5, 1_000_000, {3: 29.0, 1: 28.0}, 123_000_000))
     write_report(tmp_path / "b.md", benchmark)
     text = (tmp_path / "b.md").read_text(encoding="utf-8")
-    assert "| wavelet | both | 28.00 | 500 | 0.50 |  |  |  | 123 | yes |" in text
+    assert "| wavelet | both | 28.00 / 29.00 | 500 | 0.50 |  |  |  | 123 | yes |" in text
     assert "note: left out" in text
     assert render(benchmark).renderables
 
@@ -75,7 +93,7 @@ def test_the_command_measures_models_and_classical_methods_in_one_run(tmp_path: 
     found = json.loads(report.read_text(encoding="utf-8"))
     assert [row["name"] for row in found["results"]] == ["gray torch fp32", "wavelet"]
     ours, wavelet = found["results"]
-    assert ours["psnr"] > wavelet["psnr"] > 20
+    assert ours["psnr"]["grey"] > wavelet["psnr"]["grey"] > 20 and set(ours["psnr"]) == {"grey"}
     assert ours["peak_bytes"] is None or ours["peak_bytes"] > 50e6
     assert wavelet["gflops"] is None and ours["gflops"] > 0
     assert [row["megapixels"] for row in found["growth"]] == [0.01]

@@ -213,13 +213,32 @@ def test_a_gpu_that_is_not_there_is_refused(run: Run, tiny: Path) -> None:
 
 def test_a_report_never_replaces_an_input_or_an_output(run: Run, tiny: Path) -> None:
     Path("table.csv").write_bytes(b"1,2\n")
+    save("a.png")
     for arguments in (
-        ["table.csv", "-o", "out", "--report", "./table.csv"],
-        ["table.csv", "-o", "o", "--report", "o/table.csv"],
+        ["table.csv", "-o", "out", "--format", "png", "--report", "./table.csv"],
+        ["a.png", "-o", "o.csv", "--report", "o.csv"],
     ):
         result = run("denoise", *arguments, "--model", tiny)
         assert result.code == 2 and "another name" in result.err
     assert Path("table.csv").read_bytes() == b"1,2\n"
+
+
+def test_a_file_without_an_image_suffix_wants_a_format(run: Run, tiny: Path) -> None:
+    save("a.png")
+    Path("a.png").rename("a")
+    result = run("denoise", "a", "-o", "out", "--model", tiny)
+    assert result.code == 2 and "a: without the suffix of an image; add --format png" in result.err
+    assert not Path("out").exists()
+    assert run("denoise", "a", "-o", "out", "--model", tiny, "--format", "png").code == 0 and Path("out/a.png").exists()
+
+
+def test_a_sigma_that_a_blind_model_does_not_use_is_said_once(run: Run, tmp_path: Path) -> None:
+    blind = save_tiny(tmp_path / "blind.safetensors", noise_map=False)
+    for name in ("a", "b"):
+        save(f"in/{name}.png")
+    result = run("denoise", "in", "-o", "out", "--model", blind, "--sigma", 20)
+    assert result.code == 0 and result.err.count("blind is blind and does not use --sigma") == 1
+    assert "--sigma" not in run("denoise", "in", "-o", "other", "--model", blind).err
 
 
 # --- what is printed -------------------------------------------------------------------------------------------------

@@ -370,8 +370,13 @@ def test_bfloat16_is_close_to_float32(load):
     assert 0 < np.abs(full - low).max() < 0.05
 
 
-def test_a_result_that_overflows_in_float16_is_computed_again_in_float32(load):
+def test_a_result_that_overflows_in_float16_is_computed_again_in_float32_and_said_once(load, caplog):
     noisy = picture(16, 16) * np.float32(1e6)
-    result = load("gray", precision="fp16")(noisy, 20.0)
+    denoiser = load("gray", precision="fp16")
+    result = denoiser(noisy, 20.0)
+    assert np.array_equal(denoiser(noisy, 20.0), result)
+    assert [record.message for record in caplog.records] == [
+        "note: torch cpu fp16: its result is not finite, computed again in fp32"
+    ]
     assert np.isfinite(result).all()
     np.testing.assert_allclose(result, load("gray")(noisy, 20.0), rtol=1e-5)

@@ -340,6 +340,21 @@ def test_outputs_that_cannot_be_written_are_refused_before_work(tmp_path, report
     check_outputs(None, None)
 
 
+def test_a_picture_of_crops_never_lies_among_the_measured_ones(tmp_path):
+    (tmp_path / "set").mkdir()
+    for name in ("a.png", "new.png"):
+        with pytest.raises(UsageError, match="whose pictures are measured"):
+            check_outputs(None, tmp_path / "set" / name, [tmp_path / "set"])
+    check_outputs(None, tmp_path / "crops.png", [tmp_path / "set"])
+
+
+@pytest.mark.parametrize("suffix", [".json", ".csv", ".md"])
+def test_names_that_are_no_unicode_do_not_cost_the_report(tmp_path, suffix):
+    folder = folder_of(tmp_path / "set", {"x\udcff.png": picture(0, 32, 32)})
+    write_report(tmp_path / f"r{suffix}", evaluate(parse_against("tv"), clean=[folder], noises=["gaussian:25"]))
+    assert (tmp_path / f"r{suffix}").stat().st_size > 100
+
+
 def test_published_figures_are_those_of_the_papers():
     assert published("set12", 1, 25)["DnCNN"] == 30.44
     assert published("CBSD68", 3, 50.0)["Restormer"] == 28.60

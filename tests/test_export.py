@@ -70,12 +70,17 @@ def test_the_command_prints_the_parity_and_replaces_only_when_told(tmp_path, cap
     assert out.read_bytes() != first
 
 
-def test_a_file_that_differs_from_torch_is_not_kept(tmp_path, monkeypatch):
+def test_a_file_that_differs_from_torch_is_not_written_and_the_former_one_stays(tmp_path, monkeypatch):
     path = save_tiny(tmp_path / "a.safetensors")
     monkeypatch.setattr(export_module, "_runner", lambda *_: lambda inputs: inputs["image"])
-    with pytest.raises(DenoiseError, match=r"differs from torch by .* was not kept"):
-        export(open_checkpoint(path), tmp_path / "a.onnx")
-    assert not (tmp_path / "a.onnx").exists()
+    for out in (tmp_path / "a.onnx", tmp_path / "ir"):
+        with pytest.raises(DenoiseError, match=r"differs from torch by .* no file was written"):
+            export(open_checkpoint(path), out)
+        assert not list(tmp_path.rglob("*.xml")) and not list(tmp_path.rglob("*.onnx"))
+    (tmp_path / "a.onnx").write_bytes(b"former")
+    with pytest.raises(DenoiseError, match="no file was written"):
+        export(open_checkpoint(path), tmp_path / "a.onnx", overwrite=True)
+    assert (tmp_path / "a.onnx").read_bytes() == b"former"
 
 
 def test_what_cannot_be_written_is_refused(tmp_path, monkeypatch):

@@ -227,6 +227,35 @@ def test_formats_without_metadata_tell_what_is_lost(tmp_path):
     assert "EXIF, ICC profile, resolution" in image_io.write(tmp_path / "a.ppm", image).notices[-1]
 
 
+def png_with(path: Path, *chunks: tuple[bytes, bytes]) -> Image:
+    """A PNG with these chunks after its header, read."""
+    PIL.Image.fromarray(PATTERN).save(path)
+    data = path.read_bytes()
+    made = [
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    ]
+    path.write_bytes(data[:33] + b"".join(made) + data[33:])
+    return image_io.read(path)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif", ".webp", ".bmp"])
+def test_a_colour_space_that_only_png_can_name_is_not_lost_in_silence(tmp_path, suffix):
+    hdr = png_with(tmp_path / "a.png", (b"cICP", bytes([9, 16, 0, 1])), (b"gAMA", struct.pack(">I", 100000)))
+    assert "PNG colour space (cICP, gAMA)" in image_io.write(tmp_path / f"a{suffix}", hdr).notices[-1]
+    usual = png_with(tmp_path / "b.png", (b"gAMA", struct.pack(">I", 45455)))
+    assert image_io.write(tmp_path / f"b{suffix}", usual).notices == ()
+    overruled = png_with(tmp_path / "c.png", (b"sRGB", b"\0"), (b"gAMA", struct.pack(">I", 45000)))
+    assert image_io.write(tmp_path / f"c{suffix}", overruled).notices == ()
+
+
+def test_a_grey_profile_is_not_put_on_the_rgb_of_webp(tmp_path):
+    grey = b"\0" * 16 + b"GRAY" + b"\0" * 108
+    image = Image(PATTERN[..., :1], None, "png", Metadata(icc=grey))
+    written = image_io.write(tmp_path / "a.webp", image)
+    assert "grey colour profile not kept" in written.notices[-1]
+    assert image_io.read(tmp_path / "a.webp").metadata.icc is None
+
+
 def test_damaged_exif_neither_stops_an_image_nor_is_lost_where_it_can_be_copied(tmp_path):
     rubbish = b"MM\0*\xff\xff\xff\xffrubbish"
     image_io.write(tmp_path / "a.png", Image(PATTERN, None, "png", Metadata(exif=rubbish)))
