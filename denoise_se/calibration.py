@@ -79,7 +79,7 @@ def calibrate(checkpoint: CheckpointFile, clean: Path, tell: Callable[[str], Non
     """Find the ranges on images of a folder with the noise that the checkpoint was trained on, and what they cost.
 
     Two thirds of `IMAGES` images give the ranges, the others the loss. While it is above `MOST_LOSS`, the convolution
-    that disturbs the result most by itself is left in float, up to `MOST_FLOATS`.
+    whose return to float brings it down most is left in float, up to `MOST_FLOATS`.
 
     Raises:
         DatasetError: a folder without images.
@@ -105,18 +105,12 @@ def calibrate(checkpoint: CheckpointFile, clean: Path, tell: Callable[[str], Non
 
     chosen, loss = dict(ranges), loss_of(ranges)
     tell(f"all in int8 but the first and the last convolution: {_decibels(loss)}")
-    if max(loss.values()) > MOST_LOSS:
-        few = {noise: batches[:2] for noise, batches in measuring.items()}
-        alone = {
-            name: -sum(mean_psnr(rounded(checkpoint.load().network(), {name: ends}), few[noise]) for noise in few)
-            for name, ends in ranges.items()
-        }
-        for name in sorted(alone, key=alone.__getitem__, reverse=True)[:MOST_FLOATS]:
-            del chosen[name]
-            loss = loss_of(chosen)
-            tell(f"{name} in float too: {_decibels(loss)}")
-            if max(loss.values()) <= MOST_LOSS:
-                break
+    while max(loss.values()) > MOST_LOSS and len(ranges) - len(chosen) < min(MOST_FLOATS, len(ranges)):
+        without = {name: loss_of({other: chosen[other] for other in chosen if other != name}) for name in chosen}
+        name = min(without, key=lambda name: max(without[name].values()))
+        loss = without[name]
+        del chosen[name]
+        tell(f"{name} in float too: {_decibels(loss)}")
     return Calibration(checkpoint.digest, chosen, f"{IMAGES} images like those of the training ({clean.name})", loss)
 
 
