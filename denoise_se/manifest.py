@@ -63,14 +63,16 @@ class Stamp:
 
 
 Entry = dict[str, Any]
+Facts = Mapping[str, Any]
 
 
 class Ledger:
     """What is known of the outputs of a run with these settings: an entry each, by the output's relative name.
 
-    An entry holds the input's digest and identity, the settings' digest, and the identity of the file that the output
-    replaces. It is kept just before the output takes its place, and outputs appear whole or not at all, so an output is
-    done when it exists, is not the file it was to replace, and its entry names the same input and settings.
+    An entry holds the input's digest and identity, the settings' digest, the identity of the file that the output
+    replaces, and `facts` of how it was made, for the report of a resumed run. It is kept just before the output takes
+    its place, and outputs appear whole or not at all, so an output is done when it exists, is not the file it was to
+    replace, and its entry names the same input and settings.
 
     settings: their digest. keep: puts an entry where the next run finds it; it raises OSError.
     """
@@ -88,7 +90,12 @@ class Ledger:
             return True
         return not isinstance(source, Address) and entry.get("input") == file_digest(source)
 
-    def announce(self, relative: PurePath, target: Location, stamp: Stamp) -> None:
+    def facts(self, relative: PurePath) -> dict[str, Any]:
+        """What was told of how this output was made; empty where nothing was."""
+        facts = self.entries.get(relative.as_posix(), {}).get("facts")
+        return facts if isinstance(facts, dict) else {}
+
+    def announce(self, relative: PurePath, target: Location, stamp: Stamp, facts: Facts) -> None:
         """Record that `target` is about to be replaced by the result of the input of `stamp`. Raises OSError."""
         entry = {
             "output": relative.as_posix(),
@@ -96,12 +103,17 @@ class Ledger:
             "input_identity": stamp.identity,
             "settings": self.settings,
             "replaces": identity(target),
+            "facts": dict(facts),
         }
         self.keep(entry)
         self.entries[relative.as_posix()] = entry
 
-    def complete(self, relative: PurePath, target: Location, stamp: Stamp) -> None:
-        """Told that `target` has taken its place. Raises OSError."""
+    def complete(self, relative: PurePath, target: Location, stamp: Stamp, facts: Facts) -> None:
+        """Told that `target` has taken its place; `facts` may be more than there were before. Raises OSError."""
+        if facts != self.facts(relative):
+            entry = {**self.entries[relative.as_posix()], "facts": dict(facts)}
+            self.keep(entry)
+            self.entries[relative.as_posix()] = entry
 
     def close(self) -> None:
         """At the end of a run. Raises OSError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -41,6 +41,8 @@ from denoise_se.watcher import CancelledError, Watcher
 AHEAD_BYTES = 256 << 20
 # a TIFF of one page is read ahead as a whole up to this size, and by rows above
 WHOLE_BYTES = 64 << 20
+# what a skipped file's row has from the manifest, and of which types
+FACTS = {"model": (str,), "sigma": (int, float), "seconds": (int, float)}
 
 Inspected = Callable[[Row], Row]
 
@@ -124,7 +126,7 @@ class Pipeline:
     def _read(self, job: Job) -> _Loaded | Row:
         try:
             if self.settings.resume and self.manifest.is_done(job.relative, job.source, job.target):
-                return _row(job, "skipped")
+                return _row(job, "skipped", **_known_facts(self.manifest.facts(job.relative)))
             stamp = Stamp.of(job.source)
             with ExitStack() as files:
                 pages = files.enter_context(open_pages(job.source, max_pixels=self.settings.max_pixels))
@@ -199,7 +201,7 @@ class Pipeline:
                 inspection.add(band)
             row = _with_model(row, denoiser, [level], time.perf_counter() - began)
             return self.writer.submit(self._write, job, None, loaded, row, self._inspected(inspection, denoiser, level))
-        self._prepare(job, loaded)
+        self._prepare(job, loaded, row)
         conveyor: Conveyor[Rows] = Conveyor()
         written = self.writer.submit(write_pages, job.target, loaded.pages, iter(conveyor))
         written.add_done_callback(lambda _: conveyor.abandon())
@@ -224,8 +226,8 @@ class Pipeline:
             written.exception()
             raise
         notices = written.result()
-        self._complete(job, loaded)
         row = _with_model(row, denoiser, levels, time.perf_counter() - began)
+        self._complete(job, loaded, row)
         reading = dict.fromkeys(notice for page in loaded.pages for notice in page.notices)
         self._notify(job, (*misnamed(job.source, "tiff"), *reading), notices)
         return self.writer.submit(self._measured, job, row, inspected)
@@ -233,31 +235,31 @@ class Pipeline:
     def _progress(self, page: int, pages: int) -> Callable[[int, int], None]:
         return lambda done, total: self.watcher.tiles(page * total + done, pages * total)
 
-    def _prepare(self, job: Job, loaded: _Loaded) -> None:
+    def _prepare(self, job: Job, loaded: _Loaded, row: Row) -> None:
         """Before an output is written. Raises ImageError."""
         try:
             job.target.parent.mkdir(parents=True, exist_ok=True)
-            self.manifest.announce(job.relative, job.target, loaded.stamp)
+            self.manifest.announce(job.relative, job.target, loaded.stamp, _facts(row))
         except OSError as error:
             raise ImageError(job.target, f"cannot be written ({error.strerror})") from error
 
-    def _complete(self, job: Job, loaded: _Loaded) -> None:
+    def _complete(self, job: Job, loaded: _Loaded, row: Row) -> None:
         """After an output is written. Raises ImageError."""
         try:
-            self.manifest.complete(job.relative, job.target, loaded.stamp)
+            self.manifest.complete(job.relative, job.target, loaded.stamp, _facts(row))
         except OSError as error:
             raise ImageError(job.target, f"cannot be entered in the manifest ({error.strerror})") from error
 
     def _write(self, job: Job, image: Image | None, loaded: _Loaded, row: Row, inspected: Inspected) -> Row:
         """Writes and measures one result; None for `image` is the file itself."""
         try:
-            self._prepare(job, loaded)
+            self._prepare(job, loaded, row)
             if image is None or self._unchanged(job, loaded):
                 copy(job.source, job.target)
             else:
                 notices = write(job.target, image).notices[len(image.notices) :]
                 self._notify(job, (*misnamed(job.source, image.format), *image.notices), notices)
-            self._complete(job, loaded)
+            self._complete(job, loaded, row)
         except ImageError as error:
             reason = str(error) if isinstance(job.target, Address) else error.reason
             return replace(row, status="failed", error=reason)
@@ -312,6 +314,16 @@ def _with_model(row: Row, denoiser: Denoiser, levels: Sequence[float | np.ndarra
     known = [float(np.mean(level)) for level in levels if level is not None]
     sigma = round(sum(known) / len(known), 4) if known else None
     return replace(row, model=denoiser.checkpoint.name, sigma=sigma, seconds=round(seconds, 4))
+
+
+def _facts(row: Row) -> dict[str, Any]:
+    """What the manifest keeps for the reports of later runs, which skip the file."""
+    return {name: value for name in FACTS if (value := getattr(row, name)) not in ("", None)}
+
+
+def _known_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a manifest, which anybody may have changed."""
+    return {name: facts[name] for name, kind in FACTS.items() if type(facts.get(name)) in kind}
 
 
 def _reason(error: DenoiseError) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from denoise_se.errors import UsageError
-from denoise_se.manifest import Entry, Ledger, Manifest, Stamp, identity, settings_digest
+from denoise_se.manifest import Entry, Facts, Ledger, Manifest, Stamp, identity, settings_digest
 from denoise_se.remote_files import Address, Location
 
 FOLDER = ".denoise-se-manifest"
@@ -29,10 +29,10 @@ class RemoteLedger(Ledger):
             return False
         return entry.get("input_identity") == identity(source) and entry.get("made") == identity(target) is not None
 
-    def announce(self, relative: PurePath, target: Location, stamp: Stamp) -> None:
+    def announce(self, relative: PurePath, target: Location, stamp: Stamp, facts: Facts) -> None:
         """Nothing is kept before the output is there."""
 
-    def complete(self, relative: PurePath, target: Location, stamp: Stamp) -> None:
+    def complete(self, relative: PurePath, target: Location, stamp: Stamp, facts: Facts) -> None:
         """Record that `target` was made from the input of `stamp`. Raises OSError."""
         entry = {
             "output": relative.as_posix(),
@@ -40,6 +40,7 @@ class RemoteLedger(Ledger):
             "input_identity": stamp.identity,
             "settings": self.settings,
             "made": identity(target),
+            "facts": dict(facts),
         }
         self.keep(entry)
         self.entries[relative.as_posix()] = entry

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -364,11 +366,23 @@ def test_skipped_images_are_measured_too(denoiser: Denoiser) -> None:
     assert (again.width, again.height, again.bit_depth) == (32, 24, 8)
 
 
-def test_skipped_images_without_a_reference_have_their_size(denoiser: Denoiser) -> None:
+def test_skipped_images_have_their_size_and_how_they_were_made(denoiser: Denoiser) -> None:
+    save("in/a.png", picture())
+    tifffile.imwrite("in/b.tif", np.stack([picture(), picture(1)]))  # by rows
+    first = run(denoiser).rows
+    for old, new in zip(first, run(denoiser, Settings(25.0, resume=True)).rows, strict=True):
+        assert new == replace(old, status="skipped") and new.seconds and (new.model, new.sigma) == ("tiny", 25.0)
+    assert (first[0].width, first[0].height, first[0].channels, first[0].bit_depth) == (32, 24, 3, 8)
+
+
+def test_a_manifest_with_odd_facts_is_not_believed(denoiser: Denoiser) -> None:
     save("in/a.png", picture())
     run(denoiser)
-    (again,) = run(denoiser, Settings(25.0, resume=True)).rows
-    assert (again.status, again.width, again.height, again.channels, again.bit_depth) == ("skipped", 32, 24, 3, 8)
+    manifest = Path("out/.denoise-se-manifest.jsonl")
+    for odd in ({"model": 3, "sigma": "much", "seconds": True, "other": 1}, [1], None):
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "facts": odd}))
+        (again,) = run(denoiser, Settings(25.0, resume=True)).rows
+        assert (again.status, again.model, again.sigma, again.seconds) == ("skipped", "", None, None)
 
 
 def test_files_that_were_there_without_a_record_are_not_taken_for_done(denoiser: Denoiser) -> None:

@@ -29,7 +29,7 @@ def finish(home: Path, source: Path, settings: dict[str, object] = SETTINGS) -> 
     target = home / JOB
     target.parent.mkdir(parents=True, exist_ok=True)
     stamp = Stamp.of(source)
-    Manifest(home, settings).announce(JOB, target, stamp)
+    Manifest(home, settings).announce(JOB, target, stamp, {})
     with replacing(target) as file:
         file.write(b"clean")
     return target
@@ -71,7 +71,7 @@ def test_an_announced_output_that_was_not_replaced_is_not_done(tmp_path: Path, s
     target = tmp_path / JOB
     target.parent.mkdir()
     target.write_bytes(b"of an older run")
-    Manifest(tmp_path, SETTINGS).announce(JOB, target, Stamp.of(source))
+    Manifest(tmp_path, SETTINGS).announce(JOB, target, Stamp.of(source), {})
     assert not is_done(tmp_path, source)
     with replacing(target) as file:
         file.write(b"clean")
@@ -83,7 +83,7 @@ def test_an_input_that_changes_while_it_is_denoised_is_done_again(tmp_path: Path
     source.write_bytes(b"saved anew by an editor")
     target = tmp_path / JOB
     target.parent.mkdir()
-    Manifest(tmp_path, SETTINGS).announce(JOB, target, stamp)
+    Manifest(tmp_path, SETTINGS).announce(JOB, target, stamp, {})
     target.write_bytes(b"made from the old bytes")
     assert not is_done(tmp_path, source)
 
@@ -94,7 +94,7 @@ def test_a_line_cut_short_anywhere_costs_its_own_output_alone(tmp_path: Path, so
     for length in range(0, len(whole), 7):
         (tmp_path / NAME).write_bytes(whole + b"\n" + whole.strip()[:length].replace(b"x/a.png", b"x/b.png"))
         assert is_done(tmp_path, source)
-        Manifest(tmp_path, SETTINGS).announce(Path("x/c.png"), first, Stamp.of(source))
+        Manifest(tmp_path, SETTINGS).announce(Path("x/c.png"), first, Stamp.of(source), {})
         assert "x/c.png" in Manifest(tmp_path, SETTINGS).entries
 
 
@@ -108,7 +108,7 @@ def test_foreign_lines_are_skipped(tmp_path: Path, source: Path) -> None:
 def test_names_that_are_no_text_are_kept(tmp_path: Path, source: Path) -> None:
     odd = Path(os.fsdecode(b"caf\xe9.png"))
     (tmp_path / odd).write_bytes(b"")
-    Manifest(tmp_path, SETTINGS).announce(odd, tmp_path / "none", Stamp.of(source))
+    Manifest(tmp_path, SETTINGS).announce(odd, tmp_path / "none", Stamp.of(source), {})
     assert odd.as_posix() in Manifest(tmp_path, SETTINGS).entries
     assert json.loads((tmp_path / NAME).read_bytes())["output"] == odd.as_posix()
 
