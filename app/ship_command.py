@@ -17,7 +17,7 @@ SIDE = 256  # of the corner of a picture that it is measured on
 
 
 def run_ship(name: str, weights: Path, evaluations: list[Path]) -> None:
-    """Write checkpoints/NAME-fast.safetensors (fp16 when that is harmless) and its card.
+    """Write the name's file under checkpoints/ (fp16 when that is harmless) and its card.
 
     `evaluations` are JSON reports of `denoise-se evaluate` that measured `weights`; their means go into both.
     """

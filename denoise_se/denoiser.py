@@ -83,7 +83,7 @@ class Denoiser:
         tile: int | str = "auto",
         self_ensemble: bool = False,
     ) -> Denoiser:
-        """A denoiser from a catalogue name ("gray", "color", "photo") or the path of a .safetensors checkpoint.
+        """A denoiser from a name of `CHECKPOINTS` ("gray", ...) or the path of a .safetensors checkpoint.
 
         Args:
             device: "auto", "cpu", "cuda" or "mps".
