@@ -32,8 +32,7 @@ def test_every_name_of_the_catalogue_loads_and_has_its_record_and_card(name):
 
 
 @pytest.mark.parametrize(
-    ("model", "name", "gain"),
-    [("gray", "camera", 7.5), ("color", "chelsea", 9.0), ("photo", "astronaut", 1.4)],
+    ("model", "name", "gain"), [("gray", "camera", 7.5), ("color", "chelsea", 9.0), ("photo", "astronaut", 1.4)]
 )
 def test_a_sample_gets_better_by_this_many_decibels(model, name, gain):
     noisy, clean = sample(name)
