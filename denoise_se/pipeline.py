@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ from denoise_se.manifest import Ledger, Stamp
 from denoise_se.page import ImagePage, Page, stored_bytes
 from denoise_se.plan import Job
 from denoise_se.remote_files import Address
-from denoise_se.report import Row
+from denoise_se.report import Row, facts, known_facts
 from denoise_se.stop import Stop
 from denoise_se.tiff_storage import Rows
 from denoise_se.watcher import CancelledError, Watcher
@@ -41,8 +41,6 @@ from denoise_se.watcher import CancelledError, Watcher
 AHEAD_BYTES = 256 << 20
 # a TIFF of one page is read ahead as a whole up to this size, and by rows above
 WHOLE_BYTES = 64 << 20
-# what a skipped file's row has from the manifest, and of which types
-FACTS = {"model": (str,), "sigma": (int, float), "seconds": (int, float)}
 
 Inspected = Callable[[Row], Row]
 
@@ -126,7 +124,7 @@ class Pipeline:
     def _read(self, job: Job) -> _Loaded | Row:
         try:
             if self.settings.resume and self.manifest.is_done(job.relative, job.source, job.target):
-                return _row(job, "skipped", **_known_facts(self.manifest.facts(job.relative)))
+                return _row(job, "skipped", **known_facts(self.manifest.facts(job.relative)))
             stamp = Stamp.of(job.source)
             with ExitStack() as files:
                 pages = files.enter_context(open_pages(job.source, max_pixels=self.settings.max_pixels))
@@ -239,14 +237,14 @@ class Pipeline:
         """Before an output is written. Raises ImageError."""
         try:
             job.target.parent.mkdir(parents=True, exist_ok=True)
-            self.manifest.announce(job.relative, job.target, loaded.stamp, _facts(row))
+            self.manifest.announce(job.relative, job.target, loaded.stamp, facts(row))
         except OSError as error:
             raise ImageError(job.target, f"cannot be written ({error.strerror})") from error
 
     def _complete(self, job: Job, loaded: _Loaded, row: Row) -> None:
         """After an output is written. Raises ImageError."""
         try:
-            self.manifest.complete(job.relative, job.target, loaded.stamp, _facts(row))
+            self.manifest.complete(job.relative, job.target, loaded.stamp, facts(row))
         except OSError as error:
             raise ImageError(job.target, f"cannot be entered in the manifest ({error.strerror})") from error
 
@@ -314,16 +312,6 @@ def _with_model(row: Row, denoiser: Denoiser, levels: Sequence[float | np.ndarra
     known = [float(np.mean(level)) for level in levels if level is not None]
     sigma = round(sum(known) / len(known), 4) if known else None
     return replace(row, model=denoiser.checkpoint.name, sigma=sigma, seconds=round(seconds, 4))
-
-
-def _facts(row: Row) -> dict[str, Any]:
-    """What the manifest keeps for the reports of later runs, which skip the file."""
-    return {name: value for name in FACTS if (value := getattr(row, name)) not in ("", None)}
-
-
-def _known_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a manifest, which anybody may have changed."""
-    return {name: facts[name] for name, kind in FACTS.items() if type(facts.get(name)) in kind}
 
 
 def _reason(error: DenoiseError) -> str:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from denoise_se.atomic_file import replacing
 from denoise_se.errors import ImageError, UsageError
@@ -59,7 +59,19 @@ class Row:
 FIELDS = tuple(field.name for field in fields(Row))
 COLUMNS = FIELDS[: FIELDS.index("noise_before")]  # of a CSV file, unless quality was to be estimated
 METRICS = ("psnr_noisy", "psnr", "ssim_noisy", "ssim")
+# what a skipped file's row has from the manifest, and of which types
+FACTS = {"model": (str,), "sigma": (int, float), "seconds": (int, float)}
 ESTIMATES = ("noise_before", "noise_after", "psnr_estimated", "psnr_margin")
+
+
+def facts(row: Row) -> dict[str, object]:
+    """What the manifest keeps for the reports of later runs, which skip the file."""
+    return {name: value for name in FACTS if (value := getattr(row, name)) not in ("", None)}
+
+
+def known_facts(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a manifest, which anybody may have changed."""
+    return {name: kept[name] for name, kinds in FACTS.items() if type(kept.get(name)) in kinds}
 
 
 def check_report(path: Location | None) -> None:
