@@ -35,10 +35,15 @@ class Backend(Protocol):
     one window [1, C, h, w], its levels and the gates (None: the window's own) to the restored window without the
     margins along the sides where the image goes on, see `Network.forward`. All float32.
     `description` names the engine, device and precision for reports; `halo` is the network's, see `denoise_se.tiling`.
+    `in_lanes` gives the same with the cores shared out, for `lanes` threads that each denoise small windows of their
+    own, to the same results: then no core waits for another. One lane is what every engine is without that.
     """
 
     description: str
     halo: int
+    lanes: int
+
+    def in_lanes(self) -> Backend: ...
 
     def squeeze(self, windows: np.ndarray, level: np.ndarray) -> np.ndarray: ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,16 @@ from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.noise_estimation import estimate_sigma
 from denoise_se.scanlines import ArrayScanlines, Scanlines
 from denoise_se.self_ensemble import SelfEnsemble
-from denoise_se.tiling import WHOLE_PIXELS, Span, in_cells, spans, squeeze_windows, tile_shape
+from denoise_se.tiling import (
+    FEATURE_BYTES,
+    LANES_WINDOWS,
+    WHOLE_PIXELS,
+    Span,
+    in_cells,
+    spans,
+    squeeze_windows,
+    tile_shape,
+)
 
 BAND = 768  # rows that are copied at a time when there is nothing to compute
 MIN_TILE = 32
@@ -100,6 +110,17 @@ class Denoiser:
         if self_ensemble:
             engine = SelfEnsemble(engine, checkpoint.config.multiple_of)
         return cls(checkpoint, engine, tile)
+
+    @cached_property
+    def in_lanes(self) -> Denoiser:
+        """The same denoiser for `backend.lanes` threads at once, each with an image of its own; the results are the
+        same. For images that fit in a lane."""
+        return type(self)(self.checkpoint, self.backend.in_lanes(), self.tile)
+
+    def fits_in_lane(self, height: int, width: int) -> bool:
+        """Whether an image is so small that lanes are worth it, and that their memory is bounded; False without."""
+        most = LANES_WINDOWS / (FEATURE_BYTES * self.network.features * self.backend.lanes)
+        return self.backend.lanes > 1 and self.tile in ("auto", 0) and height * width <= min(most, WHOLE_PIXELS)
 
     @property
     def blind(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from denoise_se.backends import WHOLE, Sides
+from denoise_se.backends import WHOLE, Backend, Sides
 from denoise_se.checkpoint import CheckpointFile
 from denoise_se.graph import sources_digest
 from denoise_se.graph_cache import Entry, cached
@@ -18,6 +18,7 @@ class GraphBackend(ABC):
     """A backend whose network comes from the cache, or is traced once and put there; see `Backend` for its use."""
 
     description: str
+    lanes = 1
 
     def __init__(self, checkpoint: CheckpointFile, depends_on: Mapping[str, Any]) -> None:
         """`depends_on`: what the kept bytes depend on besides the weights and the way of tracing."""
@@ -26,6 +27,9 @@ class GraphBackend(ABC):
         self.halo = int(cached(key, self._make, self._accept).facts["halo"])
         self.inputs = self._inputs()
         self.gates = int(self.inputs["gates"][1]) if "gates" in self.inputs else 0
+
+    def in_lanes(self) -> Backend:
+        return self
 
     @abstractmethod
     def _make(self) -> Entry:

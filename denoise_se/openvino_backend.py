@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -23,16 +23,18 @@ from denoise_se.threads import granted_cores
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
 CPU_INFO = Path("/proc/cpuinfo")
+MOST_LANES = 4  # each needs memory of its own
 
 
 class OpenVinoBackend(GraphBackend):
     """OpenVINO on the CPU. "auto" precision is int8 where that is fast and known to cost little, else fp32.
 
+    Used with all cores for one window, unless it has `shared` them out to `lanes` that each compute one.
     Raises UsageError for a precision that the CPU has no instructions for, and for int8 of a checkpoint that has no
     calibration.
     """
 
-    def __init__(self, checkpoint: CheckpointFile, precision: str = "auto") -> None:
+    def __init__(self, checkpoint: CheckpointFile, precision: str = "auto", *, shared: bool = False) -> None:
         self.calibration = read_calibration(checkpoint) if precision in ("auto", "int8") else None
         if precision == "auto":
             harmless = self.calibration is not None and self.calibration.worst_loss <= MOST_LOSS
@@ -51,13 +53,15 @@ class OpenVinoBackend(GraphBackend):
             raise UsageError(f"--precision {precision}: OpenVINO on this CPU has {known}; use one of these or auto")
         # what int8 leaves in float, sums and gates, is in bf16 where the CPU has it: less memory and time for 0.003 dB
         floats = precision if precision != "int8" else "bf16" if "BF16" in able else "fp32"
-        self.properties: dict[str, Any] = {
+        self.precision, self.lanes = precision, min(granted_cores(), MOST_LANES)
+        kept = {
             "INFERENCE_PRECISION_HINT": HINTS[floats],
             "INFERENCE_NUM_THREADS": granted_cores(),
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
         }
+        requests = self.lanes if shared else 1
+        hint = "THROUGHPUT" if shared else "LATENCY"
+        self.properties: dict[str, Any] = {**kept, "PERFORMANCE_HINT": hint, "NUM_STREAMS": requests}
         self.description = f"openvino cpu {precision}"
         super().__init__(
             checkpoint,
@@ -65,12 +69,16 @@ class OpenVinoBackend(GraphBackend):
                 "openvino": ov.get_version(),
                 "cpu": self.core.get_property("CPU", "FULL_DEVICE_NAME"),
                 "capabilities": sorted(able),
-                "properties": self.properties,
+                "properties": kept,
                 "ranges": None if self.calibration is None else dict(self.calibration.ranges),
             },
         )
-        self.request = self.compiled.create_infer_request()
-        self.lock = threading.Lock()  # a request holds the memory of a whole tile, so there is one, used in turns
+        self.idle: SimpleQueue[ov.InferRequest] = SimpleQueue()  # each holds the memory of a whole window
+        for _ in range(requests):
+            self.idle.put(self.compiled.create_infer_request())
+
+    def in_lanes(self) -> OpenVinoBackend:
+        return OpenVinoBackend(self.checkpoint, self.precision, shared=True)
 
     def _make(self) -> Entry:
         network = self.checkpoint.load().network()
@@ -92,9 +100,12 @@ class OpenVinoBackend(GraphBackend):
         }
 
     def _run(self, values: Mapping[str, np.ndarray], output: str) -> np.ndarray:
-        with self.lock:
-            self.request.infer(dict(values), share_inputs=True)
-            return np.array(self.request.get_tensor(output).data)
+        request = self.idle.get()
+        try:
+            request.infer(dict(values), share_inputs=True)
+            return np.array(request.get_tensor(output).data)
+        finally:
+            self.idle.put(request)
 
 
 def multiplies_bytes() -> bool:

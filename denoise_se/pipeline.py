@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,7 @@ from denoise_se.plan import Job
 from denoise_se.remote_files import Address
 from denoise_se.report import Row, facts, known_facts
 from denoise_se.stop import Stop
+from denoise_se.threads import granted_cores
 from denoise_se.tiff_storage import Rows
 from denoise_se.watcher import CancelledError, Watcher
 
@@ -41,6 +44,8 @@ from denoise_se.watcher import CancelledError, Watcher
 AHEAD_BYTES = 256 << 20
 # a TIFF of one page is read ahead as a whole up to this size, and by rows above
 WHOLE_BYTES = 64 << 20
+# for fewer images, sharing out the engine's cores takes longer than it saves
+FEWEST_FOR_LANES = 64
 
 Inspected = Callable[[Row], Row]
 
@@ -65,7 +70,8 @@ class _Loaded:
 
 
 class Pipeline:
-    """The threads of a batch: some read ahead, this one denoises, one writes and measures."""
+    """The threads of a batch: some read ahead, this one denoises, one writes and measures. Many small images are
+    denoised in lanes, each on a core of its own."""
 
     def __init__(
         self,
@@ -85,22 +91,23 @@ class Pipeline:
         rows: list[Row] = []
         reads: list[Future[_Loaded | Row]] = []
         sizes = [0] * len(self.jobs)
-        pending: tuple[Future[Row], int] | None = None  # what is being written, and its size
+        pending: deque[tuple[Callable[[], Row], int]] = deque()  # what is denoised in lanes or written, and its size
 
-        def finish() -> None:
-            nonlocal pending
-            if pending is not None:
-                row = pending[0].result()
-                pending = None
-                rows.append(row)
-                self.watcher.row(row)
+        def finish(leave: int = 0) -> None:
+            while len(pending) > leave:
+                rows.append(pending.popleft()[0]())
+                self.watcher.row(rows[-1])
 
-        with ThreadPoolExecutor(self.workers) as readers, ThreadPoolExecutor(1) as self.writer:
+        with (
+            ThreadPoolExecutor(self.workers) as readers,
+            ThreadPoolExecutor(1) as self.writer,
+            ThreadPoolExecutor(granted_cores()) as lanes,
+        ):
             try:
                 for index, job in enumerate(self.jobs):
                     while len(reads) < min(index + 1 + self.workers, len(self.jobs)):
                         size = _size(self.jobs[len(reads)])
-                        held = sum(sizes[index + 1 : len(reads)]) + (pending[1] if pending else 0)
+                        held = sum(sizes[index + 1 : len(reads)]) + sum(written[1] for written in pending)
                         if held + size > AHEAD_BYTES:
                             if len(reads) > index:
                                 break
@@ -109,17 +116,36 @@ class Pipeline:
                         reads.append(readers.submit(self._read, self.jobs[len(reads)]))
                     loaded = reads[index].result()
                     reads[index] = Future()  # lets go of the image
-                    written = self._denoise(job, loaded) if isinstance(loaded, _Loaded) else self._known(job, loaded)
+                    if isinstance(loaded, Row):
+                        written = partial(Future.result, self._known(job, loaded))
+                        finish()
+                    elif lane := self._lane(loaded):
+                        finish(leave=2 * lane.backend.lanes)  # as many wait as are at work, so that no lane does
+                        written = partial(_of, lanes.submit(self._denoise, job, loaded, lane))
+                    else:
+                        written = partial(Future.result, self._denoise(job, loaded))
+                        finish()
                     del loaded
-                    finish()
-                    pending = written, sizes[index]
+                    pending.append((written, sizes[index]))
                     if stop.signal is not None:
                         break
                 finish()
             finally:
                 for future in reads:
                     future.cancel()
+                lanes.shutdown(cancel_futures=True)
         return rows
+
+    def _lane(self, loaded: _Loaded) -> Denoiser | None:
+        """The denoiser for an image that is denoised beside others; None for one that gets all cores."""
+        if len(self.jobs) < FEWEST_FOR_LANES or not isinstance(loaded.pages[0], ImagePage):
+            return None
+        height, width, channels = loaded.pages[0].shape
+        try:
+            denoiser = self.denoiser_for(channels)
+            return denoiser.in_lanes if denoiser.fits_in_lane(height, width) else None
+        except Exception:  # is met again, and told, where the image gets all cores
+            return None
 
     def _read(self, job: Job) -> _Loaded | Row:
         try:
@@ -143,15 +169,15 @@ class Pipeline:
         """The row of a file that was skipped, measured again, or that could not be read."""
         return self.writer.submit(self._measured, job, row) if row.status == "skipped" else _finished(row)
 
-    def _denoise(self, job: Job, loaded: _Loaded) -> Future[Row]:
-        """Denoises a file, and starts or does its writing; the future is its row."""
+    def _denoise(self, job: Job, loaded: _Loaded, lane: Denoiser | None = None) -> Future[Row]:
+        """Denoises a file, by `lane` or with all cores, and starts or does its writing; the future is its row."""
         height, width, channels = loaded.pages[0].shape
         depth = loaded.pages[0].dtype.itemsize * 8
         row = _row(job, "done", width=width, height=height, channels=channels, bit_depth=depth)
         with loaded.files:
             try:
                 if isinstance(loaded.pages[0], ImagePage):
-                    image, row, inspected = self._denoised(loaded.pages[0], row)
+                    image, row, inspected = self._denoised(loaded.pages[0], row, lane)
                     return self.writer.submit(self._write, job, image, loaded, row, inspected)
                 return self._stream(job, loaded, row)
             except CancelledError:
@@ -166,10 +192,10 @@ class Pipeline:
                     text = f"the network stopped with {type(error).__name__}: {first}"
                 return _finished(replace(row, status="failed", error=text))
 
-    def _denoised(self, page: ImagePage, row: Row) -> tuple[Image, Row, Inspected]:
+    def _denoised(self, page: ImagePage, row: Row, lane: Denoiser | None) -> tuple[Image, Row, Inspected]:
         """The image denoised in place, where its array lets it, so that there is no second one in memory."""
         began = time.perf_counter()
-        denoiser = self.denoiser_for(page.shape[2])
+        denoiser = lane or self.denoiser_for(page.shape[2])
         level = denoiser.noise_level(page, self.settings.sigma)
         pixels = page.pixels if page.pixels.flags.writeable else np.empty_like(page.pixels)
         inspection = self.inspector.begin(page.shape, page.dtype, page.metadata.orientation)
@@ -322,6 +348,11 @@ def _finished(row: Row) -> Future[Row]:
     future: Future[Row] = Future()
     future.set_result(row)
     return future
+
+
+def _of(denoised: Future[Future[Row]]) -> Row:
+    """The row of an image that a lane denoises and the writer writes."""
+    return denoised.result().result()
 
 
 def _is_tiff(job: Job, pages: Sequence[Page]) -> bool:

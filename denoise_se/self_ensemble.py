@@ -23,7 +23,10 @@ class SelfEnsemble:
     def __init__(self, backend: Backend, multiple: int) -> None:
         self.backend, self.multiple = backend, multiple
         self.description = f"{backend.description}, self-ensemble of 8"
-        self.halo = backend.halo
+        self.halo, self.lanes = backend.halo, backend.lanes
+
+    def in_lanes(self) -> SelfEnsemble:
+        return SelfEnsemble(self.backend.in_lanes(), self.multiple)
 
     def squeeze(self, windows: np.ndarray, level: np.ndarray) -> np.ndarray:
         windows, level = self._filled(windows), self._filled(level)

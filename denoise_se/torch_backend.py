@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 class TorchBackend:
     """PyTorch on a CPU, CUDA or MPS device. "auto" precision is fp32 on a CPU and bf16 on a GPU."""
 
+    lanes = 1
+
     def __init__(self, checkpoint: CheckpointFile, device: str = "auto", precision: str = "auto") -> None:
         self.device = pick_device(device)
         if precision == "int8":
@@ -34,6 +36,9 @@ class TorchBackend:
             torch.set_num_threads(granted_cores())
         self.description = f"torch {self.device.type} {precision}"
         self.warned = False
+
+    def in_lanes(self) -> TorchBackend:
+        return self
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.require(array, requirements=("C", "W"))).to(self.device)

@@ -112,6 +112,34 @@ def test_several_threads_may_use_one_denoiser(tmp_path, backend):
     assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+@pytest.mark.parametrize("self_ensemble", [False, True])
+def test_lanes_give_the_bytes_that_all_cores_give(monkeypatch, precision, self_ensemble):
+    module = pytest.importorskip("denoise_se.openvino_backend")
+    monkeypatch.setattr(module, "granted_cores", lambda: 3)
+    options = {"device": "cpu", "backend": "openvino", "precision": precision, "self_ensemble": self_ensemble}
+    denoiser = Denoiser.load("gray", **options)
+    images = [picture(20 + 11 * seed, 45 + seed, 1, seed) for seed in range(8)]
+    expected = [denoiser(image, 20.0) for image in images]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda image: denoiser.in_lanes(image, 20.0), images))
+    assert denoiser.backend.lanes == 3
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_an_image_fits_in_a_lane_while_the_memory_of_all_lanes_is_bounded(tmp_path, monkeypatch):
+    module = pytest.importorskip("denoise_se.openvino_backend")
+    path = save_tiny(tmp_path / "a.safetensors")
+    monkeypatch.setattr(module, "granted_cores", lambda: 4)
+    assert Denoiser.load("photo", device="cpu", backend="openvino").fits_in_lane(300, 400)
+    assert not Denoiser.load("photo", device="cpu", backend="openvino").fits_in_lane(400, 400)
+    assert Denoiser.load(path, device="cpu", backend="openvino").fits_in_lane(300, 300)
+    assert not Denoiser.load(path, device="cpu", backend="openvino", tile=64).fits_in_lane(300, 300)
+    assert not Denoiser.load(path, device="cpu", backend="torch").fits_in_lane(300, 300)
+    monkeypatch.setattr(module, "granted_cores", lambda: 1)
+    assert not Denoiser.load(path, device="cpu", backend="openvino").fits_in_lane(300, 300)
+
+
 def test_bfloat16_in_openvino_is_near_fp32_or_refused(tmp_path):
     pytest.importorskip("openvino")
     from denoise_se.openvino_core import core

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,7 +23,7 @@ import tifffile
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from tiny_model import save_tiny
 
-from denoise_se import atomic_file, manifest
+from denoise_se import atomic_file, manifest, pipeline
 from denoise_se.batch import Outcome, run_batch
 from denoise_se.blending import Strength
 from denoise_se.denoiser import Band, Denoiser, RestoredTile
@@ -33,7 +34,7 @@ from denoise_se.plan import make_plan
 from denoise_se.report import Row
 from denoise_se.scanlines import Scanlines
 from denoise_se.tiling import Span
-from denoise_se.watcher import Watcher
+from denoise_se.watcher import CancelledError, Watcher
 
 FINGERPRINT = {"weights": "tiny"}
 
@@ -279,6 +280,88 @@ def test_whatever_a_denoiser_raises_costs_one_image(denoiser: Denoiser, error: E
     assert outputs() == ["0.png", "2.png"]
 
 
+# --- many small images, denoised side by side ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_lanes(model: Path, monkeypatch: pytest.MonkeyPatch) -> Denoiser:
+    """A denoiser of three lanes, whatever this machine has, and 80 pictures of seven sizes."""
+    module = pytest.importorskip("denoise_se.openvino_backend")
+    for user in (module, pipeline):
+        monkeypatch.setattr(user, "granted_cores", lambda: 3)
+    for i in range(80):
+        save(f"in/{i:02d}.png", picture(i, (20 + i % 7, 30 - i % 5, 3)))
+    return Denoiser.load(model, device="cpu", backend="openvino")
+
+
+def test_many_small_images_become_what_they_become_alone(in_lanes: Denoiser) -> None:
+    Path("in/40.png").write_bytes(b"no picture")
+    together, at_once, most = threading.Lock(), 0, 0
+
+    class Counting(Denoiser):
+        def noise_level(self, *arguments: Any) -> Any:
+            nonlocal at_once, most
+            with together:
+                at_once += 1
+                most = max(most, at_once)
+            time.sleep(0.002)
+            with together:
+                at_once -= 1
+            return super().noise_level(*arguments)
+
+    watcher = Recorder()
+    outcome = run(Counting(in_lanes.checkpoint, in_lanes.backend), watcher=watcher)
+    assert outcome.exit_code == 1 and [row.status for row in outcome.rows].count("failed") == 1
+    assert [Path(row.input).stem for row in outcome.rows] == [f"{i:02d}" for i in range(80)]
+    assert tuple(watcher.rows) == outcome.rows and outcome.rows[40].status == "failed"
+    assert most > 1, "no two of them were at work together"
+    for i in set(range(80)) - {40}:
+        assert np.array_equal(load(f"out/{i:02d}.png"), in_lanes(load(f"in/{i:02d}.png"), 25.0))
+    assert set(resumed(in_lanes).values()) == {"skipped", "failed"}
+
+
+def test_what_one_of_many_small_images_raises_costs_it_alone(in_lanes: Denoiser) -> None:
+    class Failing(Denoiser):
+        def tiles(self, source: Scanlines, *arguments: Any) -> Iterator[RestoredTile]:
+            if np.array_equal(source.rows(0, source.shape[0]), picture(21, (20, 29, 3))):
+                raise RuntimeError("odd")
+            return super().tiles(source, *arguments)
+
+    outcome = run(Failing(in_lanes.checkpoint, in_lanes.backend))
+    assert [i for i, row in enumerate(outcome.rows) if row.status == "failed"] == [21]
+    assert "RuntimeError: odd" in outcome.rows[21].error and len(outputs()) == 79
+
+
+def test_a_signal_among_many_small_images_leaves_what_its_rows_say(in_lanes: Denoiser) -> None:
+    class Signalling(Recorder):
+        def row(self, row: Row) -> None:
+            super().row(row)
+            if len(self.rows) == 30:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    outcome = run(in_lanes, watcher=Signalling())
+    assert outcome.exit_code == 130 and 30 <= len(outcome.rows) < 80
+    assert outputs() == [Path(row.output).name for row in outcome.rows]
+    assert list(resumed(in_lanes).values()).count("skipped") == len(outcome.rows) and len(outputs()) == 80
+
+
+def test_cancelling_many_small_images_ends_at_once_and_leaves_whole_files(in_lanes: Denoiser) -> None:
+    class Cancelling(Watcher):
+        finished = 0
+
+        def row(self, row: Row) -> None:
+            self.finished += 1
+
+        def tiles(self, done: int, total: int) -> None:
+            if self.finished >= 10:
+                raise CancelledError
+
+    with pytest.raises(CancelledError):
+        run(in_lanes, watcher=Cancelling())
+    assert 10 <= len(outputs()) < 30
+    assert all(load(f"out/{name}").shape == load(f"in/{name}").shape for name in outputs())
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 def test_a_disk_that_takes_no_more_fails_each_image_by_name_and_leaves_nothing(
     denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch, number: int
@@ -426,6 +509,9 @@ def test_a_signal_during_the_last_image_changes_nothing(denoiser: Denoiser) -> N
 
 class Inverting(Denoiser):
     """Computes without threads, so that it can run in a forked process."""
+
+    def fits_in_lane(self, height: int, width: int) -> bool:
+        return False
 
     def bands(self, source: Scanlines, *arguments: Any) -> Iterator[Band]:
         noisy = source.rows(0, source.shape[0])
