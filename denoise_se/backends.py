@@ -36,7 +36,7 @@ class Backend(Protocol):
     margins along the sides where the image goes on, see `Network.forward`. All float32.
     `description` names the engine, device and precision for reports; `halo` is the network's, see `denoise_se.tiling`.
     `in_lanes` gives the same with the cores shared out, for `lanes` threads that each denoise small windows of their
-    own, to the same results: then no core waits for another. One lane is what every engine is without that.
+    own, to the same results: then cores wait less for each other. An engine of one lane cannot do that.
     """
 
     description: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -111,16 +110,16 @@ class Denoiser:
             engine = SelfEnsemble(engine, checkpoint.config.multiple_of)
         return cls(checkpoint, engine, tile)
 
-    @cached_property
     def in_lanes(self) -> Denoiser:
-        """The same denoiser for `backend.lanes` threads at once, each with an image of its own; the results are the
-        same. For images that fit in a lane."""
+        """This denoiser for `backend.lanes` threads at once, each with an image of its own that fits in a lane; the
+        results are the same. It holds a network and memory of its own."""
         return type(self)(self.checkpoint, self.backend.in_lanes(), self.tile)
 
-    def fits_in_lane(self, height: int, width: int) -> bool:
+    def fits_in_lane(self, height: int, width: int, channels: int) -> bool:
         """Whether an image is so small that lanes are worth it, and that their memory is bounded; False without."""
         most = LANES_WINDOWS / (FEATURE_BYTES * self.network.features * self.backend.lanes)
-        return self.backend.lanes > 1 and self.tile in ("auto", 0) and height * width <= min(most, WHOLE_PIXELS)
+        pixels = height * width * max(1, channels // self.network.channels)  # such planes are squeezed together
+        return self.backend.lanes > 1 and self.tile in ("auto", 0) and pixels <= min(most, WHOLE_PIXELS)
 
     @property
     def blind(self) -> bool:

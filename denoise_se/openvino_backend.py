@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Mapping
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -29,12 +30,11 @@ MOST_LANES = 4  # each needs memory of its own
 class OpenVinoBackend(GraphBackend):
     """OpenVINO on the CPU. "auto" precision is int8 where that is fast and known to cost little, else fp32.
 
-    Used with all cores for one window, unless it has `shared` them out to `lanes` that each compute one.
     Raises UsageError for a precision that the CPU has no instructions for, and for int8 of a checkpoint that has no
     calibration.
     """
 
-    def __init__(self, checkpoint: CheckpointFile, precision: str = "auto", *, shared: bool = False) -> None:
+    def __init__(self, checkpoint: CheckpointFile, precision: str = "auto") -> None:
         self.calibration = read_calibration(checkpoint) if precision in ("auto", "int8") else None
         if precision == "auto":
             harmless = self.calibration is not None and self.calibration.worst_loss <= MOST_LOSS
@@ -53,15 +53,15 @@ class OpenVinoBackend(GraphBackend):
             raise UsageError(f"--precision {precision}: OpenVINO on this CPU has {known}; use one of these or auto")
         # what int8 leaves in float, sums and gates, is in bf16 where the CPU has it: less memory and time for 0.003 dB
         floats = precision if precision != "int8" else "bf16" if "BF16" in able else "fp32"
-        self.precision, self.lanes = precision, min(granted_cores(), MOST_LANES)
-        kept = {
+        cores = granted_cores()
+        self.lanes = max(count for count in range(1, MOST_LANES + 1) if cores % count == 0)  # as many cores for each
+        self.properties: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": HINTS[floats],
-            "INFERENCE_NUM_THREADS": granted_cores(),
+            "INFERENCE_NUM_THREADS": cores,
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
         }
-        requests = self.lanes if shared else 1
-        hint = "THROUGHPUT" if shared else "LATENCY"
-        self.properties: dict[str, Any] = {**kept, "PERFORMANCE_HINT": hint, "NUM_STREAMS": requests}
         self.description = f"openvino cpu {precision}"
         super().__init__(
             checkpoint,
@@ -69,16 +69,23 @@ class OpenVinoBackend(GraphBackend):
                 "openvino": ov.get_version(),
                 "cpu": self.core.get_property("CPU", "FULL_DEVICE_NAME"),
                 "capabilities": sorted(able),
-                "properties": kept,
+                "properties": self.properties,
                 "ranges": None if self.calibration is None else dict(self.calibration.ranges),
             },
         )
-        self.idle: SimpleQueue[ov.InferRequest] = SimpleQueue()  # each holds the memory of a whole window
-        for _ in range(requests):
-            self.idle.put(self.compiled.create_infer_request())
+        self._request(1)
+
+    def _request(self, count: int) -> None:
+        """Makes the requests of the compiled network: each holds the memory of a window and is used in turns."""
+        self.requests = [self.compiled.create_infer_request() for _ in range(count)]
+        self.free = threading.Semaphore(count)
 
     def in_lanes(self) -> OpenVinoBackend:
-        return OpenVinoBackend(self.checkpoint, self.precision, shared=True)
+        shared = copy.copy(self)
+        properties = {**self.properties, "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": self.lanes}
+        shared.compiled = self.core.import_model(self.entry.data, "CPU", properties)
+        shared._request(self.lanes)
+        return shared
 
     def _make(self) -> Entry:
         network = self.checkpoint.load().network()
@@ -100,12 +107,13 @@ class OpenVinoBackend(GraphBackend):
         }
 
     def _run(self, values: Mapping[str, np.ndarray], output: str) -> np.ndarray:
-        request = self.idle.get()
-        try:
-            request.infer(dict(values), share_inputs=True)
-            return np.array(request.get_tensor(output).data)
-        finally:
-            self.idle.put(request)
+        with self.free:
+            request = self.requests.pop()
+            try:
+                request.infer(dict(values), share_inputs=True)
+                return np.array(request.get_tensor(output).data)
+            finally:
+                self.requests.append(request)
 
 
 def multiplies_bytes() -> bool:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,6 @@ from denoise_se.plan import Job
 from denoise_se.remote_files import Address
 from denoise_se.report import Row, facts, known_facts
 from denoise_se.stop import Stop
-from denoise_se.threads import granted_cores
 from denoise_se.tiff_storage import Rows
 from denoise_se.watcher import CancelledError, Watcher
 
@@ -45,7 +43,7 @@ AHEAD_BYTES = 256 << 20
 # a TIFF of one page is read ahead as a whole up to this size, and by rows above
 WHOLE_BYTES = 64 << 20
 # for fewer images, sharing out the engine's cores takes longer than it saves
-FEWEST_FOR_LANES = 64
+FEWEST_FOR_LANES = 32
 
 Inspected = Callable[[Row], Row]
 
@@ -69,9 +67,24 @@ class _Loaded:
     files: ExitStack
 
 
+@dataclass
+class _Pending:
+    """An image that is being written, or that a lane denoises and then gives to the writer; `size` is its memory."""
+
+    future: Future[Row] | Future[Future[Row]]
+    size: int
+    in_lane: bool = False
+
+    def row(self) -> Row:
+        found = self.future.result()
+        return found if isinstance(found, Row) else found.result()
+
+
 class Pipeline:
-    """The threads of a batch: some read ahead, this one denoises, one writes and measures. Many small images are
-    denoised in lanes, each on a core of its own."""
+    """The threads of a batch: some read ahead, this one denoises, one writes and measures.
+
+    Where there are many small images, they are denoised in lanes, see `Denoiser.in_lanes`.
+    """
 
     def __init__(
         self,
@@ -85,29 +98,31 @@ class Pipeline:
     ) -> None:
         self.jobs, self.denoiser_for, self.settings = jobs, denoiser_for, settings
         self.manifest, self.watcher, self.inspector, self.workers = manifest, watcher, inspector, workers
+        self.small = 0  # images so far that fit in a lane
+        self.laned: dict[int, Denoiser | None] = {}  # by the channels of the images
 
     def rows(self, stop: Stop) -> list[Row]:
         """Works until all is done or `stop` is wished; the rows in the plan's order."""
         rows: list[Row] = []
         reads: list[Future[_Loaded | Row]] = []
         sizes = [0] * len(self.jobs)
-        pending: deque[tuple[Callable[[], Row], int]] = deque()  # what is denoised in lanes or written, and its size
+        pending: deque[_Pending] = deque()
 
         def finish(leave: int = 0) -> None:
             while len(pending) > leave:
-                rows.append(pending.popleft()[0]())
+                for ended in (work.future for work in pending if work.in_lane and work.future.done()):
+                    ended.result()  # raises what a lane was told to stop with
+                rows.append(pending.popleft().row())
                 self.watcher.row(rows[-1])
 
-        with (
-            ThreadPoolExecutor(self.workers) as readers,
-            ThreadPoolExecutor(1) as self.writer,
-            ThreadPoolExecutor(granted_cores()) as lanes,
-        ):
+        with ThreadPoolExecutor(self.workers) as readers, ThreadPoolExecutor(1) as self.writer, ExitStack() as stack:
+            lanes: ThreadPoolExecutor | None = None
+            leave = 0  # as many images wait for a lane as are in one, so that none is empty
             try:
                 for index, job in enumerate(self.jobs):
                     while len(reads) < min(index + 1 + self.workers, len(self.jobs)):
                         size = _size(self.jobs[len(reads)])
-                        held = sum(sizes[index + 1 : len(reads)]) + sum(written[1] for written in pending)
+                        held = sum(sizes[index + 1 : len(reads)]) + sum(work.size for work in pending)
                         if held + size > AHEAD_BYTES:
                             if len(reads) > index:
                                 break
@@ -117,35 +132,54 @@ class Pipeline:
                     loaded = reads[index].result()
                     reads[index] = Future()  # lets go of the image
                     if isinstance(loaded, Row):
-                        written = partial(Future.result, self._known(job, loaded))
-                        finish()
+                        known = self._known(job, loaded)
+                        finish(leave)
+                        pending.append(_Pending(known, 0))
                     elif lane := self._lane(loaded):
-                        finish(leave=2 * lane.backend.lanes)  # as many wait as are at work, so that no lane does
-                        written = partial(_of, lanes.submit(self._denoise, job, loaded, lane))
+                        leave = 2 * lane.backend.lanes
+                        lanes = lanes or stack.enter_context(ThreadPoolExecutor(lane.backend.lanes))
+                        finish(leave)
+                        work = lanes.submit(self._denoise, job, loaded, lane)
+                        pending.append(_Pending(work, sizes[index], in_lane=True))
                     else:
-                        written = partial(Future.result, self._denoise(job, loaded))
+                        written = self._denoise(job, loaded)
                         finish()
+                        pending.append(_Pending(written, sizes[index]))
                     del loaded
-                    pending.append((written, sizes[index]))
                     if stop.signal is not None:
+                        while pending and pending[-1].in_lane and pending[-1].future.cancel():
+                            pending.pop()
                         break
                 finish()
+            except BaseException:
+                for pool in (lanes, self.writer):
+                    if pool is not None:
+                        pool.shutdown(wait=False, cancel_futures=True)
+                raise
             finally:
                 for future in reads:
                     future.cancel()
-                lanes.shutdown(cancel_futures=True)
         return rows
 
     def _lane(self, loaded: _Loaded) -> Denoiser | None:
         """The denoiser for an image that is denoised beside others; None for one that gets all cores."""
-        if len(self.jobs) < FEWEST_FOR_LANES or not isinstance(loaded.pages[0], ImagePage):
+        few = len(self.jobs) <= FEWEST_FOR_LANES
+        if few or not isinstance(loaded.pages[0], ImagePage) or self.settings.strength.is_zero:
             return None
-        height, width, channels = loaded.pages[0].shape
+        channels = loaded.pages[0].shape[2]
         try:
             denoiser = self.denoiser_for(channels)
-            return denoiser.in_lanes if denoiser.fits_in_lane(height, width) else None
-        except Exception:  # is met again, and told, where the image gets all cores
+            if not denoiser.fits_in_lane(*loaded.pages[0].shape):
+                return None
+            self.small += 1
+            if self.small <= FEWEST_FOR_LANES:
+                return None
+            if channels not in self.laned:
+                self.laned[channels] = None  # what fails here is not tried again
+                self.laned[channels] = denoiser.in_lanes()
+        except Exception:  # an engine raises what it likes; where the image gets all cores, the user is told
             return None
+        return self.laned[channels]
 
     def _read(self, job: Job) -> _Loaded | Row:
         try:
@@ -178,7 +212,10 @@ class Pipeline:
             try:
                 if isinstance(loaded.pages[0], ImagePage):
                     image, row, inspected = self._denoised(loaded.pages[0], row, lane)
-                    return self.writer.submit(self._write, job, image, loaded, row, inspected)
+                    if lane is None:
+                        return self.writer.submit(self._write, job, image, loaded, row, inspected)
+                    row = self._told(job, row, inspected)  # here, as there is one writer for all lanes
+                    return self.writer.submit(self._write, job, image, loaded, row)
                 return self._stream(job, loaded, row)
             except CancelledError:
                 raise
@@ -202,7 +239,8 @@ class Pipeline:
         for band in denoiser.bands(page, level, self.settings.strength, self.watcher.tiles):
             pixels[band.rows.slice] = band.clean
             inspection.add(band)
-        row = _with_model(row, denoiser, [level], time.perf_counter() - began)
+        share = 1 if lane is None else lane.backend.lanes  # as much was done meanwhile
+        row = _with_model(row, denoiser, [level], (time.perf_counter() - began) / share)
         return page.whole.with_pixels(pixels), row, self._inspected(inspection, denoiser, level)
 
     def _inspected(self, inspection: Inspection, denoiser: Denoiser, level: float | np.ndarray | None) -> Inspected:
@@ -274,7 +312,9 @@ class Pipeline:
         except OSError as error:
             raise ImageError(job.target, f"cannot be entered in the manifest ({error.strerror})") from error
 
-    def _write(self, job: Job, image: Image | None, loaded: _Loaded, row: Row, inspected: Inspected) -> Row:
+    def _write(
+        self, job: Job, image: Image | None, loaded: _Loaded, row: Row, inspected: Inspected | None = None
+    ) -> Row:
         """Writes and measures one result; None for `image` is the file itself."""
         try:
             self._prepare(job, loaded, row)
@@ -284,11 +324,13 @@ class Pipeline:
                 notices = write(job.target, image).notices[len(image.notices) :]
                 self._notify(job, (*misnamed(job.source, image.format), *image.notices), notices)
             self._complete(job, loaded, row)
-        except ImageError as error:
-            reason = str(error) if isinstance(job.target, Address) else error.reason
+        except (ImageError, OSError) as error:
+            if isinstance(error, ImageError):
+                reason = str(error) if isinstance(job.target, Address) else error.reason
+            else:
+                reason = f"cannot be written ({error.strerror})"
+            self.inspector.previews.pop(row.output, None)
             return replace(row, status="failed", error=reason)
-        except OSError as error:
-            return replace(row, status="failed", error=f"cannot be written ({error.strerror})")
         return self._measured(job, row, inspected)
 
     def _notify(self, job: Job, reading: Sequence[str], writing: Sequence[str]) -> None:
@@ -296,13 +338,18 @@ class Pipeline:
             for notice in notices:
                 self.watcher.notice(f"{path}: {notice}")
 
+    def _told(self, job: Job, row: Row, inspected: Inspected) -> Row:
+        """The row with the noise and, in the inspector, the pictures."""
+        try:
+            return inspected(row)
+        except Exception as error:  # what is said about a result is worth less than the others
+            self.watcher.notice(f"{job.source}: the report lacks its noise and pictures ({error})")
+            return row
+
     def _measured(self, job: Job, row: Row, inspected: Inspected | None = None) -> Row:
         """The row with PSNR and SSIM against the reference, of the input and of what was written, decoded again."""
         if inspected is not None:
-            try:
-                row = inspected(row)
-            except Exception as error:  # the result is written, and what is said about it worth less than the others
-                self.watcher.notice(f"{job.source}: the report lacks its noise and pictures ({error})")
+            row = self._told(job, row, inspected)
         if row.status == "skipped":
             row = _with_size(job, row)
         if job.reference is None:
@@ -348,11 +395,6 @@ def _finished(row: Row) -> Future[Row]:
     future: Future[Row] = Future()
     future.set_result(row)
     return future
-
-
-def _of(denoised: Future[Future[Row]]) -> Row:
-    """The row of an image that a lane denoises and the writer writes."""
-    return denoised.result().result()
 
 
 def _is_tiff(job: Job, pages: Sequence[Page]) -> bool:

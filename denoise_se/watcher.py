@@ -6,7 +6,7 @@ from denoise_se.report import Row
 
 
 class CancelledError(Exception):
-    """Raised by a watcher, ends a batch at once: the image at work is not written, those before it are."""
+    """Raised by a watcher, ends a batch at once: images at work are not written, those told as finished are."""
 
 
 class Watcher:
@@ -19,4 +19,4 @@ class Watcher:
         """Something the user should know: a conversion, a replaced pixel."""
 
     def tiles(self, done: int, total: int) -> None:
-        """The share of the current image that is done."""
+        """The share of the current image that is done; of several, from several threads, where many are small."""
