@@ -579,7 +579,7 @@ def test_the_average_follows_quickly_at_first_and_at_its_decay_later() -> None:
         decay = min(0.25, (1 + count) / (10 + count))
         # the first update copies; AveragedModel counts it, so the next sees n = 1
         expected = value if count == 0 else decay * expected + (1 - decay) * value
-        assert float(average.module.weight) == pytest.approx(expected)
+        assert average.module.weight.item() == pytest.approx(expected)
 
 
 def test_the_learning_rate_warms_up_and_follows_a_cosine(tmp_path: Path) -> None:
