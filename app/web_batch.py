@@ -37,7 +37,7 @@ class Follower(Watcher):
     """Moves the progress of a piece of work by images and their tiles."""
 
     def __init__(self, work: Work, total: int) -> None:
-        self.work, self.total, self.finished, self.share = work, total, 0, 0.0
+        self.work, self.total, self.finished = work, total, 0
         self.notices: list[str] = []
 
     def row(self, row: Row) -> None:
@@ -46,8 +46,8 @@ class Follower(Watcher):
 
     def tiles(self, done: int, total: int) -> None:
         share = min(1.0, (self.finished + done / max(total, 1)) / self.total)
-        self.share = max(self.share, share)  # several images may be at work
-        self.work.step(self.share, f"Photo {min(self.finished + 1, self.total)} of {self.total}")
+        share = max(self.work.share, share)  # several images may be at work
+        self.work.step(share, f"Photo {min(self.finished + 1, self.total)} of {self.total}")
 
     def notice(self, text: str) -> None:
         self.notices.append(text)

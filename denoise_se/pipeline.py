@@ -244,7 +244,7 @@ class Pipeline:
         return page.whole.with_pixels(pixels), row, self._inspected(inspection, denoiser, level)
 
     def _inspected(self, inspection: Inspection, denoiser: Denoiser, level: float | np.ndarray | None) -> Inspected:
-        """Completes a row; for the writer's thread, as it takes time."""
+        """Completes a row; for the writer's thread or that of a lane, as it takes time."""
         return lambda row: inspection.row(row, denoiser, self.settings.sigma, level, self.settings.strength)
 
     def _unchanged(self, job: Job, loaded: _Loaded) -> bool:

@@ -20,7 +20,7 @@ FEATURE_BYTES = 27  # of activations at a time, for each of the network's featur
 IMAGE_BYTES = 8  # a pixel of an image that is read and written
 MEMORY = 1_200_000_000  # bytes that a window and an image may come to, as long as the window stays in these bounds:
 SMALLEST_WINDOW, LARGEST_WINDOW = 430_000_000, 1_080_000_000  # bytes
-LANES_WINDOWS = 256_000_000  # bytes that the windows of all lanes may come to
+LANES_WINDOWS = 208_000_000  # bytes that the windows of all lanes may come to, besides the window of a large image
 SAMPLE_SIDE = 128
 SAMPLE_COUNT = 16
 

@@ -21,10 +21,12 @@ from tiny_model import save_tiny
 from web_proxy import proxied
 from web_server import Server, serving
 
+from denoise_se.app.web_batch import Follower
 from denoise_se.app.web_cache import Cache
 from denoise_se.app.web_guard import Guard
 from denoise_se.app.web_work import Crew, Work
 from denoise_se.image_io import Image, write
+from denoise_se.report import Row
 from denoise_se.watcher import CancelledError
 
 pytest.importorskip("gradio", reason="the web extra is not installed")
@@ -146,6 +148,16 @@ def test_what_still_waits_when_the_server_ends_is_not_begun() -> None:
                 with pytest.raises(CancelledError):
                     work.future.result(timeout=10)
     crew.close()
+
+
+def test_the_progress_of_many_photos_at_work_together_never_falls() -> None:
+    work: Work[None] = Work("somebody")
+    follower, shares = Follower(work, 4), []
+    told = [(0, 1), (0, 1), (1, 1), (0, 1), None, (1, 1), (1, 1), None, None, (1, 1), None]
+    for tiles in told:  # three photos begin, and each ends before the one before it is written
+        follower.row(Row("in", "out", "done")) if tiles is None else follower.tiles(*tiles)
+        shares.append(work.share)
+    assert shares == sorted(shares) and shares[-1] == 1.0
 
 
 @pytest.mark.slow
