@@ -17,7 +17,7 @@ from denoise_se.manifest import file_digest
 
 if TYPE_CHECKING:
     from denoise_se.denoiser import Denoiser
-    from denoise_se.pipeline import Settings
+    from denoise_se.file_work import Settings
     from denoise_se.ray_worker import Models
 
 FULL_STRENGTH = Strength()
@@ -79,7 +79,7 @@ class Request:
 
     def settings(self) -> Settings:
         """For `run_batch`."""
-        from denoise_se.pipeline import Settings
+        from denoise_se.file_work import Settings
 
         return Settings(self.sigma, self.strength, self.max_pixels, self.resume)
 

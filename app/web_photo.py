@@ -17,10 +17,10 @@ from denoise_se.batch import run_batch
 from denoise_se.blending import Strength
 from denoise_se.display import BROWSER_FORMATS, as_shown, difference, residual
 from denoise_se.errors import ImageError, UsageError
+from denoise_se.file_work import WHOLE_BYTES
 from denoise_se.image_io import Image, open_pages, output_suffix, probe, write
 from denoise_se.noise_estimation import estimate_sigma
 from denoise_se.page import ImagePage, stored_bytes
-from denoise_se.pipeline import WHOLE_BYTES
 from denoise_se.plan import make_plan
 from denoise_se.recorded import Recorded, record
 from denoise_se.report import Row

@@ -9,9 +9,10 @@ from typing import Any
 
 from denoise_se.denoiser import Denoiser
 from denoise_se.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_TERMINATED, ImageError
+from denoise_se.file_work import Settings
 from denoise_se.inspection import Inspector
 from denoise_se.manifest import Ledger, Manifest
-from denoise_se.pipeline import Pipeline, Settings
+from denoise_se.pipeline import Pipeline
 from denoise_se.plan import Plan, remove_leftovers
 from denoise_se.remote_manifest import RemoteManifest, open_manifest
 from denoise_se.report import Row

@@ -17,7 +17,6 @@ from denoise_se.noise_estimation import estimate_sigma
 from denoise_se.scanlines import ArrayScanlines, Scanlines
 from denoise_se.self_ensemble import SelfEnsemble
 from denoise_se.tiling import (
-    FEATURE_BYTES,
     LANES_WINDOWS,
     WHOLE_PIXELS,
     Span,
@@ -25,6 +24,7 @@ from denoise_se.tiling import (
     spans,
     squeeze_windows,
     tile_shape,
+    window_bytes,
 )
 
 BAND = 768  # rows that are copied at a time when there is nothing to compute
@@ -117,7 +117,7 @@ class Denoiser:
 
     def fits_in_lane(self, height: int, width: int, channels: int) -> bool:
         """Whether an image is so small that lanes are worth it, and that their memory is bounded; False without."""
-        most = LANES_WINDOWS / (FEATURE_BYTES * self.network.features * self.backend.lanes)
+        most = LANES_WINDOWS / (window_bytes(self.network.features) * self.backend.lanes)
         pixels = height * width * max(1, channels // self.network.channels)  # such planes are squeezed together
         return self.backend.lanes > 1 and self.tile in ("auto", 0) and pixels <= min(most, WHOLE_PIXELS)
 

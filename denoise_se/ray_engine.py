@@ -22,9 +22,9 @@ from typing import Any
 from denoise_se.atomic_file import temporary_path
 from denoise_se.batch import Outcome, outcome, prepare
 from denoise_se.errors import DenoiseError, ImageError, UsageError
+from denoise_se.file_work import Settings
 from denoise_se.inspection import Inspector
 from denoise_se.manifest import Ledger
-from denoise_se.pipeline import Settings
 from denoise_se.plan import Plan, remove_leftovers
 from denoise_se.ray_cluster import Cluster, connected
 from denoise_se.ray_worker import Clerk, Done, Event, Models, Order, Share, Task, Worker

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from denoise_se.conveyor import AbandonedError, Conveyor
+from denoise_se.file_work import Settings
 from denoise_se.inspection import Inspector
 from denoise_se.manifest import Entry
-from denoise_se.pipeline import Pipeline, Settings
+from denoise_se.pipeline import Pipeline
 from denoise_se.plan import Job
 from denoise_se.remote_files import Location
 from denoise_se.remote_manifest import ledger, open_manifest

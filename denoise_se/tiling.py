@@ -16,7 +16,8 @@ import numpy as np
 
 WHOLE_PIXELS = 1024 * 1024  # up to this size an image's gates are pooled over all of it
 SHORTEST_CORE = 256  # pixels
-FEATURE_BYTES = 27  # of activations at a time, for each of the network's features of a pixel
+FEATURE_BYTES = 23  # of activations at a time, for each of the network's features of a pixel of a window
+PLANE_BYTES = 64  # a pixel of a window: the network's inputs and its result, and copies of them
 IMAGE_BYTES = 8  # a pixel of an image that is read and written
 MEMORY = 1_200_000_000  # bytes that a window and an image may come to, as long as the window stays in these bounds:
 SMALLEST_WINDOW, LARGEST_WINDOW = 430_000_000, 1_080_000_000  # bytes
@@ -58,6 +59,11 @@ def spans(size: int, tile: int, halo: int, multiple: int) -> list[tuple[Span, Sp
     return [(core, Span(max(0, core.start - halo), min(size, core.stop + halo))) for core in cores]
 
 
+def window_bytes(features: float) -> float:
+    """The memory that a pixel of a window takes while the network works on it, by `NetworkConfig.features`."""
+    return FEATURE_BYTES * features + PLANE_BYTES
+
+
 def tile_shape(height: int, width: int, halo: int, multiple: int, features: float) -> tuple[int, int]:
     """Height and width of equal cores that cut an image with the least work on margins, as far as memory allows.
 
@@ -66,7 +72,7 @@ def tile_shape(height: int, width: int, halo: int, multiple: int, features: floa
     """
     halo = in_cells(halo, multiple)
     memory = min(LARGEST_WINDOW, max(SMALLEST_WINDOW, MEMORY - IMAGE_BYTES * height * width))
-    most = max(int(memory / (FEATURE_BYTES * features)), (max(SHORTEST_CORE, 2 * halo) + multiple + 2 * halo) ** 2)
+    most = max(int(memory / window_bytes(features)), (max(SHORTEST_CORE, 2 * halo) + multiple + 2 * halo) ** 2)
 
     def cuts(size: int) -> list[tuple[int, int, int]]:
         """An axis in one part, two, and so on: the core, the largest window, and the sum of the windows."""

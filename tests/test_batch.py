@@ -28,8 +28,8 @@ from denoise_se.batch import Outcome, run_batch
 from denoise_se.blending import Strength
 from denoise_se.denoiser import Band, Denoiser, RestoredTile
 from denoise_se.errors import ImageError
+from denoise_se.file_work import Settings
 from denoise_se.inspection import Inspector
-from denoise_se.pipeline import Settings
 from denoise_se.plan import make_plan
 from denoise_se.report import Row
 from denoise_se.scanlines import Scanlines

@@ -11,12 +11,12 @@ import pytest
 import tifffile
 from tiny_model import save_tiny
 
-from denoise_se import image_io, pipeline
+from denoise_se import file_work, image_io
 from denoise_se.batch import Outcome, run_batch
 from denoise_se.blending import Strength
 from denoise_se.denoiser import Denoiser
 from denoise_se.errors import ImageError
-from denoise_se.pipeline import Settings
+from denoise_se.file_work import Settings
 from denoise_se.plan import make_plan
 from denoise_se.watcher import Watcher
 
@@ -151,7 +151,7 @@ def test_a_disk_that_takes_no_more_fails_a_stack_by_name(denoiser: Denoiser, mon
     def refuse(*arguments: object) -> None:
         raise ImageError("b.tif", "cannot be written: No space left on device")
 
-    monkeypatch.setattr(pipeline, "write_pages", refuse)
+    monkeypatch.setattr(file_work, "write_pages", refuse)
     (row,) = run(denoiser, "a.tif", "b.tif").rows
     assert row.status == "failed" and "No space left" in row.error
 
@@ -166,7 +166,7 @@ def test_a_page_read_by_rows_gives_what_it_gives_as_a_whole(
         pixels[100:103, 20:30] = np.nan
     tifffile.imwrite("a.tif", pixels, photometric="minisblack", **options)
     assert run(denoiser, "a.tif", "whole.tif").exit_code == 0
-    monkeypatch.setattr(pipeline, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(file_work, "WHOLE_BYTES", 0)
     denoiser = Denoiser(denoiser.checkpoint, denoiser.backend, tile=64)
     watcher = Recorder()
     assert run(denoiser, "a.tif", "rows.tif", watcher).exit_code == 0

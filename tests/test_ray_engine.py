@@ -15,9 +15,9 @@ from tiny_model import save_tiny
 
 from denoise_se import manifest, ray_cluster
 from denoise_se.errors import UsageError
+from denoise_se.file_work import Settings
 from denoise_se.inspection import Inspector
 from denoise_se.manifest import Entry, settings_digest
-from denoise_se.pipeline import Settings
 from denoise_se.plan import make_plan
 from denoise_se.ray_worker import Clerk, Done, Models, Order, Task, Worker
 
