@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from denoise_se.checkpoint import Checkpoint
 from denoise_se.errors import CheckpointError
@@ -37,8 +38,8 @@ def warm_start(network: Network, start: Checkpoint) -> None:
 
     The shapes may differ in the image channels (see `in_channels`) and the noise-level map, whose column is dropped or
     starts at zero. `network` may also have more blocks: `start`'s are spread over them and the new ones between them
-    start as the identity, so that the deeper network starts with what the shallower one knows (Chen et al., "Net2Net",
-    ICLR 2016).
+    start as the identity; and, when it is flat, wider ones: what `start` has ignores the new channels at first. Either
+    way the larger network starts with what the smaller one knows (Chen et al., "Net2Net", ICLR 2016).
 
     Raises:
         CheckpointError: any other difference between the two configs.
@@ -46,18 +47,34 @@ def warm_start(network: Network, start: Checkpoint) -> None:
     start = in_channels(start, network.config.channels)
     ours, theirs = network.config, start.config
     deepens = ours.blocks > theirs.blocks and starts_as_identity(ours)
-    if replace(theirs, noise_map=ours.noise_map, blocks=ours.blocks if deepens else theirs.blocks) != ours:
+    widens = ours.layout == theirs.layout == "flat" and ours.widths > theirs.widths
+    same = replace(
+        theirs,
+        noise_map=ours.noise_map,
+        blocks=ours.blocks if deepens else theirs.blocks,
+        widths=ours.widths if widens else theirs.widths,
+    )
+    if same != ours:
         raise CheckpointError(
             f"{start.name}: its network has another shape than the one to train; leave the network out of --config, or "
             "use --init none"
         )
-    weights = network.state_dict() if deepens else {}
-    weights |= {spread(name, theirs.blocks, ours.blocks): weight for name, weight in start.weights.items()}
+    weights = {spread(name, theirs.blocks, ours.blocks): weight for name, weight in start.weights.items()}
     if theirs.noise_map and not ours.noise_map:
         weights["head.weight"] = weights["head.weight"][:, :-1]
     elif ours.noise_map and not theirs.noise_map:
         weights["head.weight"] = F.pad(weights["head.weight"], (0, 0, 0, 0, 0, 1))
-    network.load_state_dict(weights)
+    fresh = network.state_dict()
+    network.load_state_dict(fresh | {name: widened(weight, fresh[name]) for name, weight in weights.items()})
+
+
+def widened(weight: Tensor, fresh: Tensor) -> Tensor:
+    """`weight` [out, in, ...] in the shape of `fresh`: old outputs read no new inputs, new ones are fresh."""
+    wide = fresh.clone()
+    if weight.ndim > 1:
+        wide[: len(weight)] = 0
+    wide[tuple(slice(size) for size in weight.shape)] = weight
+    return wide
 
 
 def starts_as_identity(config: NetworkConfig) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from denoise_se.backends import make_backend
 from denoise_se.checkpoint import CHECKPOINTS, open_checkpoint, save_checkpoint
 from denoise_se.denoiser import Denoiser
 from denoise_se.errors import UsageError
+from denoise_se.graph_cache import ENVIRONMENT
 from denoise_se.network import build_network
 from denoise_se.network_config import NetworkConfig
 
@@ -213,14 +215,31 @@ def test_what_a_backend_cannot_do_is_refused(tmp_path, backend):
     file = open_checkpoint(save_tiny(tmp_path / "a.safetensors"))
     with pytest.raises(UsageError, match=f"{backend} runs on the CPU only; .* --backend torch for cuda"):
         make_backend(file, backend, "cuda", "auto")
+
+
+def test_onnx_runtime_is_in_float32_only(tmp_path):
+    pytest.importorskip("onnxruntime")
     with pytest.raises(UsageError, match="--precision fp16"):
-        make_backend(file, backend, "cpu", "fp16")
+        make_backend(open_checkpoint(save_tiny(tmp_path / "a.safetensors")), "onnxruntime", "cpu", "fp16")
 
 
-def test_with_a_kept_network_denoising_loads_no_torch(tmp_path):
+def test_a_precision_without_instructions_is_refused_with_those_there_are(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    from denoise_se import openvino_backend
+
+    plain = SimpleNamespace(get_property=lambda device, name: ["FP32", "INT8"])  # a CPU of 2019
+    monkeypatch.setattr(openvino_backend, "core", lambda: plain)
+    file = open_checkpoint(save_tiny(tmp_path / "a.safetensors"))
+    for precision in ("bf16", "fp16"):
+        with pytest.raises(UsageError, match=f"--precision {precision}: OpenVINO on this CPU has fp32, int8; use one"):
+            make_backend(file, "openvino", "cpu", precision)
+
+
+def test_with_a_kept_network_denoising_loads_no_torch(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     import cv2
 
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "graphs"))  # another test's network may be kept in the common cache
     path = save_tiny(tmp_path / "a.safetensors")
     cv2.imwrite(str(tmp_path / "in.png"), np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
     code = (

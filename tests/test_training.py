@@ -524,6 +524,28 @@ def test_a_deeper_network_starts_as_the_shallower_one(layout: dict[str, object],
     torch.testing.assert_close(deeper(noisy, level), expected)
 
 
+@pytest.mark.parametrize("blocks", [2, 5])
+def test_a_wider_network_starts_as_the_narrower_one(blocks: int, tmp_path: Path) -> None:
+    config = NetworkConfig(channels=1, layout="flat", widths=(4,), blocks=2, se_ratio=0.5)
+    start = tmp_path / "narrow.safetensors"
+    save_checkpoint(start, perturbed(config).state_dict(), config, training={}, psnr={})
+    wider = replace(config, widths=(7,), blocks=blocks)
+    network = perturbed(wider) if blocks == 2 else build_network(wider)  # a fresh block is the identity, no other is
+    warm_start(network, load_checkpoint(start))
+    noisy, level = torch.rand(1, 1, 16, 16), torch.full((1, 1, 16, 16), 0.1)
+    expected = load_checkpoint(start).network()(noisy, level)
+    assert (expected - noisy).abs().max() > 1e-3
+    torch.testing.assert_close(network(noisy, level), expected)
+
+
+def test_a_narrower_network_cannot_start_from_a_wider_one(tmp_path: Path) -> None:
+    config = NetworkConfig(channels=1, layout="flat", widths=(7,), blocks=1)
+    start = tmp_path / "wide.safetensors"
+    save_checkpoint(start, perturbed(config).state_dict(), config, training={}, psnr={})
+    with pytest.raises(CheckpointError, match="another shape"):
+        warm_start(build_network(replace(config, widths=(4,))), load_checkpoint(start))
+
+
 def test_blocks_that_cannot_start_as_the_identity_are_not_added(tmp_path: Path) -> None:
     config = NetworkConfig(channels=1, layout="flat", widths=(4,), blocks=1, final_relu=True)
     start = tmp_path / "shallow.safetensors"
