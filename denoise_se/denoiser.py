@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from denoise_se.backends import Backend, make_backend
+from denoise_se.backends import Backend, Sides, make_backend
 from denoise_se.blending import Strength, blended, full_range
 from denoise_se.checkpoint import CheckpointFile, open_checkpoint
 from denoise_se.errors import DenoiseError, UsageError
@@ -51,6 +53,21 @@ class RestoredTile:
     columns: Span
     noisy: np.ndarray
     restored: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A tile to be: its core's `rows` and `columns` and their `noisy` pixels; what the network reads, `above` and
+    `beside`, as its input: `planes` [N, C, h, w] and `levels` [N, 1, h, w]; the sides where margins are `cut`."""
+
+    rows: Span
+    columns: Span
+    above: Span
+    beside: Span
+    noisy: np.ndarray
+    planes: np.ndarray
+    levels: np.ndarray
+    cut: Sides
 
 
 @dataclass(frozen=True)
@@ -217,37 +234,63 @@ class Denoiser:
         height, width, channels = source.shape
         if height * width == 0:
             return
-        rows_and_windows, columns_and_windows = self._grid(height, width)
-        total, done = len(rows_and_windows) * len(columns_and_windows), 0
+        total = math.prod(map(len, self._grid(height, width)))
         gates = None
         if total > 1 or height * width > WHOLE_PIXELS or self.network.channels < channels:
             gates = self._gates(source, level)
+        report = progress or (lambda done, total: None)
+        report(0, total)
+        network = ThreadPoolExecutor(1)  # works on a tile while the next is read and the one before is used
+        try:
+            running: tuple[_Window, Future[np.ndarray]] | None = None
+            for done, window in enumerate(self._windows(source, level)):
+                started = window, network.submit(self._restored, window, gates)
+                if running:
+                    yield self._tile(*running, source.shape)
+                    report(done, total)
+                running = started
+            assert running  # there is at least one
+            yield self._tile(*running, source.shape)
+            report(total, total)
+        finally:
+            network.shutdown(cancel_futures=True)
+
+    def _windows(self, source: Scanlines, level: float | np.ndarray | None) -> Iterator[_Window]:
+        """What the network is given of an image, row by row."""
+        height, width, _ = source.shape
+        rows_and_windows, columns_and_windows = self._grid(height, width)
         held, start = source.rows(0, 0), 0  # the rows from `start` on that have been read and are still needed
         for rows, above in rows_and_windows:
             fresh = source.rows(start + len(held), above.stop)
             held, start = np.concatenate([held[above.start - start :], fresh]), above.start
             for columns, beside in columns_and_windows:
-                if progress is not None:
-                    progress(done, total)
                 planes, levels = self._input(held[:, beside.slice], level, above, beside)
                 cut = above.start > 0, above.stop < height, beside.start > 0, beside.stop < width
-                clean = np.concatenate(
-                    [self.backend.denoise(planes[i : i + 1], levels[i : i + 1], gates, cut) for i in range(len(planes))]
-                )
-                if not np.isfinite(clean).all():
-                    reach = float(np.abs(held[:, beside.slice].astype(np.float64)).max())
-                    raise DenoiseError(
-                        f"the network's result is not finite; the image's values reach {reach:.3g}: scale them to "
-                        "about 0 to 1"
-                    )
-                if clean.shape[:2] != (1, channels):
-                    clean = clean.mean(axis=1, keepdims=True) if channels == 1 else clean.transpose(1, 0, 2, 3)
-                noisy = held[rows.within(above), columns.slice]
-                inner = rows.within(self._kept(above, height)), columns.within(self._kept(beside, width))
-                yield RestoredTile(rows, columns, noisy, clean[0].transpose(1, 2, 0)[inner])
-                done += 1
-        if progress is not None:
-            progress(total, total)
+                noisy = held[rows.within(above), columns.slice].copy()  # a view would keep all rows
+                yield _Window(rows, columns, above, beside, noisy, planes, levels, cut)
+
+    def _restored(self, window: _Window, gates: np.ndarray | None) -> np.ndarray:
+        """What the network makes of a window [N, C, h, w], less the margins that are cut."""
+        planes, levels = window.planes, window.levels
+        results = [
+            self.backend.denoise(planes[i : i + 1], levels[i : i + 1], gates, window.cut) for i in range(len(planes))
+        ]
+        return results[0] if len(results) == 1 else np.concatenate(results)
+
+    def _tile(self, window: _Window, result: Future[np.ndarray], shape: tuple[int, int, int]) -> RestoredTile:
+        """The core of a window, when the network is done with it. Raises DenoiseError."""
+        height, width, channels = shape
+        clean = result.result()
+        if not np.isfinite(clean).all():
+            reach = float(np.abs(window.planes).max()) * full_range(window.noisy.dtype)
+            raise DenoiseError(
+                f"the network's result is not finite; the image's values reach {reach:.3g}: scale them to about 0 to 1"
+            )
+        if clean.shape[:2] != (1, channels):
+            clean = clean.mean(axis=1, keepdims=True) if channels == 1 else clean.transpose(1, 0, 2, 3)
+        rows, columns = window.rows, window.columns
+        inner = rows.within(self._kept(window.above, height)), columns.within(self._kept(window.beside, width))
+        return RestoredTile(rows, columns, window.noisy, clean[0].transpose(1, 2, 0)[inner])
 
     def _grid(self, height: int, width: int) -> tuple[list[tuple[Span, Span]], list[tuple[Span, Span]]]:
         """Cores and windows of the rows and the columns."""

@@ -277,7 +277,7 @@ def test_progress_counts_the_tiles_and_its_exception_stops_the_work(load):
     before = noisy.copy()
     with pytest.raises(Stop):
         gray.denoise(noisy, 20.0, progress=stop)
-    assert len(windows) == 2
+    assert 2 <= len(windows) <= 3  # the next one may be under way
     np.testing.assert_array_equal(noisy, before)
 
 
