@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 OPSET = 17
 INPUTS = ("image", "level", "cut", "gates", "fixed")
-SOURCES = ("network.py", "blocks.py", "graph.py")  # what a graph depends on besides the weights
+SOURCES = ("network.py", "blocks.py", "quantisation.py", "graph.py")  # what a graph depends on besides the weights
 
 
 @dataclass(frozen=True)

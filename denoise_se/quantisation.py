@@ -61,6 +61,9 @@ def _rounding(conv: nn.Conv2d, low: float, high: float) -> nn.Module:
             self.conv = conv
 
         def forward(self, x: Tensor) -> Tensor:
+            # x itself, but of an operation that OpenVINO can merge the rounding into: what comes before it is read by
+            # the skip too, and rounding alone would be three passes over memory
+            x = F.leaky_relu(x, 1.0) if low < 0 else x
             x = torch.fake_quantize_per_tensor_affine(x, *steps)
             zeros = torch.zeros(len(scales), dtype=torch.int32)
             weight = torch.fake_quantize_per_channel_affine(conv.weight, scales, zeros, 0, -128, 127)

@@ -57,6 +57,13 @@ def test_weights_and_inputs_are_rounded_to_256_steps_of_their_ranges(model):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_openvino_rounds_without_passes_of_its_own_over_memory():
+    pytest.importorskip("openvino")
+    backend = Denoiser.load("gray", backend="openvino", device="cpu", precision="int8").backend
+    kinds = [node.get_rt_info()["layerType"].astype(str) for node in backend.compiled.get_runtime_model().get_ops()]
+    assert kinds.count("Convolution") == 22 and "FakeQuantize" not in kinds  # merged into what computes the values
+
+
 def test_ranges_cover_what_was_seen_and_leave_the_first_and_last_convolution_out(model):
     network = load_checkpoint(model).network()
     noisy = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
