@@ -23,8 +23,8 @@ class GraphBackend(ABC):
     def __init__(self, checkpoint: CheckpointFile, depends_on: Mapping[str, Any]) -> None:
         """`depends_on`: what the kept bytes depend on besides the weights and the way of tracing."""
         self.checkpoint = checkpoint
-        key = {"weights": checkpoint.digest, "sources": sources_digest(), **depends_on}
-        self.entry = cached(key, self._make, self._accept)
+        self.key = {"weights": checkpoint.digest, "sources": sources_digest(), **depends_on}
+        self.entry = cached(self.key, self._make, self._accept)
         self.halo = int(self.entry.facts["halo"])
         self.inputs = self._inputs()
         self.gates = int(self.inputs["gates"][1]) if "gates" in self.inputs else 0

@@ -14,9 +14,9 @@ import openvino as ov
 from denoise_se.calibration import MOST_LOSS, read_calibration
 from denoise_se.checkpoint import CheckpointFile
 from denoise_se.errors import UsageError
-from denoise_se.graph import INPUTS, trace
+from denoise_se.graph import INPUTS, Graph, trace
 from denoise_se.graph_backend import GraphBackend
-from denoise_se.graph_cache import Entry
+from denoise_se.graph_cache import Entry, cached
 from denoise_se.openvino_core import core
 from denoise_se.quantisation import rounded
 from denoise_se.threads import granted_cores
@@ -63,6 +63,8 @@ class OpenVinoBackend(GraphBackend):
             "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
         }
         self.description = f"openvino cpu {precision}"
+        self.gates_given: _Engine | None = None  # made when it is needed
+        self.making = threading.Lock()
         super().__init__(
             checkpoint,
             {
@@ -73,29 +75,31 @@ class OpenVinoBackend(GraphBackend):
                 "ranges": None if self.calibration is None else dict(self.calibration.ranges),
             },
         )
-        self._request(1)
-
-    def _request(self, count: int) -> None:
-        """Makes the requests of the compiled network: each holds the memory of a window and is used in turns."""
-        self.requests = [self.compiled.create_infer_request() for _ in range(count)]
-        self.free = threading.Semaphore(count)
 
     def in_lanes(self) -> OpenVinoBackend:
         shared = copy.copy(self)
-        properties = {**self.properties, "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": self.lanes}
-        shared.compiled = self.core.import_model(self.entry.data, "CPU", properties)
-        shared._request(self.lanes)
+        shared.pooling = self._imported(self.entry, self.lanes)
+        shared.gates_given, shared.making = None, threading.Lock()
         return shared
 
+    def _imported(self, entry: Entry, lanes: int) -> _Engine:
+        """What was kept, for so many threads; RuntimeError when OpenVINO refuses it."""
+        shared = {} if lanes == 1 else {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": lanes}
+        return _Engine(self.core.import_model(entry.data, "CPU", {**self.properties, **shared}), lanes)
+
     def _make(self) -> Entry:
+        graph = self._trace()
+        compiled = self.core.compile_model(self.core.read_model(graph.model), "CPU", self.properties)
+        self.pooling = _Engine(compiled)
+        return Entry({"halo": graph.halo}, compiled.export_model().getvalue())
+
+    def _trace(self) -> Graph:
         network = self.checkpoint.load().network()
-        graph = trace(network if self.calibration is None else rounded(network, self.calibration.ranges))
-        self.compiled = self.core.compile_model(self.core.read_model(graph.model), "CPU", self.properties)
-        return Entry({"halo": graph.halo}, self.compiled.export_model().getvalue())
+        return trace(network if self.calibration is None else rounded(network, self.calibration.ranges))
 
     def _accept(self, entry: Entry) -> bool:
         try:
-            self.compiled = self.core.import_model(entry.data, "CPU", self.properties)
+            self.pooling = self._imported(entry, 1)
         except RuntimeError:
             return False
         return True
@@ -103,10 +107,55 @@ class OpenVinoBackend(GraphBackend):
     def _inputs(self) -> Mapping[str, Any]:
         return {  # a port also bears the names of what was found to equal it
             (port.names & set(INPUTS)).pop(): [a.get_length() if a.is_static else None for a in port.partial_shape]
-            for port in self.compiled.inputs
+            for port in self.pooling.compiled.inputs
         }
 
+    def squeeze(self, windows: np.ndarray, level: np.ndarray) -> np.ndarray:
+        gates = super().squeeze(windows, level)
+        self.pooling.release()  # tiles follow, which the other one works on
+        return gates
+
     def _run(self, values: Mapping[str, np.ndarray], output: str) -> np.ndarray:
+        if self.gates and values["fixed"].all():
+            return self._with_gates_given().run({k: value for k, value in values.items() if k != "fixed"}, output)
+        return self.pooling.run(values, output)
+
+    def _with_gates_given(self) -> _Engine:
+        """The network without the pooling, which would be an eighth of its time."""
+        with self.making:
+            if self.gates_given is None:
+                self.gates_given = self._make_with_gates_given()
+            return self.gates_given
+
+    def _make_with_gates_given(self) -> _Engine:
+        made: list[_Engine] = []
+
+        def make() -> Entry:
+            model = without_pooling(self.core.read_model(self._trace().model))
+            data = self.core.compile_model(model, "CPU", self.properties).export_model().getvalue()
+            made.append(self._imported(Entry({}, data), self.pooling.lanes))
+            return Entry({}, data)
+
+        def accept(entry: Entry) -> bool:
+            try:
+                made.append(self._imported(entry, self.pooling.lanes))
+            except RuntimeError:
+                return False
+            return True
+
+        cached({**self.key, "gates": "given"}, make, accept)
+        return made[-1]
+
+
+class _Engine:
+    """A compiled network for as many threads as it has lanes, each of which has the memory of a window."""
+
+    def __init__(self, compiled: ov.CompiledModel, lanes: int = 1) -> None:
+        self.compiled, self.lanes = compiled, lanes
+        self.requests = [compiled.create_infer_request() for _ in range(lanes)]
+        self.free = threading.Semaphore(lanes)
+
+    def run(self, values: Mapping[str, np.ndarray], output: str) -> np.ndarray:
         with self.free:
             request = self.requests.pop()
             try:
@@ -114,6 +163,22 @@ class OpenVinoBackend(GraphBackend):
                 return np.array(request.get_tensor(output).data)
             finally:
                 self.requests.append(request)
+
+    def release(self) -> None:
+        """Let go of the memory of the last window, when no other thread can be at work."""
+        if self.lanes == 1:
+            with self.free:
+                self.compiled.release_memory()
+
+
+def without_pooling(model: ov.Model) -> ov.Model:
+    """The graph of `denoise_se.graph` with the gates always given: it has neither `fixed` nor `pooled`."""
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "Select":  # gates given or pooled
+            node.output(0).replace(node.input_value(1))
+    inputs = [port for port in model.get_parameters() if "fixed" not in port.output(0).get_names()]
+    results = [result for result in model.get_results() if "restored" in result.input_value(0).get_names()]
+    return ov.Model(results, inputs)
 
 
 def multiplies_bytes() -> bool:

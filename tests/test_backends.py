@@ -128,7 +128,7 @@ def test_lanes_give_the_bytes_that_all_cores_give(model, precision, self_ensembl
     expected = [denoiser(image, 20.0) for image in images]
     lane = denoiser.in_lanes()
     engine = lane.backend.backend if self_ensemble else lane.backend
-    assert engine.compiled.get_property("NUM_STREAMS") == denoiser.backend.lanes
+    assert engine.pooling.compiled.get_property("NUM_STREAMS") == denoiser.backend.lanes
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda image: lane(image, 20.0), images))
     assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
@@ -235,6 +235,14 @@ def test_a_precision_without_instructions_is_refused_with_those_there_are(tmp_pa
             make_backend(file, "openvino", "cpu", precision)
 
 
+def test_openvino_does_not_pool_again_for_each_tile(tmp_path):
+    pytest.importorskip("openvino")
+    denoiser = Denoiser.load(save_tiny(tmp_path / "a.safetensors"), device="cpu", backend="openvino", tile=32)
+    denoiser(picture(40, 60, 3), 20.0)
+    nodes = denoiser.backend.gates_given.compiled.get_runtime_model().get_ops()
+    assert "Reduce" not in {node.get_rt_info()["layerType"].astype(str) for node in nodes}
+
+
 def test_with_a_kept_network_denoising_loads_no_torch(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     import cv2
@@ -248,7 +256,18 @@ def test_with_a_kept_network_denoising_loads_no_torch(tmp_path, monkeypatch):
         "try:\n    main()\n"
         "except SystemExit as stop:\n    print('EXIT', stop.code, 'torch' in sys.modules)"
     )
-    options = ["--model", str(path), "--device", "cpu", "--backend", "openvino", "--reference", "in.png"]
+    options = [
+        "--model",
+        str(path),
+        "--device",
+        "cpu",
+        "--backend",
+        "openvino",
+        "--reference",
+        "in.png",
+        "--tile",
+        "32",
+    ]
     for run, torch_is_there in enumerate(("True", "False")):
         command = [sys.executable, "-c", code, "denoise", "in.png", "-o", f"out{run}.png", *options]
         result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

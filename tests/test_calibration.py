@@ -60,7 +60,9 @@ def test_weights_and_inputs_are_rounded_to_256_steps_of_their_ranges(model):
 def test_openvino_rounds_without_passes_of_its_own_over_memory():
     pytest.importorskip("openvino")
     backend = Denoiser.load("gray", backend="openvino", device="cpu", precision="int8").backend
-    kinds = [node.get_rt_info()["layerType"].astype(str) for node in backend.compiled.get_runtime_model().get_ops()]
+    kinds = [
+        node.get_rt_info()["layerType"].astype(str) for node in backend.pooling.compiled.get_runtime_model().get_ops()
+    ]
     assert kinds.count("Convolution") == 22 and "FakeQuantize" not in kinds  # merged into what computes the values
 
 
