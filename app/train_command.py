@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ from denoise_se.errors import DivergedError, Interrupted, UsageError
 if TYPE_CHECKING:
     from denoise_se.checkpoint import Checkpoint
     from denoise_se.training_config import TrainingConfig
+    from denoise_se.training_plan import TrainingPlan
 
 SAID = {"pairs": "pairs", "burst": "bursts", "noisy": "noisy pictures only", "clean": "clean images"}
 GENTLE = {"learning_rate": 5e-4, "warmup_steps": 20}  # fine-tuning, unless the recipe says otherwise
@@ -124,7 +126,29 @@ def run_train(
         raise
     for key, value in result.summary().items():
         console.print(f"{key}: {value}")
+    if this_rank() == 0 and plan.report.measured is None and find_spec("openvino"):
+        console.print(f"int8: {run_calibration(result.best, plan)}")
     console.print(f"wrote {result.best}; use it with: denoise-se denoise INPUT -o OUT --model {result.best}")
+
+
+def run_calibration(weights: Path, plan: TrainingPlan) -> str:
+    """Calibrates int8 for a run's weights, beside them and in its card; says whether it will be used."""
+    from denoise_se.app.quantize_command import with_int8
+    from denoise_se.calibration import IMAGES, MOST_LOSS, SIDE, calibrate_run, write_calibration
+    from denoise_se.checkpoint import open_checkpoint
+
+    checkpoint = open_checkpoint(weights)
+    train, validation = (plan.report.batches(pairs, IMAGES // 2, SIDE) for pairs in (plan.train, plan.validation))
+    calibration = calibrate_run(checkpoint, train, validation)
+    try:
+        write_calibration(checkpoint, calibration)
+        card = weights.with_name("card.md")
+        card.write_text(with_int8(card.read_text(encoding="utf-8"), calibration), encoding="utf-8")
+    except OSError as error:
+        return f"cannot be kept ({error.strerror}), so float is used"
+    if calibration.worst_loss > MOST_LOSS:
+        return f"would cost {calibration.worst_loss:.3f} dB, so float is used"
+    return f"costs {max(0.0, calibration.worst_loss):.3f} dB, so it is used where the processor is fast at it"
 
 
 def read_recipe(path: Path | None) -> dict[str, Any]:

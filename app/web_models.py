@@ -12,7 +12,7 @@ from denoise_se.checkpoint import ALIASES, CHECKPOINTS
 from denoise_se.errors import UsageError
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
-KEPT = ("best.safetensors", "card.md", "curve.png", "metrics.csv")  # of a run's folder
+KEPT = ("best.safetensors", "best.int8.json", "card.md", "curve.png", "metrics.csv")  # of a run's folder
 
 
 def default_folder() -> Path:

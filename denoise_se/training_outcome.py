@@ -83,6 +83,19 @@ class OutcomeReport:
             raise TrainingError(f"{folder / SAMPLES}: cannot be written ({error.strerror}); make room") from error
         return lines
 
+    def batches(self, pairs: Sequence[Pair], most: int, side: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Noisy, level and clean [1, C, h, w] of the middle of at most `most` of `pairs`, evenly chosen: what the
+        network gets of such images. `pairs` have clean sides."""
+        found, images = [], WholeImages(pairs)
+        for index in sorted({round(place) for place in np.linspace(0, len(pairs) - 1, most)}):
+            noisy, clean = (to_unit(image[None]) for image in images[index])
+            top, left = (max(0, size - side) // 2 for size in clean.shape[2:])
+            window = (..., slice(top, top + side), slice(left, left + side))
+            noise = None if pairs[index].noisy is not None else self.noise
+            noisy, level = with_noise(noise, noisy[window], clean[window], generator_of(self.seed, 2, index))
+            found.append((noisy, level.expand_as(noisy[:, :1]), clean[window]))
+        return found
+
     @torch.no_grad()
     def _case(self, index: int, tuned: Checkpoint) -> Case:
         noisy, clean = (to_unit(image[None]) for image in WholeImages(self.validation)[index])

@@ -13,11 +13,21 @@ from tiny_model import save_tiny
 
 from denoise_se import calibration, openvino_backend
 from denoise_se.app.quantize_command import run_quantize, with_int8
-from denoise_se.calibration import Calibration, calibrate, calibration_path, read_calibration, write_calibration
+from denoise_se.calibration import (
+    Calibration,
+    calibrate,
+    calibrate_run,
+    calibration_path,
+    read_calibration,
+    write_calibration,
+)
 from denoise_se.checkpoint import load_checkpoint, open_checkpoint, save_checkpoint
 from denoise_se.denoiser import Denoiser
 from denoise_se.errors import CheckpointError, UsageError
+from denoise_se.noise import parse_noise_spec
 from denoise_se.quantisation import find_ranges, rounded
+from denoise_se.training_images import Pair
+from denoise_se.training_outcome import OutcomeReport
 
 
 @pytest.fixture
@@ -125,6 +135,29 @@ def test_too_few_images_and_a_checkpoint_without_its_noise_are_refused(model, im
     cv2.imwrite(str(images / "0.png"), np.zeros((50, 50), np.uint8))
     with pytest.raises(UsageError, match="does not say which noise"):
         calibrate(open_checkpoint(silent), images)
+
+
+def test_a_training_run_is_calibrated_on_its_own_images(model, monkeypatch):
+    pairs = [Pair(str(seed), None, torch.randint(0, 256, (1, 40, 44), dtype=torch.uint8)) for seed in range(5)]
+    report = OutcomeReport(pairs[:2], None, parse_noise_spec("gaussian:25"), None)
+    train, validation = report.batches(pairs[2:], 2, 32), report.batches(pairs[:2], 8, 32)
+    assert [batch[0].shape for batch in train] == 2 * [(1, 1, 32, 32)] and len(validation) == 2
+    clean = pairs[1].clean[:, 4:36, 6:38] / 255
+    torch.testing.assert_close(validation[1][2][0], clean)
+    assert 20 < 255 * (validation[1][0][0] - clean).std() < 30 and float(validation[1][1].mean()) == pytest.approx(
+        25 / 255
+    )
+    checkpoint = open_checkpoint(model)
+    found = calibrate_run(checkpoint, train, validation)
+    whole, rounding = load_checkpoint(model).network(), rounded(load_checkpoint(model).network(), found.ranges)
+    before, after = (
+        np.mean([10 * np.log10(1 / float(((net(x, y).clamp(0, 1) - z) ** 2).mean())) for x, y, z in validation])
+        for net in (whole, rounding)
+    )
+    assert found.worst_loss == pytest.approx(before - after, abs=2e-4) and found.weights == checkpoint.digest
+    monkeypatch.setattr(calibration, "MOST_LOSS", -100.0)
+    few = calibrate_run(checkpoint, train, validation)
+    assert list(few.ranges) == list(find_ranges(whole, train))[: -calibration.MOST_FLOATS]
 
 
 def test_int8_runs_after_quantize_and_auto_takes_it_where_it_is_fast_and_harmless(model, images, monkeypatch, capsys):

@@ -17,7 +17,8 @@ import pytest
 from killing.lives import Zygote
 from killing.training import EAGER, MODULES, RECIPE, equal, make_pictures, result, training
 
-from denoise_se.checkpoint import load_checkpoint
+from denoise_se.calibration import read_calibration
+from denoise_se.checkpoint import load_checkpoint, open_checkpoint
 
 pytestmark = [
     pytest.mark.slow,
@@ -80,7 +81,10 @@ def test_pairs_rehearse_on_a_folder_of_other_pictures_and_resume_with_that_one_o
     zygote.start([*command, "others"])
     assert zygote.wait() == 0, zygote.output()
     assert "15% of the steps rehearse the start's own noise, on 3 pictures of others" in zygote.output()
-    assert "rehearsed, on 3 pictures of others" in (work / "practised" / "card.md").read_text()
+    card = (work / "practised" / "card.md").read_text()
+    assert "rehearsed, on 3 pictures of others" in card and "## int8" in card
+    assert re.search(r"^int8: (costs|would cost) \d\.\d+ dB", zygote.output(), re.MULTILINE)
+    assert read_calibration(open_checkpoint(work / "practised" / "best.safetensors"))
     zygote.start([*command, "fewer", "--resume"])
     assert zygote.wait() == 2 and "was started with other images" in zygote.output()
 
