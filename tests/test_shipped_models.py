@@ -32,7 +32,14 @@ def test_every_name_of_the_catalogue_loads_and_has_its_record_and_card(name):
 
 
 @pytest.mark.parametrize(
-    ("model", "name", "gain"), [("gray", "camera", 7.5), ("color", "chelsea", 9.0), ("photo", "astronaut", 1.4)]
+    ("model", "name", "gain"),
+    [
+        ("gray", "camera", 7.5),
+        ("color", "chelsea", 9.0),
+        ("photo", "astronaut", 1.4),
+        ("gray-best", "camera", 7.5),
+        ("color-best", "chelsea", 9.0),
+    ],
 )
 def test_a_sample_gets_better_by_this_many_decibels(model, name, gain):
     noisy, clean = sample(name)
@@ -54,7 +61,23 @@ def test_the_result_does_not_depend_on_the_tile_size(model):
     assert np.abs(whole - tiled).max() <= 1
 
 
-@pytest.mark.parametrize(("model", "name"), [("gray", "camera"), ("color", "chelsea"), ("photo", "astronaut")])
+@pytest.mark.parametrize(("best", "name"), [("gray-best", "camera"), ("color-best", "chelsea")])
+def test_the_best_tier_is_better_than_the_fast_one(best, name):
+    noisy, clean = sample(name)
+    fast, slow = (Denoiser.load(model)(noisy, sigma=25) for model in (best.removesuffix("-best"), best))
+    assert psnr(clean, slow, data_range=255) > psnr(clean, fast, data_range=255)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("gray", "camera"),
+        ("color", "chelsea"),
+        ("photo", "astronaut"),
+        ("gray-best", "camera"),
+        ("color-best", "chelsea"),
+    ],
+)
 def test_int8_is_calibrated_for_these_weights_and_costs_next_to_nothing(model, name):
     pytest.importorskip("openvino")
     found = read_calibration(open_checkpoint(model))
