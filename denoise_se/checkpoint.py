@@ -41,9 +41,9 @@ class CatalogueEntry:
 CHECKPOINTS: dict[str, CatalogueEntry] = {
     "gray": CatalogueEntry("gray-fast.safetensors", "grey images with Gaussian noise of known or estimated sigma", 1),
     "color": CatalogueEntry("color-fast.safetensors", "RGB images with Gaussian noise of known or estimated sigma", 3),
+    "photo": CatalogueEntry("photo-fast.safetensors", "photos as cameras write them; blind, needs no sigma", 3),
     "gray-best": CatalogueEntry("gray-best.safetensors", "as gray, a little better, 2.7 times the work", 1),
     "color-best": CatalogueEntry("color-best.safetensors", "as color, a little better, 2.7 times the work", 3),
-    "photo": CatalogueEntry("photo-fast.safetensors", "photos as cameras write them; blind, needs no sigma", 3),
 }
 ALIASES = {"gray-fast": "gray", "color-fast": "color", "photo-fast": "photo"}
 
