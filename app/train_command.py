@@ -134,6 +134,7 @@ def run_train(
 def run_calibration(weights: Path, plan: TrainingPlan) -> str:
     """Calibrates int8 for a run's weights, beside them and in its card; says whether it will be used."""
     from denoise_se.app.quantize_command import with_int8
+    from denoise_se.atomic_file import replacing
     from denoise_se.calibration import IMAGES, MOST_LOSS, SIDE, calibrate_run, write_calibration
     from denoise_se.checkpoint import open_checkpoint
 
@@ -143,7 +144,9 @@ def run_calibration(weights: Path, plan: TrainingPlan) -> str:
     try:
         write_calibration(checkpoint, calibration)
         card = weights.with_name("card.md")
-        card.write_text(with_int8(card.read_text(encoding="utf-8"), calibration), encoding="utf-8")
+        text = with_int8(card.read_text(encoding="utf-8"), calibration)
+        with replacing(card) as file:
+            file.write(text.encode())
     except OSError as error:
         return f"cannot be kept ({error.strerror}), so float is used"
     if calibration.worst_loss > MOST_LOSS:

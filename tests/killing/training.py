@@ -11,6 +11,7 @@ import json
 import random
 import time
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ RECIPE = {
 }  # fmt: skip
 STEPS_A_LIFE = 8
 FILES = {"best.safetensors", "last.ckpt", "metrics.csv", "curve.png", "card.md", "samples.png", "tensorboard"}
+FILES |= {"best.int8.json"} if find_spec("openvino") else set()
 
 
 @dataclass
