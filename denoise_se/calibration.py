@@ -117,8 +117,8 @@ def calibrate(checkpoint: CheckpointFile, clean: Path, tell: Callable[[str], Non
 def calibrate_run(checkpoint: CheckpointFile, train: Sequence[Batch], validation: Sequence[Batch]) -> Calibration:
     """As `calibrate`, for a training run: ranges on some of its images, the loss on its validation images.
 
-    In place of the search, which takes many times as long, the last convolutions are left in float, two at a time: they
-    are the sensitive ones of the shipped networks.
+    In place of the search, which takes many times as long, the last convolutions are left in float, two at a time: the
+    search left those of the shipped `photo`.
     """
     network = checkpoint.load().network()
     network.fold_batchnorm()

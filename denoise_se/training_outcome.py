@@ -91,10 +91,14 @@ class OutcomeReport:
             noisy, clean = (to_unit(image[None]) for image in images[index])
             top, left = (max(0, size - side) // 2 for size in clean.shape[2:])
             window = (..., slice(top, top + side), slice(left, left + side))
-            noise = None if pairs[index].noisy is not None else self.noise
-            noisy, level = with_noise(noise, noisy[window], clean[window], generator_of(self.seed, 2, index))
+            noise, generator = self._noise_of(pairs[index]), generator_of(self.seed, 2, index)
+            noisy, level = with_noise(noise, noisy[window], clean[window], generator)
             found.append((noisy, level.expand_as(noisy[:, :1]), clean[window]))
         return found
+
+    def _noise_of(self, pair: Pair) -> NoiseChain | NoiseMixture | None:
+        """What is put on an image; nothing on one that brings its own."""
+        return None if pair.noisy is not None else self.noise
 
     @torch.no_grad()
     def _case(self, index: int, tuned: Checkpoint) -> Case:
@@ -103,9 +107,7 @@ class OutcomeReport:
         if self.measured is not None:
             level = own_noise(self.measured, noisy, generator)[1]
         else:
-            noisy, level = with_noise(
-                None if self.validation[index].noisy is not None else self.noise, noisy, clean, generator
-            )
+            noisy, level = with_noise(self._noise_of(self.validation[index]), noisy, clean, generator)
 
         def restored(network: Denoising) -> Pixels:
             return _pixels((network(noisy, level).clamp(0, 1) * 255).round() / 255)
