@@ -40,7 +40,8 @@ def with_int8(card: str, calibration: Calibration) -> str:
     lines = [
         HEADING,
         "",
-        f"Calibrated on {calibration.data}; PSNR lost against fp32, on other images of them:",
+        f"Calibrated on {calibration.data}; PSNR lost against fp32, on other images of them, with weights of 8 or 7 "
+        "bits (for CPUs without VNNI), whichever lose more:",
         "",
         *(f"- {noise}: {decibels:.3f} dB" for noise, decibels in calibration.loss.items()),
         "",

@@ -151,7 +151,7 @@ def run_calibration(weights: Path, plan: TrainingPlan) -> str:
         return f"cannot be kept ({error.strerror}), so float is used"
     if not calibration.worst_loss <= MOST_LOSS:  # nan, too, where there is no noise to remove
         return f"would cost {calibration.worst_loss:.3f} dB, so float is used"
-    return f"costs {max(0.0, calibration.worst_loss):.3f} dB, so it is used where the processor is fast at it"
+    return f"costs {max(0.0, calibration.worst_loss):.3f} dB, so it is used on x86 processors"
 
 
 def read_recipe(path: Path | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from denoise_se.gate_bounds import GateBounds
 from denoise_se.network_config import Norm
 
 
@@ -46,6 +47,7 @@ class SqueezeExcitation(nn.Module):
 
     ``z = mean_{H,W}(x)``, ``s = gate_scale * sigmoid(W2 relu(W1 z))``, ``y = s * x`` (Hu et al. 2018, eq. 2-4).
     W1 and W2 have no bias: the module holds ``2 * C * C * ratio`` weights and spends as many multiply-adds per image.
+    The sigmoid's result is held in `GateBounds`.
 
     Args:
         channels: C.
@@ -60,7 +62,11 @@ class SqueezeExcitation(nn.Module):
         self.channels = channels
         self.gate_scale = gate_scale
         self.excite = nn.Sequential(
-            nn.Linear(channels, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, channels, bias=False), nn.Sigmoid()
+            nn.Linear(channels, hidden, bias=False),
+            nn.ReLU(),
+            nn.Linear(hidden, channels, bias=False),
+            nn.Sigmoid(),
+            GateBounds(channels),
         )
         nn.init.zeros_(self.excite[2].weight)  # type: ignore[arg-type]  # a Linear's
 

@@ -16,7 +16,7 @@ import numpy as np
 from denoise_se.atomic_file import replacing
 from denoise_se.checkpoint import CheckpointFile, made_noise
 from denoise_se.errors import CheckpointError, UsageError
-from denoise_se.quantisation import Batch, Ranges, find_ranges, mean_psnr, rounded
+from denoise_se.quantisation import WEIGHT_BITS, Batch, Ranges, find_ranges, mean_psnr, rounded
 
 MOST_LOSS = 0.03  # dB; above it "auto" stays with floats
 IMAGES, SIDE = 24, 192  # the images calibrated and measured on, and how much of their middle
@@ -28,7 +28,8 @@ MOST_FLOATS = 6  # convolutions besides the first and the last that may stay in 
 class Calibration:
     """`ranges`: (low, high) of each rounded convolution's input, by the module's name; the others stay in float.
 
-    `weights` is the sha256 of the checkpoint's file; `data` what it was calibrated on; `loss` dB of PSNR, by noise.
+    `weights` is the sha256 of the checkpoint's file; `data` what it was calibrated on; `loss` dB of PSNR, by noise,
+    with weights of 8 or 7 bits, whichever lose more.
     """
 
     weights: str
@@ -100,8 +101,7 @@ def calibrate(checkpoint: CheckpointFile, clean: Path, tell: Callable[[str], Non
     ranges = find_ranges(network, calibrating)
 
     def loss_of(chosen: Ranges) -> dict[str, float]:
-        changed = rounded(checkpoint.load().network(), chosen)
-        return {noise: round(before[noise] - mean_psnr(changed, batches), 4) for noise, batches in measuring.items()}
+        return {noise: _loss(checkpoint, chosen, batches, before[noise]) for noise, batches in measuring.items()}
 
     chosen, loss = dict(ranges), loss_of(ranges)
     tell(f"all in int8 but the first and the last convolution: {_decibels(loss)}")
@@ -126,12 +126,18 @@ def calibrate_run(checkpoint: CheckpointFile, train: Sequence[Batch], validation
     names = list(ranges)
     for floats in range(0, min(MOST_FLOATS, len(names)) + 1, 2):
         chosen = {name: ranges[name] for name in names[: len(names) - floats]}
-        loss = round(before - mean_psnr(rounded(checkpoint.load().network(), chosen), validation), 4)
+        loss = _loss(checkpoint, chosen, validation, before)
         if loss <= MOST_LOSS:
             break
     return Calibration(
         checkpoint.digest, chosen, f"{len(train)} images of the training", {"the validation images": loss}
     )
+
+
+def _loss(checkpoint: CheckpointFile, ranges: Ranges, batches: Sequence[Batch], before: float) -> float:
+    """dB lost against `before`, with weights of 8 or 7 bits, whichever lose more."""
+    after = [mean_psnr(rounded(checkpoint.load().network(), ranges, bits), batches) for bits in WEIGHT_BITS]
+    return round(before - min(after, key=lambda psnr: psnr if psnr == psnr else -math.inf), 4)
 
 
 def _decibels(loss: Mapping[str, float]) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MAX_METADATA_BYTES = 1_000_000
+OPEN_BOUNDS = {"low": 0.0, "high": 1.0}  # of gates, in files that have none, see `denoise_se.gate_bounds`
 MAX_PARAMETERS = 200_000_000
 
 
@@ -155,7 +156,10 @@ def _load(name: str, path: Path) -> Checkpoint:
             expected = _expected_shapes(path, config)
             names = file.keys()
             _check_shapes(path, expected, {key: tuple(file.get_slice(key).get_shape()) for key in names})
-            weights = {key: file.get_tensor(key) for key in expected}
+            weights = {
+                key: file.get_tensor(key) if key in names else torch.full(shape, OPEN_BOUNDS[_last(key)])
+                for key, shape in expected.items()
+            }
     except (SafetensorError, OSError, ValueError, RuntimeError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
     floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -256,6 +260,8 @@ def _expected_shapes(path: Path, config: NetworkConfig) -> dict[str, tuple[int, 
 
 def _check_shapes(path: Path, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> None:
     for key, shape in expected.items():
+        if key not in found and _last(key) in OPEN_BOUNDS:
+            continue
         if key not in found:
             raise CheckpointError(f"{path}: weight {key!r} is missing; the file does not match its own config")
         if found[key] != shape:
@@ -263,6 +269,10 @@ def _check_shapes(path: Path, expected: dict[str, tuple[int, ...]], found: dict[
     for key in found:
         if key not in expected:
             raise CheckpointError(f"{path}: unexpected weight {key!r}; the file does not match its own config")
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
 
 
 def made_noise(training: Mapping[str, Any]) -> str | None:

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
-from denoise_se.training_images import Pair
+from denoise_se.drawings import drawn
+from denoise_se.training_images import Pair, deepened
 
 VALIDATION_SIDE = 384  # a validation image's centre is cut to this many pixels a side, so that validating stays cheap
 
@@ -36,11 +37,12 @@ def generator_of(seed: int, *key: int, device: torch.device | str = "cpu") -> to
 class Patches(Dataset[tuple[Tensor, Tensor]]):
     """Square patches of random images at random places: index i gives (noisy, clean) [C, p, p], uint8 or uint16.
 
-    Images are chosen in proportion to their area. Without noisy images both are the clean patch.
+    Images are chosen in proportion to their area. Without noisy images both are the clean patch, and a share of
+    `drawings` has a drawing on it, see `denoise_se.drawings`.
     """
 
-    def __init__(self, pairs: Sequence[Pair], patch: int, seed: int) -> None:
-        self.pairs, self.patch, self.seed = pairs, patch, seed
+    def __init__(self, pairs: Sequence[Pair], patch: int, seed: int, drawings: float = 0) -> None:
+        self.pairs, self.patch, self.seed, self.drawings = pairs, patch, seed, drawings
         areas = np.array([pair.clean[0].numel() for pair in pairs], np.float64)
         self.cumulative = np.cumsum(areas / areas.sum())
 
@@ -51,7 +53,19 @@ class Patches(Dataset[tuple[Tensor, Tensor]]):
         top = int(rng.integers(clean.shape[1] - self.patch + 1))
         left = int(rng.integers(clean.shape[2] - self.patch + 1))
         window = (slice(None), slice(top, top + self.patch), slice(left, left + self.patch))
-        return (clean if noisy is None else noisy)[window], clean[window]
+        if noisy is not None:
+            return noisy[window], clean[window]
+        patch = clean[window]
+        if self.drawings and rng.random() < self.drawings:
+            patch = with_drawing(patch, rng)
+        return patch, patch
+
+
+def with_drawing(patch: Tensor, rng: np.random.Generator) -> Tensor:
+    """A drawing [C, p, p] of a patch's kind, mostly in its place."""
+    codes = patch.cpu() if patch.dtype == torch.uint8 else (patch.to(torch.int32) // 257).to(torch.uint8)
+    drawing = torch.from_numpy(drawn(codes.permute(1, 2, 0).numpy(), rng)).permute(2, 0, 1).contiguous()
+    return (drawing if patch.dtype == torch.uint8 else deepened(drawing)).to(patch.device)
 
 
 class Consecutive(Sampler[int]):
@@ -111,11 +125,19 @@ class TrainingData(LightningDataModule):
     """
 
     def __init__(
-        self, train: Sequence[Pair], validation: Sequence[Pair], *, patch: int, batch: int, seed: int, workers: int = 0
+        self,
+        train: Sequence[Pair],
+        validation: Sequence[Pair],
+        *,
+        patch: int,
+        batch: int,
+        seed: int,
+        drawings: float = 0,
+        workers: int = 0,
     ) -> None:
         super().__init__()
         self.train, self.validation = train, validation
-        self.patch, self.batch, self.seed, self.workers = patch, batch, seed, workers
+        self.patch, self.batch, self.seed, self.drawings, self.workers = patch, batch, seed, drawings, workers
 
     def keep_on(self, device: torch.device, free_bytes: int) -> None:
         """Move 8-bit training images to `device` when they take at most a quarter of its free memory.
@@ -134,13 +156,18 @@ class TrainingData(LightningDataModule):
 
     def patches(self, first_step: int) -> DataLoader[tuple[Tensor, Tensor]]:
         return DataLoader(
-            Patches(self.train, self.patch, self.seed),
+            Patches(self.train, self.patch, self.seed, self.drawings),
             batch_size=self.batch,
             sampler=Consecutive(first_step * self.batch),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             worker_init_fn=leave_signals if self.workers else None,
         )
+
+    def first_patches(self, count: int, drawings: float) -> Iterator[tuple[Tensor, Tensor]]:
+        """The first `count` patches in batches, at this share of drawings, without worker processes."""
+        patches = Patches(self.train, self.patch, self.seed, drawings)
+        return iter(DataLoader(Subset(patches, range(count)), batch_size=self.batch))
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         assert self.trainer is not None

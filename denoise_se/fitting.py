@@ -89,7 +89,15 @@ def fit(
     run = RunFolder(folder, config.to_dict(), data=data, start=start, images=images)
     run.report, run.estimated = report, risk is not None
     run.open(resume)
-    module = TrainingData(train, validation, patch=config.patch, batch=config.batch, seed=config.seed, workers=workers)
+    module = TrainingData(
+        train,
+        validation,
+        patch=config.patch,
+        batch=config.batch,
+        seed=config.seed,
+        drawings=config.drawings,
+        workers=workers,
+    )
     stop = Stop()
     try:
         with stop.listening(), ranks.running():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import platform
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,11 +25,12 @@ from denoise_se.threads import granted_cores
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
 CPU_INFO = Path("/proc/cpuinfo")
+X86 = ("x86_64", "AMD64")
 MOST_LANES = 4  # each needs memory of its own
 
 
 class OpenVinoBackend(GraphBackend):
-    """OpenVINO on the CPU. "auto" precision is int8 where that is fast and known to cost little, else fp32.
+    """OpenVINO on the CPU. "auto" precision is int8 on x86 when that is known to cost little, else fp32.
 
     Raises UsageError for a precision that the CPU has no instructions for, and for int8 of a checkpoint that has no
     calibration.
@@ -38,7 +40,7 @@ class OpenVinoBackend(GraphBackend):
         self.calibration = read_calibration(checkpoint) if precision in ("auto", "int8") else None
         if precision == "auto":
             harmless = self.calibration is not None and self.calibration.worst_loss <= MOST_LOSS
-            precision = "int8" if harmless and multiplies_bytes() else "fp32"
+            precision = "int8" if harmless and platform.machine() in X86 else "fp32"
         if precision == "int8" and self.calibration is None:
             raise UsageError(
                 f"--precision int8: {checkpoint.name} has no calibration for these weights; "
@@ -62,6 +64,7 @@ class OpenVinoBackend(GraphBackend):
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
         }
+        self.weight_bits = 8 if has_vnni() else 7
         self.description = f"openvino cpu {precision}"
         self.gates_given: _Engine | None = None  # made when it is needed
         self.making = threading.Lock()
@@ -73,6 +76,7 @@ class OpenVinoBackend(GraphBackend):
                 "capabilities": sorted(able),
                 "properties": self.properties,
                 "ranges": None if self.calibration is None else dict(self.calibration.ranges),
+                "weight bits": None if self.calibration is None else self.weight_bits,
             },
         )
 
@@ -95,7 +99,9 @@ class OpenVinoBackend(GraphBackend):
 
     def _trace(self) -> Graph:
         network = self.checkpoint.load().network()
-        return trace(network if self.calibration is None else rounded(network, self.calibration.ranges))
+        if self.calibration is not None:
+            network = rounded(network, self.calibration.ranges, self.weight_bits)
+        return trace(network)
 
     def _accept(self, entry: Entry) -> bool:
         try:
@@ -181,11 +187,8 @@ def without_pooling(model: ov.Model) -> ov.Model:
     return ov.Model(results, inputs)
 
 
-def multiplies_bytes() -> bool:
-    """Whether the CPU has instructions that multiply bytes and add up (VNNI), without which int8 gains little.
-
-    Known on Linux only.
-    """
+def has_vnni() -> bool:
+    """Whether the CPU is known to multiply bytes and add them up in 32 bits; only Linux says so."""
     try:
         flags = next(line for line in CPU_INFO.read_text(encoding="ascii").splitlines() if line.startswith("flags"))
     except (OSError, ValueError, StopIteration):

@@ -3,6 +3,9 @@
 Weights are rounded per output channel, symmetrically; the inputs of convolutions per tensor: from 0 up after a ReLU,
 symmetrically else. Sums, gates and skips stay in float (Krishnamoorthi 2018, arXiv:1806.08342; Jacob et al. 2018,
 doi:10.1109/CVPR.2018.00286). Traced to a graph, an engine runs it in integers.
+
+Without VNNI, x86 CPUs add two products of bytes up in 16 bits, which weights of 8 bits can overflow: 2 * 255 * 127 is
+above 32767. Those of 7 bits cannot.
 """
 
 from __future__ import annotations
@@ -19,13 +22,15 @@ if TYPE_CHECKING:
     from denoise_se.network import Network
 
 CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # shares of the largest value seen that a range may end at
+WEIGHT_BITS = (8, 7)
 VALUES = 1 << 14  # kept of each layer and batch, to choose among CLIPS
 Ranges = Mapping[str, tuple[float, float]]
 Batch = tuple["Tensor", "Tensor", "Tensor"]  # noisy, level and clean, as the network takes them
 
 
-def rounded(network: Network, ranges: Ranges) -> Network:
-    """`network` itself, its named convolutions replaced by ones that round like int8; BatchNorm is folded.
+def rounded(network: Network, ranges: Ranges, weight_bits: int = 8) -> Network:
+    """`network` itself, its named convolutions replaced by ones that round like int8, their weights to `weight_bits`;
+    BatchNorm is folded.
 
     Raises CheckpointError for a name that is no convolution's.
     """
@@ -38,7 +43,7 @@ def rounded(network: Network, ranges: Ranges) -> Network:
         if not isinstance(conv, nn.Conv2d):
             raise CheckpointError(f"the calibration names {name!r}, which is no convolution; make it again")
         parent, _, own = name.rpartition(".")
-        setattr(modules[parent], own, _rounding(conv, low, high))
+        setattr(modules[parent], own, _rounding(conv, low, high, 2 ** (weight_bits - 1) - 1))
     return network
 
 
@@ -47,13 +52,13 @@ def _steps(low: float, high: float) -> tuple[float, int, int, int]:
     return (high / 255, 0, 0, 255) if low == 0 else (max(-low, high) / 127, 0, -128, 127)
 
 
-def _rounding(conv: nn.Conv2d, low: float, high: float) -> nn.Module:
+def _rounding(conv: nn.Conv2d, low: float, high: float, most: int) -> nn.Module:
     import torch
     import torch.nn as nn
     import torch.nn.functional as F
 
     steps = _steps(low, high)
-    scales = (conv.weight.detach().abs().amax(dim=(1, 2, 3)) / 127).clamp_min(1e-12)
+    scales = (conv.weight.detach().abs().amax(dim=(1, 2, 3)) / most).clamp_min(1e-12)
 
     class Rounding(nn.Module):
         def __init__(self) -> None:

@@ -18,17 +18,20 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from denoise_se.budget import Budget
 from denoise_se.checkpoint import Checkpoint
-from denoise_se.datasets import generator_of, image_index, to_unit
+from denoise_se.datasets import TrainingData, generator_of, image_index, to_unit
 from denoise_se.errors import DivergedError
+from denoise_se.gate_bounds import bounds_of, find_bounds
 from denoise_se.held_out_risk import Risk, as_psnr
 from denoise_se.muon import Muon
 from denoise_se.network import build_network
 from denoise_se.noise import parse_noise_spec
-from denoise_se.objectives import Objective, Supervised, with_noise
+from denoise_se.noise_model import Noisy
+from denoise_se.objectives import AddNoise, Objective, Supervised, with_noise
 from denoise_se.training_config import TrainingConfig
 from denoise_se.warm_start import warm_start
 
 HALF_CODE = 0.5 / 255
+GATE_PATCHES = 128  # that bounds of gates are found on
 MOST_BAD_STEPS = 10  # in a row, with a gradient that is not finite
 
 
@@ -65,7 +68,7 @@ class DenoisingTask(LightningModule):
     ) -> None:
         super().__init__()
         torch.manual_seed(config.seed)
-        self.config = config
+        self.config, self.start = config, start
         self.network = build_network(config.network)
         if start is not None:
             warm_start(self.network, start)
@@ -143,6 +146,28 @@ class DenoisingTask(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._scores = {}
+        if isinstance(self.objective, Supervised) and any(bounds.is_open for bounds in bounds_of(self.network)):
+            self.hold_gates(self.objective.noise)
+
+    def hold_gates(self, noise: AddNoise | None) -> None:
+        """Bounds for the average's gates, found on the first training patches.
+
+        A start without bounds gets its own before the first step, without drawings, on which its gates may be anything;
+        a network from scratch trains without any.
+        """
+        from_start = self.start is not None and self.global_step == 0
+        drawings = 0.0 if from_start else self.config.drawings
+
+        def batches() -> Iterator[Noisy]:
+            data: TrainingData = self.trainer.datamodule  # type: ignore[attr-defined]
+            for index, (noisy, clean) in enumerate(data.first_patches(GATE_PATCHES, drawings)):
+                noisy, clean = (to_unit(batch.to(self.device)) for batch in (noisy, clean))
+                yield with_noise(noise, noisy, clean, self.generator(2, index))
+
+        with torch.autocast(self.device.type, enabled=False):
+            find_bounds(self.average.module, batches())
+        if from_start:
+            self.network.load_state_dict(self.average.module.state_dict())
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         images = len(self.trainer.val_dataloaders.dataset)  # type: ignore[union-attr]

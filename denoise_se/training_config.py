@@ -31,6 +31,8 @@ class TrainingConfig:
         precision: "auto" takes bf16 on a GPU, and on CPUs that multiply it in hardware; "fp32" or "bf16" outright.
         validations: how many times a run validates.
         turns: whether patches are turned by 90 degrees besides being flipped; off where rows or columns are noisy.
+        drawings: share of the patches of clean images that have lettering, lines or checks drawn on them, or lie in
+            whole under a drawing, see `denoise_se.drawings`.
         rehearsal: share of the steps on clean images with the noise that the start was trained on, against forgetting.
     """
 
@@ -51,6 +53,7 @@ class TrainingConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     validations: int = 10
     turns: bool = True
+    drawings: float = 0.1
     rehearsal: float = 0.15
     compile: bool = False
 
@@ -68,6 +71,8 @@ class TrainingConfig:
             raise UsageError("a training run needs --steps or --minutes above 0")
         if not 0 <= self.rehearsal < 1:
             raise UsageError(f"rehearsal is {self.rehearsal}; it is a share of the steps, from 0 to below 1")
+        if not 0 <= self.drawings <= 1:
+            raise UsageError(f"drawings is {self.drawings}; it is a share of the patches, from 0 to 1")
         if self.loss not in ("l1", "charbonnier", "psnr") or self.precision not in ("auto", "fp32", "bf16"):
             raise UsageError(f"loss {self.loss!r} or precision {self.precision!r} is unknown; see TrainingConfig")
         if self.optimizer not in ("adamw", "muon"):

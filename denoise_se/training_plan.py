@@ -77,7 +77,7 @@ def plan_training(
     if rehearse is not None:
         others = load_pairs(PairedFiles(None, rehearse), config.network.channels, config.patch)
         refuse_shared_images(others, plan.validation)
-        pictures = Patches(others, config.patch, config.seed)
+        pictures = Patches(others, config.patch, config.seed, config.drawings)
         where = f", on {len(others)} pictures of {rehearse.name}"
     objective = rehearsed(plan.objective, start, config.rehearsal, config.patch, pictures)
     if objective is plan.objective:

@@ -20,12 +20,17 @@ BLOCKS = [ResidualBlock, SEResidualBlock, SEBottleneck, MobileSEBottleneck]
 
 
 def randomised(module, seed=0):
-    """The module in eval mode with every parameter and BatchNorm statistic random, so that nothing hides behind a 0."""
+    """The module in eval mode with every parameter and BatchNorm statistic random, so that nothing hides behind a 0.
+
+    The bounds of gates are such that some gates lie beyond them.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in module.state_dict().items():
             if name.endswith("running_var"):
                 tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+            elif name.endswith((".low", ".high")):
+                tensor.lerp_(torch.full_like(tensor, 0.5), 0.9 * torch.rand(tensor.shape, generator=generator))
             elif tensor.is_floating_point():
                 tensor.copy_(0.4 * torch.randn(tensor.shape, generator=generator))
     return module.eval()
