@@ -160,6 +160,7 @@ def _pooled(frames: list[Array]) -> Patches:
     return replace(
         parts[0],
         dct=np.concatenate([p.dct for p in parts], axis=1),
+        equal=np.concatenate([p.equal for p in parts]),
         means=np.concatenate([p.means for p in parts], axis=1),
         overlap=max(p.overlap for p in parts),
         low=max(p.low for p in parts),

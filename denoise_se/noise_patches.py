@@ -28,7 +28,7 @@ class Patches:
     `dct` [C, N, K] leaves out the flat coefficient, `means` [C, N] holds the patches' means, `index` [2, K] the
     coefficients' place (vertical, horizontal) and `order` [K] the sum of the two, scaled so that the checkerboard
     has 14 whatever the patch's shape (height, width). `overlap` patches cover a pixel. Pixels were clipped to
-    [low, high]; an infinite end means not clipped there.
+    [low, high]; an infinite end means not clipped there. `equal` [N] is the share of pixels that equal the one beside.
     """
 
     dct: Array
@@ -39,10 +39,11 @@ class Patches:
     overlap: float
     low: float
     high: float
+    equal: Array
 
     def select(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Patches:
         """The patches of a mask or of indices [N]."""
-        return replace(self, dct=self.dct[:, which], means=self.means[:, which])
+        return replace(self, dct=self.dct[:, which], means=self.means[:, which], equal=self.equal[which])
 
 
 def cut(image: Scanlines, scale: float) -> Patches | None:
@@ -70,7 +71,10 @@ def cut(image: Scanlines, scale: float) -> Patches | None:
         return None
     low = 0.0 if pixels.min() == 0 else -np.inf
     high = 255.0 if abs(float(pixels.max()) - 255) < 1e-4 else np.inf
-    pixels = _informative(pixels, low, high).transpose(1, 0, 2)
+    pixels = _informative(pixels, low, high)
+    lines = pixels.reshape(len(pixels), channels * ph, pw)
+    equal = (lines[..., 1:] == lines[..., :-1]).sum(axis=(1, 2)) / np.float32(channels * ph * max(1, pw - 1))
+    pixels = pixels.transpose(1, 0, 2)
     if not pixels.size:
         return None
     basis = np.kron(_dct_matrix(ph), _dct_matrix(pw))[1:].astype(np.float32)
@@ -86,6 +90,7 @@ def cut(image: Scanlines, scale: float) -> Patches | None:
         overlap=max(1.0, ph * pw / stride**2) if min(height, width) >= PATCH else max(1.0, max(ph, pw) / stride),
         low=low,
         high=high,
+        equal=equal,
     )
 
 

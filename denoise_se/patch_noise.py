@@ -21,17 +21,19 @@ TOP = 11  # order from which the final value is taken: what is left of the pictu
 MIN_TOP = 3  # patches; fewer give chance more than the picture
 FLAT_QUANTILE = 0.9  # share of the truly flat patches that the test of flatness lets pass
 MIN_FLAT = 100  # patches used even when none is flat
-MIN_CLIP_FACTOR = 0.5  # patches that lost more of their variance to clipping say little
+MIN_CLIP_FACTOR = 0.25  # patches that lost more of their variance to clipping say little
 BINS = 24  # of brightness, over all channels, for the gain
 
 
 @dataclass(frozen=True)
 class Variance:
-    """A variance, its standard error (both in 8-bit units squared), and how many patches it was measured on."""
+    """A variance, its standard error (both in 8-bit units squared), how many patches it was measured on, and which
+    share of all patches was found flat beyond those that are measured on in any case."""
 
     value: float
     error: float
     patches: int
+    flat: float
 
 
 def variance(patches: Patches, mix: Float) -> Variance:
@@ -67,8 +69,8 @@ def flat_variance(low: Array, high: Array, top: NDArray[np.bool_], factor: Float
     ordered = score[ranks]
     limit = float(chdtri(low.shape[1], 1 - FLAT_QUANTILE))
     bound = np.inf
-    best = Variance(0.0, 0.0, 0)
-    more = min(len(score), max(MIN_FLAT, len(score) // 200))
+    best = Variance(0.0, 0.0, 0, 0.0)
+    least = more = min(len(score), max(MIN_FLAT, len(score) // 200))
     # Upwards from the flattest: from above, an image full of texture may take its texture for noise.
     while more > best.patches:
         kept = ranks[:more]
@@ -77,7 +79,9 @@ def flat_variance(low: Array, high: Array, top: NDArray[np.bool_], factor: Float
         value, error = _middle_half(each, samples)
         if value > bound:  # more than chance: the patches added last are not flat
             break
-        best = Variance(*_middle_half(each[top] if samples >= MIN_TOP else each, samples), more)
+        best = Variance(
+            *_middle_half(each[top] if samples >= MIN_TOP else each, samples), more, (more - least) / len(score)
+        )
         bound = min(bound, value + 2 * error)
         more = min(2 * more, int(np.searchsorted(ordered, value * limit)))
     return best

@@ -6,10 +6,13 @@ import dataclasses
 import time
 import tracemalloc
 
+import cv2
+import matplotlib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFont
 
 from denoise_se.errors import UsageError
 from denoise_se.noise_estimation import estimate_noise, estimate_sigma
@@ -295,3 +298,35 @@ def test_clip_factor_is_what_a_simulation_gives(mean):
 def test_what_cannot_be_an_image_is_refused_with_the_reason(image, data_range, message):
     with pytest.raises(UsageError, match=message):
         estimate_sigma(image, data_range=data_range)
+
+
+def page(size: int, paper: int, ink: int, sigma: float) -> np.ndarray:
+    """A page of text with margins, 8-bit."""
+    font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSerif.ttf", size)
+    image = Image.new("L", (700, 800), paper)
+    words = "All human beings are born free and equal in dignity and rights. " * 100
+    per_line = 580 * 2 // size
+    for line in range(int(680 / (1.4 * size))):
+        text = words[line * per_line : (line + 1) * per_line]
+        ImageDraw.Draw(image).text((60, 60 + 1.4 * size * line), text, fill=ink, font=font)
+    noise = np.random.default_rng(0).normal(0, sigma, (800, 700))
+    return np.rint(np.asarray(image) + noise).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [10, 16, 32])
+@pytest.mark.parametrize(("paper", "ink"), [(255, 0), (230, 40)])
+@pytest.mark.parametrize("sigma", [0, 3, 10])
+def test_lettering_is_not_taken_for_noise(size, paper, ink, sigma, channels):
+    noisy = page(size, paper, ink, sigma)
+    found = estimate_sigma(noisy if channels == 1 else np.repeat(noisy[..., None], 3, axis=2))
+    assert found == pytest.approx(sigma, rel=0.1, abs=0)
+
+
+def test_photographs_with_white_areas_keep_their_noise():
+    rng = np.random.default_rng(0)
+    # a product on white: the paper is blown out, the product is not
+    picture = cv2.resize(rng.uniform(60, 180, (8, 8)), (300, 300), interpolation=cv2.INTER_CUBIC)
+    picture = np.pad(picture, 150, constant_values=400)
+    noisy = np.rint(picture + rng.normal(0, 6, picture.shape)).clip(0, 255).astype(np.uint8)
+    assert estimate_sigma(noisy) == pytest.approx(6, rel=0.05)
