@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fuzz kill kill-training load cluster memory throughput own-noise lint samples wheel clean
+.PHONY: demo test fuzz kill kill-training load cluster memory throughput own-noise patterns lint samples wheel clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -42,6 +42,9 @@ throughput: .venv/installed  ## folders beside a plain loop over the network; TH
 
 own-noise: .venv/installed  ## retrain on noise that no model knows; OWN="--clean FOLDER --minutes 15 --ways pairs"
 	$(BIN)/python tests/own_noise.py $(OWN)
+
+patterns: .venv/installed  ## what the models do to lettering, lines and checks; PATTERNS="--model gray --sigma 10"
+	$(BIN)/python tests/patterns.py $(PATTERNS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -153,9 +153,10 @@ def run_denoise(
     left = len(plan.jobs) - len(outcome.rows)
     if left:
         errors.print(f"stopped with {left} image(s) to do; go on with --resume")
+    finished = len(outcome.rows)
     failed = sum(row.status == "failed" for row in outcome.rows)
     if failed:
-        errors.print(f"{failed} of {len(plan.jobs)} image(s) failed, the others are done")
+        errors.print(f"{failed} of {len(plan.jobs)} image(s) failed" + (", the others are done" * (failed < finished)))
     return outcome.exit_code
 
 

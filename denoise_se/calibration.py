@@ -100,16 +100,19 @@ def calibrate(checkpoint: CheckpointFile, clean: Path, tell: Callable[[str], Non
     before = {noise: mean_psnr(network, batches) for noise, batches in measuring.items()}
     ranges = find_ranges(network, calibrating)
 
-    def loss_of(chosen: Ranges) -> dict[str, float]:
-        return {noise: _loss(checkpoint, chosen, batches, before[noise]) for noise, batches in measuring.items()}
+    def loss_of(chosen: Ranges, bits: Sequence[int] = WEIGHT_BITS) -> dict[str, float]:
+        return {noise: _loss(checkpoint, chosen, batches, before[noise], bits) for noise, batches in measuring.items()}
 
     chosen, loss = dict(ranges), loss_of(ranges)
     tell(f"all in int8 but the first and the last convolution: {_decibels(loss)}")
     while max(loss.values()) > MOST_LOSS and len(ranges) - len(chosen) < min(MOST_FLOATS, len(ranges)):
-        without = {name: loss_of({other: chosen[other] for other in chosen if other != name}) for name in chosen}
+        without = {
+            name: loss_of({other: chosen[other] for other in chosen if other != name}, WEIGHT_BITS[-1:])
+            for name in chosen
+        }
         name = min(without, key=lambda name: max(without[name].values()))
-        loss = without[name]
         del chosen[name]
+        loss = loss_of(chosen)
         tell(f"{name} in float too: {_decibels(loss)}")
     return Calibration(checkpoint.digest, chosen, f"{IMAGES} images like those of the training ({clean.name})", loss)
 
@@ -134,9 +137,15 @@ def calibrate_run(checkpoint: CheckpointFile, train: Sequence[Batch], validation
     )
 
 
-def _loss(checkpoint: CheckpointFile, ranges: Ranges, batches: Sequence[Batch], before: float) -> float:
-    """dB lost against `before`, with weights of 8 or 7 bits, whichever lose more."""
-    after = [mean_psnr(rounded(checkpoint.load().network(), ranges, bits), batches) for bits in WEIGHT_BITS]
+def _loss(
+    checkpoint: CheckpointFile,
+    ranges: Ranges,
+    batches: Sequence[Batch],
+    before: float,
+    weight_bits: Sequence[int] = WEIGHT_BITS,
+) -> float:
+    """dB lost against `before`, with weights of so many bits, whichever lose most."""
+    after = [mean_psnr(rounded(checkpoint.load().network(), ranges, bits), batches) for bits in weight_bits]
     return round(before - min(after, key=lambda psnr: psnr if psnr == psnr else -math.inf), 4)
 
 

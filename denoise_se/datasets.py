@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import itertools
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
-from denoise_se.drawings import drawn
+from denoise_se.drawings import drawn, sheet
 from denoise_se.training_images import Pair, deepened
 
 VALIDATION_SIDE = 384  # a validation image's centre is cut to this many pixels a side, so that validating stays cheap
@@ -61,11 +63,26 @@ class Patches(Dataset[tuple[Tensor, Tensor]]):
         return patch, patch
 
 
-def with_drawing(patch: Tensor, rng: np.random.Generator) -> Tensor:
+def with_drawing(
+    patch: Tensor, rng: np.random.Generator, draw: Callable[[NDArray[np.uint8], np.random.Generator], Any] = drawn
+) -> Tensor:
     """A drawing [C, p, p] of a patch's kind, mostly in its place."""
     codes = patch.cpu() if patch.dtype == torch.uint8 else (patch.to(torch.int32) // 257).to(torch.uint8)
-    drawing = torch.from_numpy(drawn(codes.permute(1, 2, 0).numpy(), rng)).permute(2, 0, 1).contiguous()
+    drawing = torch.from_numpy(draw(codes.permute(1, 2, 0).numpy(), rng)).permute(2, 0, 1).contiguous()
     return (drawing if patch.dtype == torch.uint8 else deepened(drawing)).to(patch.device)
+
+
+def with_sheets(images: Sequence[Pair], share: float, seed: int) -> list[Pair]:
+    """Validation images that get made noise, and sheets of drawings, so many that these are about `share` of them all;
+    none where there are too few images."""
+    count = len(images) if share == 1 else min(len(images), round(len(images) * share / (1 - share)))
+    sheets = []
+    for index, pair in enumerate(images[:count]):
+        _, photo = WholeImages([pair])[0]
+        sheets.append(
+            Pair(f"drawings {index + 1}", None, with_drawing(photo, np.random.default_rng((seed, index)), sheet))
+        )
+    return [*images, *sheets]
 
 
 class Consecutive(Sampler[int]):

@@ -1,7 +1,7 @@
 """Drawn patches: lettering, lines, checks, shapes and halftones in flat colours, as on screens and scanned pages.
 
-Photographs hardly hold any of it, and a network trained on them alone fails on it: on black lines a pixel wide, or red
-letters on blue, its activations grow beyond all that it ever saw, and the result is far worse than the noisy picture.
+Photographs hardly hold any of it, so that a network trained on them alone does worst there: on checks of a pixel, and
+on pure colours side by side. `TrainingConfig.drawings` is the share of the training patches that have some.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ Patch = NDArray[np.uint8]  # [H, W, C], C is 1 or 3
 
 LETTERS = string.ascii_letters * 2 + string.digits + string.punctuation + " " * 20
 EXTREME = 0.5  # share of the drawings that are black on white or white on black
+CELL = 96  # pixels of a drawing on a sheet
 ON_PHOTO = 0.15  # share of those drawn over a piece of a photograph
 
 
@@ -28,6 +29,16 @@ def drawn(photo: Patch, rng: np.random.Generator) -> Patch:
     coverage = (_lettering, _lettering, _grating, _checks, _shapes, _halftone)[rng.integers(6)](photo.shape[:2], rng)
     mixed = background + (coverage / 255.0)[..., None] * (ink - background.astype(np.float64))
     return np.rint(mixed).astype(np.uint8)
+
+
+def sheet(photo: Patch, rng: np.random.Generator) -> Patch:
+    """Drawings side by side, CELL pixels wide and high, in `photo`'s shape."""
+    page = photo.copy()
+    for top in range(0, photo.shape[0], CELL):
+        for left in range(0, photo.shape[1], CELL):
+            cell = np.s_[top : top + CELL, left : left + CELL]
+            page[cell] = drawn(photo[cell], rng)
+    return page
 
 
 def _colours(channels: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -98,7 +98,7 @@ def estimate_noise(image: NDArray[np.generic] | Scanlines, *, data_range: float 
     components = [variance(patches, row) for row in mix]
     flat = max(component.flat for component in components)
     if flat < FEW_FLAT and float(np.median(patches.equal)) > DRAWN:
-        return _nothing(channels * copies)
+        return _nothing(channels * copies, len(patches.equal))
     singles = components if channels == 1 else [variance(patches, row) for row in np.eye(channels)]
     rounding = (255 * step / span) ** 2 / 12
     white, error = _combined(components)
@@ -149,9 +149,9 @@ def _checked(image: NDArray[np.generic] | Scanlines, data_range: float | None) -
     return source, float(span), 0.0 if kind == "f" else 1.0
 
 
-def _nothing(channels: int) -> NoiseEstimate:
+def _nothing(channels: int, patches: int = 0) -> NoiseEstimate:
     none = (0.0, 0.0)
-    return NoiseEstimate(0.0, none, (0.0,) * channels, 0.0, 0.0, none, 0.0, none, none, 0)
+    return NoiseEstimate(0.0, none, (0.0,) * channels, 0.0, 0.0, none, 0.0, none, none, patches)
 
 
 def _combined(components: list[Variance]) -> tuple[float, float]:

@@ -45,10 +45,12 @@ class RunFolder(Callback):
         rows: one per validation, with COLUMNS as keys.
         loader_rate: patches a second that loading alone reaches, to set beside the step's.
         report: measures the best weights at the end of the run, given the folder and these; its lines go on the card.
+        drawn: how many of the validation images are drawings.
         estimated: whether there is no clean image, so that every PSNR is an estimate.
     """
 
     report: Callable[[Path, Checkpoint], Mapping[str, str]] | None = None
+    drawn = 0
     estimated = False
 
     def __init__(
@@ -270,6 +272,8 @@ class RunFolder(Callback):
     def summary(self) -> dict[str, str]:
         """Validation figures for the card."""
         before, where = self.rows[0], f"{self.images[1]} validation images"
+        if self.drawn:
+            where += f" ({self.drawn} of drawings)"
         best = max(self.rows, key=lambda row: row["val_psnr"])
         kind = "PSNR estimated without clean images" if self.estimated else "PSNR"
         similarity = "" if self.estimated else f", SSIM {best['val_ssim']:.4f}"

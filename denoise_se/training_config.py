@@ -53,7 +53,7 @@ class TrainingConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     validations: int = 10
     turns: bool = True
-    drawings: float = 0.1
+    drawings: float = 0.0
     rehearsal: float = 0.15
     compile: bool = False
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from denoise_se.datasets import Patches
+from denoise_se.datasets import Patches, with_sheets
 from denoise_se.drawings import drawn
 from denoise_se.errors import UsageError
 from denoise_se.training_config import TrainingConfig
@@ -68,3 +68,16 @@ def test_patches_of_pairs_and_without_drawings_stay_as_they_are():
 def test_a_share_beyond_one_is_refused():
     with pytest.raises(UsageError, match=r"drawings is 1\.5"):
         TrainingConfig(drawings=1.5)
+
+
+def test_validation_gets_its_share_of_drawings_on_sheets():
+    photo = torch.full((3, 400, 300), 100, dtype=torch.uint8)
+    images = [Pair(f"a{i}", None, photo) for i in range(10)]
+    found = with_sheets(images, 0.15, seed=0)
+    assert found[:10] == images and [pair.name for pair in found[10:]] == ["drawings 1", "drawings 2"]
+    sheet = found[10].clean
+    assert sheet.shape == (3, 384, 300) and found[10].noisy is None
+    cells = [sheet[:, y : y + 96, x : x + 96] for y in range(0, 384, 96) for x in range(0, 300, 96)]
+    assert sum(bool((cell != 100).any()) for cell in cells) == len(cells) and (photo == 100).all()
+    assert not torch.equal(sheet, found[11].clean)
+    assert with_sheets(images[:4], 0.1, seed=0) == images[:4] and len(with_sheets(images[:4], 1.0, seed=0)) == 8
