@@ -163,7 +163,8 @@ class Denoiser:
                 floats for [0, 1]; floats are clipped neither on the way in nor on the way out. A one-channel network
                 treats the channels of a colour image one by one; a three-channel one sees a grey image in triplicate.
             sigma: standard deviation of the noise in 8-bit units (25 means 25/255 of the range) for the whole image,
-                or a map [H, W] of it; None estimates it. Blind networks ignore it.
+                or a map [H, W] of it; None estimates it. Where it is 0 all over, the input comes back. Blind networks
+                ignore it.
             strength: 0 gives the input back exactly, 1 the full result, between them a blend; `Strength` sets it for
                 luma and chroma apart.
             progress: called with (tiles done, tiles in all); what it raises stops the work within a tile.
@@ -211,11 +212,9 @@ class Denoiser:
 
         When a band is given, all that the later ones need of its rows has been read: the caller may overwrite them.
         """
-        height, width, channels = source.shape
+        _, width, channels = source.shape
         if strength.is_zero:
-            for start in range(0, height, BAND):
-                rows = Span(start, min(start + BAND, height))
-                noisy = np.array(source.rows(rows.start, rows.stop))
+            for rows, noisy in _as_they_are(source):
                 yield Band(rows, noisy, noisy)
             return
         for tile in self.tiles(source, level, progress):
@@ -234,11 +233,17 @@ class Denoiser:
         height, width, channels = source.shape
         if height * width == 0:
             return
+        report = progress or (lambda done, total: None)
+        if level is not None and not np.any(level):  # no noise, so nothing to take out
+            for rows, noisy in _as_they_are(source):
+                restored = noisy.astype(np.float32) / np.float32(full_range(noisy.dtype))
+                yield RestoredTile(rows, Span(0, width), noisy, restored)
+                report(rows.stop, height)
+            return
         total = math.prod(map(len, self._grid(height, width)))
         gates = None
         if total > 1 or height * width > WHOLE_PIXELS or self.network.channels < channels:
             gates = self._gates(source, level)
-        report = progress or (lambda done, total: None)
         report(0, total)
         network = ThreadPoolExecutor(1)  # works on a tile while the next is read and the one before is used
         try:
@@ -331,6 +336,13 @@ class Denoiser:
         values = level[rows.slice, columns.slice] if isinstance(level, np.ndarray) else level or 0.0
         levels = np.float32(values) / np.float32(255)
         return planes, np.broadcast_to(levels, (len(planes), 1, *planes.shape[2:]))
+
+
+def _as_they_are(source: Scanlines) -> Iterator[tuple[Span, np.ndarray]]:
+    """The rows of an image, BAND at a time, `[n, W, C]` of its dtype."""
+    for start in range(0, source.shape[0], BAND):
+        rows = Span(start, min(start + BAND, source.shape[0]))
+        yield rows, np.array(source.rows(rows.start, rows.stop))
 
 
 def check_image(noisy: np.ndarray) -> np.ndarray:

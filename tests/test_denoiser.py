@@ -79,6 +79,18 @@ def test_tiles_give_what_the_whole_image_gives(load, model, channels, size):
     assert difference.max() <= 1 and difference.mean() < 0.01
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_what_has_no_noise_comes_back_as_it_is(load, dtype, monkeypatch):
+    monkeypatch.setattr(denoiser_module, "BAND", 30)
+    clean = picture(70, 40, 3, dtype=dtype)
+    calls = []
+    for sigma in (0, np.zeros((70, 40))):
+        result = load("color").denoise(clean, sigma, progress=lambda *counts: calls.append(counts))
+        np.testing.assert_array_equal(result.image, clean)
+    assert calls[:3] == [(30, 70), (60, 70), (70, 70)]
+    assert np.abs(load("blind")(clean, 0).astype(float) - clean).max() > 0, "a blind network decides for itself"
+
+
 def test_tiles_of_a_large_image_share_the_gates_of_its_samples(load, monkeypatch):
     noisy = picture(90, 140)
     pooled_over_all = load("gray", tile=0)(noisy, 20.0)
