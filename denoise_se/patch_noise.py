@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise_se.noise_line import NoiseLine, fit_line
-from denoise_se.noise_patches import Array, Patches, clip_factor
+from denoise_se.noise_patches import Array, Patches, clip_factor, clips
 
 Float = NDArray[np.float64]
 
@@ -44,12 +44,12 @@ def variance(patches: Patches, mix: Float) -> Variance:
     high = energy[:, patches.order >= HIGH]
     top = patches.order[patches.order >= HIGH] >= TOP
     found = flat_variance(low, high, top, np.ones(len(low)), patches.overlap)
-    if np.isinf(patches.low) and np.isinf(patches.high):
-        return found
+    means, weights = patches.means[mix != 0], np.square(mix[mix != 0])
     for _ in range(12):  # the factor depends on sigma
         before = found.value
-        factors = [clip_factor(m, before**0.5, patches.low, patches.high) for m in patches.means]
-        factor = np.square(mix) @ np.array(factors)
+        if not clips(means, before**0.5, patches.low, patches.high):
+            break
+        factor = weights @ clip_factor(means, before**0.5, patches.low, patches.high)
         usable = factor >= MIN_CLIP_FACTOR
         if not usable.any():
             break
@@ -70,11 +70,14 @@ def flat_variance(low: Array, high: Array, top: NDArray[np.bool_], factor: Float
     limit = float(chdtri(low.shape[1], 1 - FLAT_QUANTILE))
     bound = np.inf
     best = Variance(0.0, 0.0, 0, 0.0)
+    sums, share = np.zeros(high.shape[1]), 0.0
     least = more = min(len(score), max(MIN_FLAT, len(score) // 200))
     # Upwards from the flattest: from above, an image full of texture may take its texture for noise.
     while more > best.patches:
-        kept = ranks[:more]
-        each = high[kept].sum(axis=0, dtype=np.float64) / factor[kept].sum()
+        added = ranks[best.patches : more]
+        sums += high[added].sum(axis=0, dtype=np.float64)
+        share += float(factor[added].sum())
+        each = sums / share
         samples = max(1.0, more / overlap)
         value, error = _middle_half(each, samples)
         if value > bound:  # more than chance: the patches added last are not flat
