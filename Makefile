@@ -15,8 +15,8 @@ demo: .venv/installed  ## denoise data/samples with the shipped weights and prin
 	rm -rf demo
 	$(BIN)/denoise-se denoise data/samples/noisy -o demo --reference data/samples/clean --report demo/report.csv
 
-test: .venv/installed lint  ## everything that CI runs
-	$(BIN)/pytest
+test: .venv/installed lint  ## everything that CI runs, two tests at a time: threads that wait must not spin
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist worksteal
 
 fuzz: .venv/installed  ## damaged files, checkpoint headers and batches; FUZZ="--seed 1 --files 10000" for others
 	PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ)
