@@ -17,13 +17,16 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+# ru_maxrss would start from the peak of this process, which makes the images
 MEASURED = """
-import resource, sys
+import sys
+from pathlib import Path
 from denoise_se.app.cli import main
 try:
     main()
 finally:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)
+    peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+    print(peak // 1024, file=sys.stderr)
 """
 
 
