@@ -17,7 +17,6 @@ from denoise_se.patch_noise import LOW
 
 Float = NDArray[np.float64]
 
-DARKEST, BRIGHTEST = 2, 250  # beyond, areas are black or blown out and hold no noise
 SPECTRUM_BINS = 8
 SPECTRUM_SHARE = 0.05  # the flattest patches of a bin of brightness
 # From where to where noise goes from white to correlated: middle to high coefficients, as standard deviations. Colour
@@ -57,7 +56,7 @@ def _bands(order: Float) -> list[NDArray[np.bool_]]:
 def _bins(patches: Patches, mix: Float, bands: list[NDArray[np.bool_]]) -> Iterator[PatchSpectrum]:
     for members in np.array_split(np.argsort(patches.means.mean(axis=0), kind="stable"), SPECTRUM_BINS):
         mean = float(patches.means[:, members].mean()) if len(members) else 0.0
-        if not DARKEST < mean < BRIGHTEST:
+        if not 2 < mean < 250:  # black and blown-out areas hold no noise
             continue
         coefficients = np.tensordot(mix, patches.dct[:, members], 1)
         energy = np.square(coefficients).astype(np.float64).sum(axis=0)
@@ -88,11 +87,9 @@ def correlation_weight(found: list[PatchSpectrum], patches: Patches) -> float:
 
 
 def _unevenness(patches: Patches) -> float:
-    """The middle coefficients' variance in the flattest fifth of the patches over that in the flattest hundredth, of
-    those that `spectra` are measured on."""
+    """The middle coefficients' variance in the flattest fifth of the patches over that in the flattest hundredth."""
     low, middle, _ = _bands(np.round(patches.order))
-    means = patches.means.mean(axis=0)
-    energy = np.square(patches.dct[0, (means > DARKEST) & (means < BRIGHTEST)])
+    energy = np.square(patches.dct[0])
     flattest = np.argsort(energy[:, low].sum(axis=1), kind="stable")
     few, many = (energy[flattest[: max(30, len(flattest) // part)]][:, middle].mean() for part in (100, 5))
     return float(many / max(few, 1e-6))
