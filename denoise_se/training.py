@@ -72,6 +72,13 @@ class DenoisingTask(LightningModule):
         self.network = build_network(config.network)
         if start is not None:
             warm_start(self.network, start)
+        # What is new has gates that do not move yet, and changes those of the rest.
+        self.grown = start is not None and any(
+            getattr(config.network, part) != getattr(start.config, part) for part in ("blocks", "widths")
+        )
+        if self.grown:
+            for bounds in bounds_of(self.network):
+                bounds.open()
         self.average = AveragedModel(self.network, multi_avg_fn=ema_with_warmup(config.ema), use_buffers=True)
         self.average.requires_grad_(False)
         self.noise = parse_noise_spec(config.noise) if config.noise else None
@@ -153,9 +160,9 @@ class DenoisingTask(LightningModule):
         """Bounds for the average's gates, found on the first training patches.
 
         A start without bounds gets its own before the first step, without drawings, on which its gates may be anything;
-        a network from scratch trains without any.
+        a network from scratch, or one that is larger than its start, trains without any.
         """
-        from_start = self.start is not None and self.global_step == 0
+        from_start = self.start is not None and not self.grown and self.global_step == 0
         drawings = 0.0 if from_start else self.config.drawings
 
         def batches() -> Iterator[Noisy]:

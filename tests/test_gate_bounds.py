@@ -93,6 +93,17 @@ def test_training_from_scratch_finds_bounds_and_what_goes_on_from_there_keeps_th
         assert torch.equal(one.low, other.low) and torch.equal(one.high, other.high)
 
 
+def test_gates_that_a_larger_network_has_more_than_its_start_learn_to_move(tmp_path):
+    start = load_checkpoint(run(tmp_path / "first", steps=30))
+    larger = replace(CONFIG, network=replace(FLAT, blocks=4, widths=(12,)), learning_rate=0.02, steps=30)
+    fit(tmp_path / "second", larger, TRAIN, VALIDATION, data="made in a test", quiet=True, start=start)
+    saved = torch.load(tmp_path / "second/last.ckpt", weights_only=True)["state_dict"]
+    for block in range(4):
+        low, high = (saved[f"average.module.blocks.{block}.se.excite.4.{end}"] for end in ("low", "high"))
+        assert (low < high).sum() > 6 and ((low > 0) | (high < 1)).all()
+        assert (saved[f"network.blocks.{block}.se.excite.4.high"] == 1).all(), "free while it is trained"
+
+
 def test_a_start_without_bounds_gets_them_before_its_first_step(tmp_path):
     network = opened(randomised(build_network(FLAT)))
     save_checkpoint(tmp_path / "open.safetensors", network.state_dict(), FLAT, training={}, psnr={})
