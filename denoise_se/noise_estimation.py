@@ -11,7 +11,7 @@ Demosaicing and JPEG take the high coefficients away, and such noise would read 
 coefficients of flat patches, which then stand far above the high ones; the level is then summed over all of them.
 
 Lettering has middle coefficients too, and on white paper hardly a patch that is not blown out and flat. Where white
-noise is found on many flat patches, it is white; where it is found on none, and pixels often equal their neighbours,
+noise is found on many flat patches, it is white; where it is found on none, and pixels often equal the next but one,
 there is no noise.
 """
 
@@ -32,7 +32,9 @@ from denoise_se.scanlines import ArrayScanlines, Scanlines
 # Share of the patches that are flat but for white noise: none in camera JPEGs, with white noise 0.1 to 0.9.
 FEW_FLAT, MANY_FLAT = 0.01, (0.05, 0.15)
 SAME = 1e-2  # of coefficients of channels that are the same, but for rounding
-DRAWN = 0.55  # share of pixels equal to the one beside: 0.65 in lettering without noise, up to 0.45 in camera JPEGs
+# Share of pixels equal to the next but one: 0.52 and more in lettering without noise, up to 0.15 in camera JPEGs (10 of
+# PolyU), and in noisy pictures enlarged by repeating pixels up to 0.03 (twice) and 0.33 (three times).
+DRAWN = 0.45
 MAX_SCATTER = 4.0  # above, brightness alone does not explain the variances
 # Grey noise in a colour image: how far, as standard deviations, the first component must stand above the other two.
 GREY_NOISE = (1.5, 2.5)

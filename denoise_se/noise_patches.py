@@ -29,7 +29,8 @@ class Patches:
     `dct` [C, N, K] leaves out the flat coefficient, `means` [C, N] holds the patches' means, `index` [2, K] the
     coefficients' place (vertical, horizontal) and `order` [K] the sum of the two, scaled so that the checkerboard
     has 14 whatever the patch's shape (height, width). `overlap` patches cover a pixel. Pixels were clipped to
-    [low, high]; an infinite end means not clipped there. `equal` [N] is the share of pixels that equal the one beside.
+    [low, high]; an infinite end means not clipped there. `equal` [N] is the share of pixels that equal the next but
+    one, beside or below, whichever is less.
     """
 
     dct: Array
@@ -73,8 +74,9 @@ def cut(image: Scanlines, scale: float) -> Patches | None:
     low = 0.0 if pixels.min() == 0 else -np.inf
     high = 255.0 if abs(float(pixels.max()) - 255) < 1e-4 else np.inf
     pixels = _informative(pixels, low, high)
-    lines = pixels.reshape(len(pixels), channels * ph, pw)
-    equal = (lines[..., 1:] == lines[..., :-1]).sum(axis=(1, 2)) / np.float32(channels * ph * max(1, pw - 1))
+    cells = pixels.reshape(len(pixels), channels, ph, pw)
+    beside = (cells[..., 2:] == cells[..., :-2]).sum(axis=(1, 2, 3)) / np.float32(channels * ph * max(1, pw - 2))
+    below = (cells[..., 2:, :] == cells[..., :-2, :]).sum(axis=(1, 2, 3)) / np.float32(channels * max(1, ph - 2) * pw)
     pixels = pixels.transpose(1, 0, 2)
     if not pixels.size:
         return None
@@ -91,7 +93,7 @@ def cut(image: Scanlines, scale: float) -> Patches | None:
         overlap=max(1.0, ph * pw / stride**2) if min(height, width) >= PATCH else max(1.0, max(ph, pw) / stride),
         low=low,
         high=high,
-        equal=equal,
+        equal=np.minimum(beside, below),
     )
 
 

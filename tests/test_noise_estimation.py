@@ -323,6 +323,15 @@ def test_lettering_is_not_taken_for_noise(size, paper, ink, sigma, channels):
     assert found == pytest.approx(sigma, rel=0.1, abs=0)
 
 
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize("times", [2, 3])
+def test_noisy_pictures_enlarged_by_repeating_pixels_are_no_drawings(axes, times):
+    noisy = np.rint(np.random.default_rng(0).normal(128, 15, (120, 130))).clip(0, 255).astype(np.uint8)
+    for axis in axes:
+        noisy = noisy.repeat(times, axis)
+    assert 5 < estimate_sigma(noisy) < 17
+
+
 def test_photographs_with_white_areas_keep_their_noise():
     rng = np.random.default_rng(0)
     # a product on white: the paper is blown out, the product is not
