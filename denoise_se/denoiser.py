@@ -163,8 +163,8 @@ class Denoiser:
                 floats for [0, 1]; floats are clipped neither on the way in nor on the way out. A one-channel network
                 treats the channels of a colour image one by one; a three-channel one sees a grey image in triplicate.
             sigma: standard deviation of the noise in 8-bit units (25 means 25/255 of the range) for the whole image,
-                or a map [H, W] of it; None estimates it. Where it is 0 all over, the input comes back. Blind networks
-                ignore it.
+                or a map [H, W] of it; None estimates it. Where it is 0 all over, the input comes back (float64 as
+                float32 values). Blind networks ignore it.
             strength: 0 gives the input back exactly, 1 the full result, between them a blend; `Strength` sets it for
                 luma and chroma apart.
             progress: called with (tiles done, tiles in all); what it raises stops the work within a tile.

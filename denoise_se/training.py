@@ -7,7 +7,7 @@ give the same weights on a CPU, and several processes those of one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from denoise_se.budget import Budget
-from denoise_se.checkpoint import Checkpoint
+from denoise_se.checkpoint import OPEN_BOUNDS, Checkpoint
 from denoise_se.datasets import TrainingData, generator_of, image_index, to_unit
 from denoise_se.errors import DivergedError
 from denoise_se.gate_bounds import bounds_of, find_bounds
@@ -26,9 +26,9 @@ from denoise_se.muon import Muon
 from denoise_se.network import build_network
 from denoise_se.noise import parse_noise_spec
 from denoise_se.noise_model import Noisy
-from denoise_se.objectives import AddNoise, Objective, Supervised, with_noise
+from denoise_se.objectives import AddNoise, Objective, Rehearsed, Supervised, with_noise
 from denoise_se.training_config import TrainingConfig
-from denoise_se.warm_start import warm_start
+from denoise_se.warm_start import larger, warm_start
 
 HALF_CODE = 0.5 / 255
 GATE_PATCHES = 128  # that bounds of gates are found on
@@ -72,13 +72,7 @@ class DenoisingTask(LightningModule):
         self.network = build_network(config.network)
         if start is not None:
             warm_start(self.network, start)
-        # What is new has gates that do not move yet, and changes those of the rest.
-        self.grown = start is not None and any(
-            getattr(config.network, part) != getattr(start.config, part) for part in ("blocks", "widths")
-        )
-        if self.grown:
-            for bounds in bounds_of(self.network):
-                bounds.open()
+        self.grown = start is not None and larger(config.network, start.config)
         self.average = AveragedModel(self.network, multi_avg_fn=ema_with_warmup(config.ema), use_buffers=True)
         self.average.requires_grad_(False)
         self.noise = parse_noise_spec(config.noise) if config.noise else None
@@ -153,11 +147,15 @@ class DenoisingTask(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._scores = {}
-        if isinstance(self.objective, Supervised) and any(bounds.is_open for bounds in bounds_of(self.network)):
-            self.hold_gates(self.objective.noise)
+        learned = self.objective.objective if isinstance(self.objective, Rehearsed) else self.objective
+        if isinstance(learned, Supervised) and any(bounds.is_open for bounds in bounds_of(self.network)):
+            noises = [learned.noise]
+            if isinstance(self.objective, Rehearsed):
+                noises.append(self.objective.old)
+            self.hold_gates(noises)
 
-    def hold_gates(self, noise: AddNoise | None) -> None:
-        """Bounds for the average's gates, found on the first training patches.
+    def hold_gates(self, noises: Sequence[AddNoise | None]) -> None:
+        """Bounds for the average's gates, found on the first training patches with each of these noises.
 
         A start without bounds gets its own before the first step, without drawings, on which its gates may be anything;
         a network from scratch, or one that is larger than its start, trains without any.
@@ -169,7 +167,8 @@ class DenoisingTask(LightningModule):
             data: TrainingData = self.trainer.datamodule  # type: ignore[attr-defined]
             for index, (noisy, clean) in enumerate(data.first_patches(GATE_PATCHES, drawings)):
                 noisy, clean = (to_unit(batch.to(self.device)) for batch in (noisy, clean))
-                yield with_noise(noise, noisy, clean, self.generator(2, index))
+                for noise in noises:
+                    yield with_noise(noise, noisy, clean, self.generator(2, index))
 
         with torch.autocast(self.device.type, enabled=False):
             find_bounds(self.average.module, batches())
@@ -222,6 +221,9 @@ class DenoisingTask(LightningModule):
         checkpoint |= {"elapsed": self.budget.seconds, "bad_steps": self.bad_steps}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for name, own in self.state_dict().items():  # a run begun before gates were held has no bounds
+            if (end := name.rpartition(".")[2]) in OPEN_BOUNDS:
+                checkpoint["state_dict"].setdefault(name, torch.full_like(own, OPEN_BOUNDS[end]))
         self.budget.seconds = float(checkpoint["elapsed"])
         self.bad_steps = int(checkpoint.get("bad_steps", 0))
 

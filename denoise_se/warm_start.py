@@ -11,6 +11,7 @@ from torch import Tensor
 
 from denoise_se.checkpoint import Checkpoint
 from denoise_se.errors import CheckpointError
+from denoise_se.gate_bounds import bounds_of
 from denoise_se.network import Network
 from denoise_se.network_config import NetworkConfig
 
@@ -39,7 +40,8 @@ def warm_start(network: Network, start: Checkpoint) -> None:
     The shapes may differ in the image channels (see `in_channels`) and the noise-level map, whose column is dropped or
     starts at zero. `network` may also have more blocks: `start`'s are spread over them and the new ones between them
     start as the identity; and, when it is flat, wider ones: what `start` has ignores the new channels at first. Either
-    way the larger network starts with what the smaller one knows (Chen et al., "Net2Net", ICLR 2016).
+    way the larger network starts with what the smaller one knows (Chen et al., "Net2Net", ICLR 2016), its gates not
+    held: those of what is new do not move yet, and it changes the others.
 
     Raises:
         CheckpointError: any other difference between the two configs.
@@ -66,6 +68,14 @@ def warm_start(network: Network, start: Checkpoint) -> None:
         weights["head.weight"] = F.pad(weights["head.weight"], (0, 0, 0, 0, 0, 1))
     fresh = network.state_dict()
     network.load_state_dict(fresh | {name: widened(weight, fresh[name]) for name, weight in weights.items()})
+    if larger(ours, theirs):
+        for bounds in bounds_of(network):
+            bounds.open()
+
+
+def larger(ours: NetworkConfig, theirs: NetworkConfig) -> bool:
+    """Whether a network has more blocks or wider ones than its start."""
+    return (ours.blocks, ours.widths) != (theirs.blocks, theirs.widths)
 
 
 def widened(weight: Tensor, fresh: Tensor) -> Tensor:

@@ -16,6 +16,9 @@ from denoise_se.checkpoint import load_checkpoint, save_checkpoint
 from denoise_se.fitting import fit
 from denoise_se.gate_bounds import bounds_of, find_bounds
 from denoise_se.network import NetworkConfig, build_network
+from denoise_se.noise import parse_noise_spec
+from denoise_se.objectives import Rehearsed, Supervised
+from denoise_se.rehearsal import rehearsed
 from denoise_se.training_images import Pair
 
 FLAT = NetworkConfig(layout="flat", channels=1, widths=(8,), blocks=2, se_ratio=0.5)
@@ -115,3 +118,27 @@ def test_a_start_without_bounds_gets_them_before_its_first_step(tmp_path):
     span = gates_of(network, clean)[0, : len(trained)] / 2
     assert (trained < 1).all() and (trained - span).abs().max() < 0.3, "those of photographs, not of drawings"
     assert torch.equal(trained, saved["average.module.blocks.0.se.excite.4.high"])
+
+
+def test_a_start_without_bounds_gets_them_when_it_rehearses_too(tmp_path):
+    network = opened(randomised(build_network(FLAT)))
+    training = {"recipe": {"noise": "gaussian:0-55"}}
+    save_checkpoint(tmp_path / "open.safetensors", network.state_dict(), FLAT, training=training, psnr={})
+    start = load_checkpoint(tmp_path / "open.safetensors")
+    config = replace(CONFIG, network=FLAT, noise="gaussian:10", steps=2)
+    objective = rehearsed(Supervised(parse_noise_spec("gaussian:10")), start, 0.15, config.patch)
+    run = fit(tmp_path / "run", config, TRAIN, VALIDATION, data="x", quiet=True, start=start, objective=objective)
+    assert isinstance(objective, Rehearsed)
+    assert not any(bounds.is_open for bounds in bounds_of(load_checkpoint(run.best).network()))
+
+
+def test_a_run_begun_before_gates_were_held_is_resumed_and_gets_bounds(tmp_path):
+    config = replace(CONFIG, network=FLAT, steps=4)
+    run = fit(tmp_path / "run", config, TRAIN, VALIDATION, data="x", quiet=True)
+    state = torch.load(run.last, weights_only=True)
+    state["state_dict"] = {k: v for k, v in state["state_dict"].items() if not k.endswith((".low", ".high"))}
+    torch.save(state, run.last)
+    fit(tmp_path / "run", replace(config, steps=6), TRAIN, VALIDATION, data="x", quiet=True, resume=True)
+    saved = torch.load(run.last, weights_only=True)
+    assert saved["global_step"] == 6
+    assert (saved["state_dict"]["average.module.blocks.0.se.excite.4.high"] < 1).all()
