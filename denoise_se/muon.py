@@ -22,16 +22,16 @@ BETAS = (0.9, 0.99)  # of Adam
 SMALLEST_SIDE = 32  # narrower matrices (gates, the first and last convolution) get Adam
 
 
-def orthogonalized(matrix: Tensor) -> Tensor:
-    """The matrix of [m, n] with its singular values brought to about 0.7 to 1.2, its singular vectors kept."""
+def orthogonalized(matrices: Tensor) -> Tensor:
+    """Matrices [..., m, n] with their singular values brought to about 0.7 to 1.2, their singular vectors kept."""
     a, b, c = COEFFICIENTS
-    x = matrix.bfloat16()
-    x = x / (x.norm() + 1e-7)  # the largest singular value is at most 1
-    wide = x if x.shape[0] <= x.shape[1] else x.mT
+    x = matrices.flatten(0, -3).bfloat16() if matrices.ndim > 2 else matrices[None].bfloat16()
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # the largest singular value is at most 1
+    wide = x if x.shape[-2] <= x.shape[-1] else x.mT
     for _ in range(ITERATIONS):
         gram = wide @ wide.mT
-        wide = a * wide + (b * gram + c * gram @ gram) @ wide
-    return (wide if x.shape[0] <= x.shape[1] else wide.mT).to(matrix.dtype)
+        wide = torch.baddbmm(wide, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return (wide if x.shape[-2] <= x.shape[-1] else wide.mT).reshape(matrices.shape).to(matrices.dtype)
 
 
 def is_hidden_convolution(weight: Tensor) -> bool:
@@ -62,24 +62,34 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            steps = self._muon_steps(weights) if group["muon"] else map(self._adam_step, weights)
+            for weight, step in zip(weights, steps, strict=True):
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
-                step = (self._muon_step if group["muon"] else self._adam_step)(weight, weight.grad)
                 weight.sub_(step, alpha=group["lr"])
         return loss
 
-    def _muon_step(self, weight: Tensor, gradient: Tensor) -> Tensor:
-        state = self.state[weight]
+    def _muon_steps(self, weights: list[Tensor]) -> list[Tensor]:
+        directions = [self._direction(weight) for weight in weights]
+        steps: dict[int, Tensor] = {}
+        for shape in dict.fromkeys(direction.shape for direction in directions):
+            alike = [i for i, direction in enumerate(directions) if direction.shape == shape]
+            together = orthogonalized(torch.stack([directions[i] for i in alike])) * (0.2 * math.sqrt(max(shape)))
+            steps |= zip(alike, together, strict=True)
+        return [steps[i].view_as(weight) for i, weight in enumerate(weights)]
+
+    def _direction(self, weight: Tensor) -> Tensor:
+        """The momentum [out, in * k * k] after this step's gradient, with Nesterov's look ahead."""
+        state, gradient = self.state[weight], weight.grad
+        assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(weight)
         state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-        direction = gradient.lerp(state["momentum"], MOMENTUM).flatten(1)  # Nesterov's look ahead
-        return orthogonalized(direction).view_as(weight) * (0.2 * math.sqrt(max(direction.shape)))
+        return gradient.lerp(state["momentum"], MOMENTUM).flatten(1)
 
-    def _adam_step(self, weight: Tensor, gradient: Tensor) -> Tensor:
-        state = self.state[weight]
+    def _adam_step(self, weight: Tensor) -> Tensor:
+        state, gradient = self.state[weight], weight.grad
+        assert gradient is not None
         if not state:
             state |= {"step": 0, "mean": torch.zeros_like(weight), "square": torch.zeros_like(weight)}
         state["step"] += 1
