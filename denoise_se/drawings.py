@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 Patch = NDArray[np.uint8]  # [H, W, C], C is 1 or 3
 
 LETTERS = string.ascii_letters * 2 + string.digits + string.punctuation + " " * 20
-EXTREME = 0.5  # share of the drawings that are black on white or white on black
+BLACK_AND_WHITE = 0.35  # share of the drawings that are black on white or white on black
+CORNERS = 0.35  # and of those in two corners of the colour cube, as drawing programs offer them
 CELL = 96  # pixels of a drawing on a sheet
 ON_PHOTO = 0.15  # share of those drawn over a piece of a photograph
 
@@ -43,14 +44,21 @@ def sheet(photo: Patch, rng: np.random.Generator) -> Patch:
 
 def _colours(channels: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Ink and paper, [C] in codes."""
-    if rng.random() < EXTREME:
+    kind = rng.random()
+    if kind < BLACK_AND_WHITE:
         ink = np.full(channels, 255.0 * rng.integers(2))
         return ink, 255 - ink
-    if rng.random() < 0.3:  # the corners of the cube, as drawing programs offer them
-        ink, paper = 255.0 * rng.integers(0, 2, (2, channels))
-        return ink, paper
+    if kind < BLACK_AND_WHITE + CORNERS:
+        corners = 2**channels
+        one = rng.integers(corners)
+        other = (one + rng.integers(1, corners)) % corners
+        return _corner(one, channels), _corner(other, channels)
     ink, paper = rng.uniform(0, 255, (2, channels))
     return ink, paper
+
+
+def _corner(number: int, channels: int) -> NDArray[np.float64]:
+    return np.asarray(255.0 * (number >> np.arange(channels) & 1))
 
 
 @cache

@@ -12,7 +12,7 @@ coefficients of flat patches, which then stand far above the high ones; the leve
 
 Lettering has middle coefficients too, and on white paper hardly a patch that is not blown out and flat. Where white
 noise is found on many flat patches, it is white; where it is found on none, and pixels often equal the next but one,
-there is no noise.
+there is no noise; and nowhere is there more of it than the quietest patches allow.
 """
 
 from __future__ import annotations
@@ -30,11 +30,17 @@ from denoise_se.patch_spectrum import correlated_variance, ramp
 from denoise_se.scanlines import ArrayScanlines, Scanlines
 
 # Share of the patches that are flat but for white noise: none in camera JPEGs, with white noise 0.1 to 0.9.
-FEW_FLAT, MANY_FLAT = 0.01, (0.05, 0.15)
+MANY_FLAT = (0.05, 0.15)
 SAME = 1e-2  # of coefficients of channels that are the same, but for rounding
-# Share of pixels equal to the next but one: 0.52 and more in lettering without noise, up to 0.15 in camera JPEGs (10 of
+# Share of pixels equal to the next but one: 0.42 and more in lettering without noise, up to 0.15 in camera JPEGs (10 of
 # PolyU), and in noisy pictures enlarged by repeating pixels up to 0.03 (twice) and 0.33 (three times).
-DRAWN = 0.45
+DRAWN = 0.4
+# And how much oftener than by chance pixels equal the next one: 0.19 and more there, up to 0.04 in dark noise that
+# is mostly clipped to black.
+JOINED = 0.12
+# Sigma over the standard deviation in the quietest tenth of the patches. Noise is nearly everywhere: up to 1.8 in noisy
+# pictures, 2.3 in camera JPEGs; up to 60 in JPEGs of lettering, where patches without letters hold next to nothing.
+QUIET, MOST_OF_QUIET = 0.1, 2.5
 MAX_SCATTER = 4.0  # above, brightness alone does not explain the variances
 # Grey noise in a colour image: how far, as standard deviations, the first component must stand above the other two.
 GREY_NOISE = (1.5, 2.5)
@@ -99,7 +105,8 @@ def estimate_noise(image: NDArray[np.generic] | Scanlines, *, data_range: float 
     mix = OPPONENT if channels == 3 else np.eye(1)
     components = [variance(patches, row) for row in mix]
     flat = max(component.flat for component in components)
-    if flat < FEW_FLAT and float(np.median(patches.equal)) > DRAWN:
+    drawn = float(np.median(patches.equal)) > DRAWN and float(np.median(patches.joined)) > JOINED
+    if flat < MANY_FLAT[0] and drawn:
         return _nothing(channels * copies, len(patches.equal))
     singles = components if channels == 1 else [variance(patches, row) for row in np.eye(channels)]
     rounding = (255 * step / span) ** 2 / 12
@@ -114,6 +121,7 @@ def estimate_noise(image: NDArray[np.generic] | Scanlines, *, data_range: float 
     total, total_error, weight, correlation = correlated_variance(patches, mix)
     weight *= 1 - ramp(flat, MANY_FLAT)
     over_all = white + weight * max(0.0, total - white)
+    over_all = min(over_all, MOST_OF_QUIET**2 * float(np.quantile(patches.spread, QUIET)))
     error = float(np.hypot((1 - weight) * error, weight * total_error))
     grow = over_all / white if white > 0 else 1.0
     parts = np.array([s.value for s in singles])

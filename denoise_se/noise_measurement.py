@@ -161,6 +161,8 @@ def _pooled(frames: list[Array]) -> Patches:
         parts[0],
         dct=np.concatenate([p.dct for p in parts], axis=1),
         equal=np.concatenate([p.equal for p in parts]),
+        joined=np.concatenate([p.joined for p in parts]),
+        spread=np.concatenate([p.spread for p in parts]),
         means=np.concatenate([p.means for p in parts], axis=1),
         overlap=max(p.overlap for p in parts),
         low=max(p.low for p in parts),

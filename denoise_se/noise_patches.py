@@ -30,7 +30,9 @@ class Patches:
     coefficients' place (vertical, horizontal) and `order` [K] the sum of the two, scaled so that the checkerboard
     has 14 whatever the patch's shape (height, width). `overlap` patches cover a pixel. Pixels were clipped to
     [low, high]; an infinite end means not clipped there. `equal` [N] is the share of pixels that equal the next but
-    one, beside or below, whichever is less.
+    one, beside or below, whichever is less. `joined` [N] says how much more often pixels equal the next one than if
+    those that were clipped lay anywhere in the patch: 0 for clipped noise, 1 where all are equal. `spread` [N] is the
+    pixels' variance, mean over the channels, as it was before clipping if it is noise.
     """
 
     dct: Array
@@ -42,10 +44,19 @@ class Patches:
     low: float
     high: float
     equal: Array
+    joined: Array
+    spread: Array
 
     def select(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Patches:
         """The patches of a mask or of indices [N]."""
-        return replace(self, dct=self.dct[:, which], means=self.means[:, which], equal=self.equal[which])
+        return replace(
+            self,
+            dct=self.dct[:, which],
+            means=self.means[:, which],
+            equal=self.equal[which],
+            joined=self.joined[which],
+            spread=self.spread[which],
+        )
 
 
 def cut(image: Scanlines, scale: float) -> Patches | None:
@@ -75,8 +86,11 @@ def cut(image: Scanlines, scale: float) -> Patches | None:
     high = 255.0 if abs(float(pixels.max()) - 255) < 1e-4 else np.inf
     pixels = _informative(pixels, low, high)
     cells = pixels.reshape(len(pixels), channels, ph, pw)
-    beside = (cells[..., 2:] == cells[..., :-2]).sum(axis=(1, 2, 3)) / np.float32(channels * ph * max(1, pw - 2))
-    below = (cells[..., 2:, :] == cells[..., :-2, :]).sum(axis=(1, 2, 3)) / np.float32(channels * max(1, ph - 2) * pw)
+    equal = np.minimum(*_equal(cells, 2)).mean(axis=1)
+    ends = [np.count_nonzero(pixels == end, axis=2) for end in (low, high)]
+    count = pixels.shape[2]
+    chance = np.asarray(sum(end * (end - 1) for end in ends) / np.float32(count * (count - 1)))
+    joined = (np.mean(_equal(cells, 1), axis=0) - chance).sum(axis=1) / np.maximum(1e-6, 1 - chance).sum(axis=1)
     pixels = pixels.transpose(1, 0, 2)
     if not pixels.size:
         return None
@@ -93,7 +107,9 @@ def cut(image: Scanlines, scale: float) -> Patches | None:
         overlap=max(1.0, ph * pw / stride**2) if min(height, width) >= PATCH else max(1.0, max(ph, pw) / stride),
         low=low,
         high=high,
-        equal=np.minimum(beside, below),
+        equal=equal,
+        joined=joined,
+        spread=(centred.var(axis=1).reshape(channels, -1).T / _left_of_variance(np.maximum(*ends), count)).mean(axis=1),
     )
 
 
@@ -136,6 +152,33 @@ def lag_products(patches: Patches) -> tuple[NDArray[np.float64], NDArray[np.floa
     beside = (columns[:, 1:] * columns[:, :-1]).sum(axis=1) / max(1, pw - 1)
     below = (rows[:, 1:] * rows[:, :-1]).sum(axis=1) / max(1, ph - 1)
     return beside[j] / ph, below[i] / pw
+
+
+def _equal(cells: Array, distance: int) -> tuple[Array, Array]:
+    """[N, C] each: the shares of the pixels of [N, C, h, w] that equal those at a distance beside and below."""
+    beside = cells[..., distance:] == cells[..., :-distance]
+    below = cells[..., distance:, :] == cells[..., :-distance, :]
+    return _share(beside), _share(below)
+
+
+def _share(which: NDArray[np.bool_]) -> Array:
+    """Of [N, C, h, w], for each [N, C]; 0 of none."""
+    return which.sum(axis=(2, 3)) / np.float32(max(1, which.shape[2] * which.shape[3]))
+
+
+def _left_of_variance(clipped: NDArray[np.int64], count: int) -> Array:
+    """The share of the variance of Gaussian noise that is left when so many of `count` pixels were clipped at one end.
+
+    That many tell where the end is, t standard deviations from the mean; the share is Var(max(z, t)), z normal.
+    """
+    from scipy.special import ndtri
+
+    of = np.arange(1, count) / count
+    t = ndtri(of)
+    density = np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi)
+    mean, square = t * of + density, t**2 * of + (1 - of) + t * density
+    table = np.concatenate([[1.0], square - mean**2, [1.0]]).astype(np.float32)  # no variance is left of all
+    return np.asarray(table[clipped])
 
 
 def _informative(pixels: Array, low: float, high: float) -> Array:

@@ -323,6 +323,29 @@ def test_lettering_is_not_taken_for_noise(size, paper, ink, sigma, channels):
     assert found == pytest.approx(sigma, rel=0.1, abs=0)
 
 
+@pytest.mark.parametrize("size", [6, 8])
+@pytest.mark.parametrize(("paper", "ink"), [(255, 0), (0, 200)])
+def test_a_page_without_margins_full_of_tiny_letters_has_no_noise(size, paper, ink):
+    assert estimate_sigma(page(size, paper, ink, 0)[70:470, 70:370]) == 0
+
+
+@pytest.mark.parametrize("size", [28, 40])
+@pytest.mark.parametrize("quality", [60, 85])
+def test_pages_of_large_letters_in_jpeg_have_the_noise_of_jpeg_at_most(size, quality):
+    _, encoded = cv2.imencode(".jpg", page(size, 255, 0, 0), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert estimate_sigma(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)) < 16
+
+
+@pytest.mark.parametrize("sigma", [5, 10, 25])
+@pytest.mark.parametrize("sky", [-0.5, -0.7, -1])
+def test_dark_pictures_mostly_clipped_to_black_have_noise(sky, sigma):
+    stars = np.zeros((320, 320))
+    rng = np.random.default_rng(1)
+    stars[rng.integers(320, size=50), rng.integers(320, size=50)] = rng.uniform(50, 250, 50)
+    noisy = np.rint(stars + rng.normal(sky * sigma, sigma, stars.shape)).clip(0, 255).astype(np.uint8)
+    assert sigma < estimate_sigma(noisy) < 2.5 * sigma  # of the largest values, which are all that is left
+
+
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
 @pytest.mark.parametrize("times", [2, 3])
 def test_noisy_pictures_enlarged_by_repeating_pixels_are_no_drawings(axes, times):
