@@ -235,10 +235,12 @@ class Denoiser:
             return
         report = progress or (lambda done, total: None)
         if level is not None and not np.any(level):  # no noise, so nothing to take out
-            for rows, noisy in _as_they_are(source):
+            total = -(-height // BAND)
+            report(0, total)
+            for done, (rows, noisy) in enumerate(_as_they_are(source), 1):
                 restored = noisy.astype(np.float32) / np.float32(full_range(noisy.dtype))
                 yield RestoredTile(rows, Span(0, width), noisy, restored)
-                report(rows.stop, height)
+                report(done, total)
             return
         total = math.prod(map(len, self._grid(height, width)))
         gates = None
