@@ -1,7 +1,8 @@
 """What the models do to lettering and patterns, as on screens and scanned pages: `make patterns`.
 
 Black-and-white lettering, lines, checks and dots at random, each clean and with Gaussian noise, as 8-bit pictures.
-Prints PSNR in dB of the noisy picture and of each result. `--save` keeps the clean pictures, for
+Prints PSNR in dB of the noisy picture and of each result; for colour models also the mean and the least over letters
+in each pair of pure colours. `--save` keeps the clean pictures, for
 `denoise-se evaluate --clean FOLDER --noise gaussian:25 --against bm3d,nlm`. The letters are DejaVu's, which no
 training sees.
 """
@@ -9,6 +10,7 @@ training sees.
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +31,7 @@ TEXT = (
     "should act towards one another in a spirit of brotherhood. "
 ) * 8
 BLACK, WHITE, RED, BLUE = ((0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 0, 255))
+PURE = tuple(itertools.product((0, 255), repeat=3))
 SIGMAS = (0, 5, 10, 25, 50)
 
 
@@ -86,6 +89,12 @@ def before_and_after(denoiser: Denoiser, clean: Pixels, sigma: float) -> tuple[f
     return psnr(pixels, noisy, data_range=255), psnr(pixels, restored, data_range=255)
 
 
+def in_pure_colours(denoiser: Denoiser, sigma: float) -> list[float]:
+    """PSNR in dB of letters in each pair of the eight pure colours."""
+    pairs = itertools.permutations(PURE, 2)
+    return [before_and_after(denoiser, lettering(16, ink, paper), sigma)[1] for ink, paper in pairs]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", nargs="+", default=list(CHECKPOINTS))
@@ -108,6 +117,10 @@ def main() -> None:
             scores = [before_and_after(denoiser, pattern(), sigma) for sigma in arguments.sigma]
             cells = "".join(f" {noisy:.1f} → {restored:.1f} |" for noisy, restored in scores)
             print(f"| {model} | {name} |{cells}", flush=True)
+        if denoiser.checkpoint.config.channels == 3:
+            pure = [in_pure_colours(denoiser, sigma) for sigma in arguments.sigma]
+            cells = "".join(f" {np.mean(found):.1f}, least {min(found):.1f} |" for found in pure)
+            print(f"| {model} | 16-pixel letters in pure colours |{cells}", flush=True)
 
 
 if __name__ == "__main__":
