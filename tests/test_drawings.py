@@ -45,6 +45,13 @@ def test_some_drawings_are_in_colour_and_some_lie_over_the_photograph():
     assert 0.2 < coloured < 0.8 and 0.05 < over < 0.3
 
 
+def test_many_drawings_are_of_two_pure_colours_and_all_pairs_occur():
+    colours = [{tuple(colour) for colour in page.reshape(-1, 3)} for page in drawings(1500)]
+    pure = [found for page in colours if len(found := {c for c in page if {*c} <= {0, 255}}) == 2]
+    assert 0.3 < len(pure) / len(colours) < 0.75
+    assert len({frozenset(pair) for pair in pure}) == 8 * 7 / 2
+
+
 @pytest.mark.parametrize("depth", [torch.uint8, torch.uint16])
 def test_a_share_of_the_clean_patches_is_drawn_on(depth):
     photo = torch.full((3, 80, 80), 100 if depth == torch.uint8 else 25700, dtype=torch.int32).to(depth)
