@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,9 +19,13 @@ from denoise_se.checkpoint import CheckpointFile, made_noise
 from denoise_se.errors import CheckpointError, UsageError
 from denoise_se.quantisation import WEIGHT_BITS, Batch, Ranges, find_ranges, mean_psnr, rounded
 
+if TYPE_CHECKING:
+    from denoise_se.objectives import AddNoise
+
 MOST_LOSS = 0.03  # dB; above it "auto" stays with floats
 IMAGES, SIDE = 24, 192  # the images calibrated and measured on, and how much of their middle
 SIGMAS = (15, 25, 50)
+OTHER_NOISE = "gaussian:0-25"  # for ranges of a network that has learned from pairs alone
 MOST_FLOATS = 6  # convolutions besides the first and the last that may stay in float
 
 
@@ -87,6 +92,8 @@ def calibrate(checkpoint: CheckpointFile, clean: Path, tell: Callable[[str], Non
         DatasetError: a folder without images.
         UsageError: too few images of `SIDE` pixels, or a checkpoint that does not say its noise.
     """
+    from denoise_se.noise import parse_noise_spec
+
     network = checkpoint.load().network()
     network.fold_batchnorm()
     images = _middles(clean, checkpoint.config.channels)
@@ -94,11 +101,12 @@ def calibrate(checkpoint: CheckpointFile, clean: Path, tell: Callable[[str], Non
     if not spec:
         raise UsageError(f"{checkpoint.path}: does not say which noise it was trained on, so none can be made")
     photographs = images[: IMAGES * 2 // 3]
-    calibrating = _batches([*photographs, *_drawings(photographs[::8])], str(spec))
+    calibrating = _batches([*photographs, *_drawings(photographs[::8])], parse_noise_spec(str(spec)))
     specs = {f"gaussian:{sigma}": f"gaussian:{sigma}" for sigma in SIGMAS}
     if not checkpoint.config.noise_map:
         specs = {"the noise it was trained on": str(spec)}
-    measuring = {noise: _batches(images[IMAGES * 2 // 3 :], text) for noise, text in specs.items()}
+    measured = images[IMAGES * 2 // 3 :]
+    measuring = {noise: _batches(measured, parse_noise_spec(text)) for noise, text in specs.items()}
     before = {noise: mean_psnr(network, batches) for noise, batches in measuring.items()}
     ranges = find_ranges(network, calibrating)
 
@@ -122,12 +130,13 @@ def calibrate(checkpoint: CheckpointFile, clean: Path, tell: Callable[[str], Non
 def calibrate_run(checkpoint: CheckpointFile, train: Sequence[Batch], validation: Sequence[Batch]) -> Calibration:
     """As `calibrate`, for a training run: ranges on some of its images, the loss on its validation images.
 
-    In place of the search, which takes many times as long, the last convolutions are left in float, two at a time: the
-    search left those of the shipped `photo`.
+    Few pictures of one camera leave out much that a network is given later: so ranges are found on their clean sides
+    with the noise that was rehearsed, too, and on drawings with it. In place of the search, which takes many times as
+    long, the last convolutions are left in float, two at a time: the search left those of the shipped `photo`.
     """
     network = checkpoint.load().network()
     network.fold_batchnorm()
-    before, ranges = mean_psnr(network, validation), find_ranges(network, train)
+    before, ranges = mean_psnr(network, validation), find_ranges(network, [*train, *_others(checkpoint, train)])
     names = list(ranges)
     for floats in range(0, min(MOST_FLOATS, len(names)) + 1, 2):
         chosen = {name: ranges[name] for name in names[: len(names) - floats]}
@@ -137,6 +146,16 @@ def calibrate_run(checkpoint: CheckpointFile, train: Sequence[Batch], validation
     return Calibration(
         checkpoint.digest, chosen, f"{len(train)} images of the training", {"the validation images": loss}
     )
+
+
+def _others(checkpoint: CheckpointFile, train: Sequence[Batch]) -> list[Batch]:
+    """A run's images with the noise that its network knows besides theirs, and drawings with it."""
+    from denoise_se.noise import parse_noise_spec
+    from denoise_se.rehearsal import old_noise
+
+    photographs = [clean[0].numpy() for _, _, clean in train]
+    noise = old_noise(checkpoint.load(), min(photographs[0].shape[1:])) or parse_noise_spec(OTHER_NOISE)
+    return _batches([*photographs, *_drawings(photographs[::8])], noise)
 
 
 def _loss(
@@ -181,13 +200,10 @@ def _drawings(photographs: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [page.transpose(2, 0, 1).astype(np.float32) / 255 for page in pages]
 
 
-def _batches(images: list[np.ndarray], spec: str) -> list[Batch]:
+def _batches(images: list[np.ndarray], model: AddNoise) -> list[Batch]:
     """Each image with its noise, seeded by its place."""
     import torch
 
-    from denoise_se.noise import parse_noise_spec
-
-    model = parse_noise_spec(spec)
     batches: list[Batch] = []
     for seed, image in enumerate(images):
         clean = torch.from_numpy(image)[None]

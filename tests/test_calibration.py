@@ -174,6 +174,18 @@ def test_a_training_run_is_calibrated_on_its_own_images(model, monkeypatch):
     assert list(few.ranges) == list(find_ranges(whole, train))[: -calibration.MOST_FLOATS]
 
 
+def test_ranges_of_a_run_hold_what_its_images_lack(model):
+    # the few pictures of a camera are alike, and the network is given others later: int8 cut off what these need
+    soft = [torch.randint(110, 130, (1, 40, 44), dtype=torch.uint8) for _ in range(3)]
+    batches = OutcomeReport([], None, parse_noise_spec("gaussian:1"), None).batches(
+        [Pair(str(seed), None, image) for seed, image in enumerate(soft)], 3, 32
+    )
+    found = calibrate_run(open_checkpoint(model), batches, batches).ranges
+    own = find_ranges(load_checkpoint(model).network(), batches)
+    wider = [found[name][1] / own[name][1] for name in found]
+    assert min(wider) > 0.99 and max(wider) > 1.3
+
+
 def test_int8_runs_after_quantize_and_auto_takes_it_on_x86_where_it_is_harmless(model, images, monkeypatch, capsys):
     pytest.importorskip("openvino")
 
