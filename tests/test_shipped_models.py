@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from patterns import PATTERNS, before_and_after
+from patterns import PATTERNS, before_and_after, in_pure_colours
 
 from denoise_se import Denoiser
 from denoise_se.calibration import MOST_LOSS, read_calibration
@@ -105,6 +105,18 @@ def test_a_clean_photo_changes_by_less_than_half_a_code_on_average(name):
     assert np.abs(Denoiser.load("photo")(clean).astype(int) - clean).mean() < 0.5
 
 
+def test_photo_leaves_the_colour_of_clean_letters_as_it_is():
+    # generation 4 had 24 dB in the mean and 12 at least: it took pure colours side by side for colour noise
+    found = in_pure_colours(Denoiser.load("photo"), 0)
+    assert len(found) == 8 * 7 and min(found) > 36
+
+
+@pytest.mark.parametrize("model", ["photo", "color", "color-best"])
+def test_noisy_letters_in_pure_colours_do_not_break(model):
+    found = in_pure_colours(Denoiser.load(model), 10)  # noisy 28.1 to 33, by how much of the noise is clipped
+    assert min(found) > 25 and np.mean(found) > 29
+
+
 @pytest.mark.parametrize("name", [name for name in PATTERNS if "letters" in name and "red" not in name])
 @pytest.mark.parametrize("model", CHECKPOINTS)
 def test_lettering_stays_sharp_and_does_not_get_noisier(model, name):
@@ -117,7 +129,7 @@ def test_lettering_stays_sharp_and_does_not_get_noisier(model, name):
 @pytest.mark.parametrize("model", CHECKPOINTS)
 def test_no_pattern_makes_a_network_break(model):
     # with gates that were not held, lines and checks of a pixel came out at 3 dB, red letters on blue at 4
-    least = {"checks of 1 pixel": 6, "lines of 1 pixel": 9}
+    least = {"checks of 1 pixel": 14, "lines of 1 pixel": 22}
     denoiser = Denoiser.load(model)
     for name, pattern in PATTERNS.items():
-        assert before_and_after(denoiser, pattern(), 10)[1] > least.get(name, 18), name
+        assert before_and_after(denoiser, pattern(), 10)[1] > least.get(name, 26), name
