@@ -39,7 +39,8 @@ DRAWN = 0.4
 # is mostly clipped to black.
 JOINED = 0.12
 # Sigma over the standard deviation in the quietest tenth of the patches. Noise is nearly everywhere: up to 1.8 in noisy
-# pictures, 2.3 in camera JPEGs; up to 60 in JPEGs of lettering, where patches without letters hold next to nothing.
+# pictures, up to 2.2 in camera JPEGs (15 of PolyU); more where texture is taken for noise, and up to 60 in JPEGs of
+# lettering, where patches without letters hold next to nothing.
 QUIET, MOST_OF_QUIET = 0.1, 2.5
 MAX_SCATTER = 4.0  # above, brightness alone does not explain the variances
 # Grey noise in a colour image: how far, as standard deviations, the first component must stand above the other two.
@@ -60,7 +61,8 @@ class NoiseEstimate:
     of one pixel, (horizontal, vertical): about 0 for white noise, 0.4 and more after demosaicing or JPEG; where noise
     is weak the picture's texture raises it too.
     `white_sigma` is what the highest frequencies alone say: equal to sigma for white noise, far lower for correlated
-    noise. `patches` counts those that were measured; 0 means that nothing could be said.
+    noise; more than sigma where the quietest patches allow less. `patches` counts those that were measured; 0 means
+    that nothing could be said.
     """
 
     sigma: float

@@ -87,10 +87,9 @@ def cut(image: Scanlines, scale: float) -> Patches | None:
     pixels = _informative(pixels, low, high)
     cells = pixels.reshape(len(pixels), channels, ph, pw)
     equal = np.minimum(*_equal(cells, 2)).mean(axis=1)
-    ends = [np.count_nonzero(pixels == end, axis=2) for end in (low, high)]
-    count = pixels.shape[2]
-    chance = np.asarray(sum(end * (end - 1) for end in ends) / np.float32(count * (count - 1)))
-    joined = (np.mean(_equal(cells, 1), axis=0) - chance).sum(axis=1) / np.maximum(1e-6, 1 - chance).sum(axis=1)
+    low_end, high_end = (np.count_nonzero(pixels == end, axis=2) for end in (low, high))
+    joined = _joined(cells, low_end, high_end)
+    left = _left_of_variance(np.maximum(low_end, high_end), pixels.shape[2])
     pixels = pixels.transpose(1, 0, 2)
     if not pixels.size:
         return None
@@ -109,7 +108,7 @@ def cut(image: Scanlines, scale: float) -> Patches | None:
         high=high,
         equal=equal,
         joined=joined,
-        spread=(centred.var(axis=1).reshape(channels, -1).T / _left_of_variance(np.maximum(*ends), count)).mean(axis=1),
+        spread=(centred.var(axis=1).reshape(channels, -1).T / left).mean(axis=1),
     )
 
 
@@ -152,6 +151,16 @@ def lag_products(patches: Patches) -> tuple[NDArray[np.float64], NDArray[np.floa
     beside = (columns[:, 1:] * columns[:, :-1]).sum(axis=1) / max(1, pw - 1)
     below = (rows[:, 1:] * rows[:, :-1]).sum(axis=1) / max(1, ph - 1)
     return beside[j] / ph, below[i] / pw
+
+
+def _joined(cells: Array, low_end: NDArray[np.int64], high_end: NDArray[np.int64]) -> Array:
+    """`Patches.joined` of cells [N, C, h, w], of which so many pixels [N, C] lie at either end of the range: Cohen's
+    kappa of neighbours (doi:10.1177/001316446002000104), chance being that both lie at the same end."""
+    count = cells.shape[2] * cells.shape[3]
+    pairs = low_end * (low_end - 1) + high_end * (high_end - 1)
+    chance = pairs / np.float32(count * (count - 1))
+    found = np.mean(_equal(cells, 1), axis=0)
+    return np.asarray((found - chance).sum(axis=1) / np.maximum(1e-6, 1 - chance).sum(axis=1))
 
 
 def _equal(cells: Array, distance: int) -> tuple[Array, Array]:
