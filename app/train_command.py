@@ -69,6 +69,7 @@ def run_train(
     checked = None if init is None or init == "none" else load_checkpoint(init)
 
     from denoise_se.fitting import fit
+    from denoise_se.heap import keep_freed_memory
     from denoise_se.place import this_rank
     from denoise_se.ranks import Ranks
     from denoise_se.training_images import PairedFiles
@@ -103,6 +104,7 @@ def run_train(
     for line in plan.notes:
         console.print(line)
     console.print(f"{len(plan.train)} images for training, {len(plan.validation)} for validation; start: {init}")
+    keep_freed_memory()
     try:
         result = fit(
             run,

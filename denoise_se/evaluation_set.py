@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise_se.errors import ImageError, UsageError
+from denoise_se.image_folder import image_files
 
 if TYPE_CHECKING:
     from denoise_se.noise import NoiseChain, NoiseMixture
@@ -107,19 +108,12 @@ def unit_range(pixels: NDArray[Any]) -> Pixels:
 
 def _images(folder: Path) -> dict[str, Path]:
     """The images under `folder` in sorted order, by their path in it without the suffix."""
-    from denoise_se.image_io import READABLE_SUFFIXES
-
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: not a folder")
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-        if path.suffix.lower() in READABLE_SUFFIXES and not path.name.startswith(".") and path.is_file():
-            key = path.relative_to(folder).with_suffix("").as_posix()
-            if key in found:
-                raise UsageError(f"{found[key]} and {path} have one name; mend: keep one of them")
-            found[key] = path
-    if not found:
-        raise UsageError(f"{folder}: holds no images ({', '.join(sorted(READABLE_SUFFIXES))})")
+    for path in sorted(image_files(folder), key=lambda path: path.relative_to(folder).as_posix()):
+        key = path.relative_to(folder).with_suffix("").as_posix()
+        if key in found:
+            raise UsageError(f"{found[key]} and {path} have one name; mend: keep one of them")
+        found[key] = path
     return found
 
 

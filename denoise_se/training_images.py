@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise_se.errors import DatasetError, ImageError
-from denoise_se.image_io import READABLE_SUFFIXES, read
+from denoise_se.image_folder import image_files
+from denoise_se.image_io import read
 
 SMALLER_PATCH = "take a smaller --patch"
 SMALLEST_SIDE = 11  # of a validation image: the window of SSIM (Wang et al. 2004)
@@ -40,22 +41,6 @@ class PairedFiles:
     noisy: Path | None
     clean: Path
     endings: tuple[str, str] | None = None
-
-
-def image_files(folder: Path) -> list[Path]:
-    """All readable image files below `folder` that are not hidden, sorted; DatasetError when there are none."""
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder")
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in READABLE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
-    if not files:
-        raise DatasetError(f"{folder}: holds no image ({', '.join(sorted(READABLE_SUFFIXES))})")
-    return files
 
 
 def match_pairs(

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise_se.errors import DatasetError, ImageError
+from denoise_se.image_folder import image_files
 from denoise_se.image_io import probe, read
-from denoise_se.training_images import PairedFiles, image_files
+from denoise_se.training_images import PairedFiles
 
 NOISY_FOLDERS = ("noisy", "noise", "input", "inputs", "lq", "real", "degraded")
 CLEAN_FOLDERS = ("clean", "target", "targets", "gt", "hq", "mean", "groundtruth", "ground_truth", "reference")

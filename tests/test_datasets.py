@@ -14,7 +14,6 @@ from denoise_se.errors import DatasetError
 from denoise_se.training_images import (
     Pair,
     PairedFiles,
-    image_files,
     load_pairs,
     load_pixels,
     match_pairs,
@@ -34,18 +33,6 @@ def pair(name: str, seed: int, shape: tuple[int, int, int] = (3, 32, 40), noisy:
     random = torch.Generator().manual_seed(seed)
     clean, other = (torch.randint(0, 256, shape, generator=random, dtype=torch.uint8) for _ in range(2))
     return Pair(name, other if noisy else None, clean)
-
-
-def test_images_are_found_below_a_folder_without_hidden_ones(tmp_path: Path) -> None:
-    for name in ("b.png", "x/a.PNG", "x/._a.png", ".cache/c.png", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    assert [path.relative_to(tmp_path).as_posix() for path in image_files(tmp_path)] == ["b.png", "x/a.PNG"]
-    with pytest.raises(DatasetError, match="no such folder"):
-        image_files(tmp_path / "gone")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match=r"empty: holds no image \(.*\.png"):
-        image_files(tmp_path / "empty")
 
 
 def test_pairs_share_relative_path_and_stem(tmp_path: Path) -> None:
