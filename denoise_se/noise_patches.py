@@ -125,19 +125,25 @@ def clip_factor(means: Array, sigma: float, low: float, high: float) -> Array:
     """
     if not clips(means, sigma, low, high):
         return np.ones_like(means)
-    from scipy.special import ndtr
-
     low, high = max(low, -1e6), min(high, 1e6)  # products with a vanishing probability must stay finite
     spread = sigma * np.linspace(-FAR, FAR, 81)
     y = np.sort(np.concatenate([end + spread for end in (low, high)]))
-    a, b = (low - y) / sigma, (high - y) / sigma
-    below, inside, above = ndtr(a), ndtr(b) - ndtr(a), ndtr(-b)
-    density_a, density_b = (np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi) for t in (a, b))
-    # Moments about y in units of sigma, so that nothing large cancels.
-    mean = a * below + density_a - density_b + b * above
-    square = a**2 * below + inside + a * density_a - b * density_b + b**2 * above
-    factor = np.interp(means, y + sigma * mean, np.clip(square - mean**2, 1e-6, 1))
+    mean, variance = _clipped_moments((low - y) / sigma, (high - y) / sigma)
+    factor = np.interp(means, y + sigma * mean, np.clip(variance, 1e-6, 1))
     return np.asarray(factor, dtype=np.float32)
+
+
+def _clipped_moments(
+    low: NDArray[np.float64], high: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and variance of standard normal noise that is clipped to [low, high], both finite."""
+    from scipy.special import ndtr
+
+    below, inside, above = ndtr(low), ndtr(high) - ndtr(low), ndtr(-high)
+    density_low, density_high = (np.exp(-(end**2) / 2) / np.sqrt(2 * np.pi) for end in (low, high))
+    mean = low * below + density_low - density_high + high * above
+    square = low**2 * below + inside + low * density_low - high * density_high + high**2 * above
+    return mean, square - mean**2
 
 
 def lag_products(patches: Patches) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -178,15 +184,13 @@ def _share(which: NDArray[np.bool_]) -> Array:
 def _left_of_variance(clipped: NDArray[np.int64], count: int) -> Array:
     """The share of the variance of Gaussian noise that is left when so many of `count` pixels were clipped at one end.
 
-    That many tell where the end is, t standard deviations from the mean; the share is Var(max(z, t)), z normal.
+    That many tell where the end is, in standard deviations from the mean.
     """
     from scipy.special import ndtri
 
-    of = np.arange(1, count) / count
-    t = ndtri(of)
-    density = np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi)
-    mean, square = t * of + density, t**2 * of + (1 - of) + t * density
-    table = np.concatenate([[1.0], square - mean**2, [1.0]]).astype(np.float32)  # no variance is left of all
+    end = ndtri(np.arange(1, count) / count)
+    _, variance = _clipped_moments(end, np.full_like(end, 1e6))
+    table = np.concatenate([[1.0], variance, [1.0]]).astype(np.float32)  # no variance is left of all
     return np.asarray(table[clipped])
 
 
