@@ -17,6 +17,7 @@ import numpy as np
 
 from denoise_se.checkpoint import CheckpointFile
 from denoise_se.errors import UsageError
+from denoise_se.tiling import in_cells
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +60,14 @@ def _torch(checkpoint: CheckpointFile, device: str, precision: str) -> Backend:
 
 
 def _openvino(checkpoint: CheckpointFile, device: str, precision: str) -> Backend:
+    from denoise_se.guarded_backend import GuardedBackend
     from denoise_se.openvino_backend import OpenVinoBackend
 
-    return OpenVinoBackend(checkpoint, precision)
+    backend = OpenVinoBackend(checkpoint, precision)
+    if backend.calibration is None or not checkpoint.config.noise_map:
+        return backend
+    margin = in_cells(backend.halo, checkpoint.config.multiple_of)
+    return GuardedBackend(backend, lambda: OpenVinoBackend(checkpoint, "fp32"), margin)
 
 
 def _onnxruntime(checkpoint: CheckpointFile, device: str, precision: str) -> Backend:
