@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -132,6 +133,8 @@ def run_denoise(
         else:
             ahead = READ_AHEAD if workers is None else workers
             outcome = run_batch(plan, request.denoiser_for, request.settings(), workers=ahead, **to_do)
+    if not (quiet or json_lines):
+        table_console().print(as_table(outcome.rows, computed_by))
     if report is not None:
         run = {
             "model": model,
@@ -148,15 +151,13 @@ def run_denoise(
             "version": version("denoise-se"),
         }
         write_report(report, outcome.rows, previews=inspector.previews, settings=run, estimates=estimate_quality)
-    if not (quiet or json_lines):
-        table_console().print(as_table(outcome.rows, computed_by))
     left = len(plan.jobs) - len(outcome.rows)
     if left:
         errors.print(f"stopped with {left} image(s) to do; go on with --resume")
-    finished = len(outcome.rows)
     failed = sum(row.status == "failed" for row in outcome.rows)
     if failed:
-        errors.print(f"{failed} of {len(plan.jobs)} image(s) failed" + (", the others are done" * (failed < finished)))
+        others = ", the others are done" if failed < len(plan.jobs) and not left else ""
+        errors.print(f"{failed} of {len(plan.jobs)} image(s) failed{others}")
     return outcome.exit_code
 
 
@@ -183,7 +184,15 @@ def make_watcher(console: Console, bar: Progress, total: int, json_lines: bool, 
                 console.print(f"{row.input}: failed: {row.error}")
             if json_lines:
                 plain = {k: str(v) if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(row).items()}
-                print(json.dumps(plain), file=rows, flush=True)
+                self.tell(json.dumps(plain))
+
+        def tell(self, line: str) -> None:
+            nonlocal rows
+            try:
+                print(line, file=rows, flush=True)
+            except BrokenPipeError:  # who reads has seen enough, and the images are wanted all the same
+                rows = Path(os.devnull).open("w")  # noqa: SIM115  # as long as the process
+                os.dup2(rows.fileno(), sys.stdout.fileno())
 
         def notice(self, text: str) -> None:
             console.print(f"note: {text}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ from rich.table import Column, Table
 
 from denoise_se.app.console import table_console
 from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, ImageError, UsageError
+from denoise_se.image import of_another_range
 from denoise_se.image_io import read
 from denoise_se.noise_estimation import estimate_noise
-from denoise_se.noise_measurement import Measurement, measure_noise
+from denoise_se.noise_measurement import MIN_SIDE, Measurement, measure_noise
+
+KINDS = {1: "grey", 3: "colour"}
 
 
 def run_estimate(files: list[Path], series: str | None) -> int:
@@ -28,7 +32,10 @@ def run_estimate(files: list[Path], series: str | None) -> int:
     code = EXIT_DONE
     for path in files:
         try:
-            noise = estimate_noise(read(path).pixels)
+            pixels = read(path).pixels
+            if of_another_range(pixels):
+                raise ImageError(path, "has float values far outside of 0 to 1; scale them so that 1 is white")
+            noise = estimate_noise(pixels)
         except ImageError as error:
             print(f"denoise-se: {error}", file=sys.stderr)
             code = EXIT_SOME_FAILED
@@ -54,6 +61,8 @@ def run_profile(files: list[Path], out: Path, *, series: str | None, plot: Path 
             raise UsageError(f"{option} {path}: unknown kind of file; use {', '.join(suffixes)}")
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise UsageError(f"{option} {path}: cannot be written there; name a file in a folder that exists")
+        if path is not None and path.resolve() in {file.resolve() for file in files}:
+            raise UsageError(f"{option} {path}: is one of the images to measure; choose another name")
     measurement = _measured(files, series)
     measurement.profile.save(out)
     if plot is not None:
@@ -94,7 +103,24 @@ def run_check() -> int:
 
 
 def _measured(files: list[Path], series: str | None) -> Measurement:
-    return measure_noise([read(path).pixels for path in files], series)
+    """Raises UsageError with all that is wrong with the files, by name."""
+    images = [read(path) for path in files]
+    sizes = [(image.width, image.height) for image in images]
+    usual_size = Counter(sizes).most_common(1)[0][0]
+    usual_kind = Counter(image.channels for image in images).most_common(1)[0][0]
+    problems = []
+    for path, image, size in zip(files, images, sizes, strict=True):
+        if of_another_range(image.pixels):
+            problems.append(f"{path}: has float values far outside of 0 to 1; scale them so that 1 is white")
+        if min(size) < MIN_SIDE:
+            problems.append(f"{path}: has {size[0]}x{size[1]} pixels; a profile needs at least {MIN_SIDE}x{MIN_SIDE}")
+        if image.channels != usual_kind:
+            problems.append(f"{path}: is {KINDS[image.channels]}, most are {KINDS[usual_kind]}; profile them apart")
+        if series is not None and size != usual_size:
+            problems.append(f"{path}: has {size[0]}x{size[1]} pixels, most have {usual_size[0]}x{usual_size[1]}")
+    if problems:
+        raise UsageError("\n  - ".join([f"{len(problems)} problem(s) with the images", *problems]))
+    return measure_noise([image.pixels for image in images], series)
 
 
 def _profile_table(measurement: Measurement) -> Table:

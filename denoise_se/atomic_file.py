@@ -12,6 +12,11 @@ from typing import BinaryIO
 
 from denoise_se.remote_files import Address, Location
 
+try:
+    import fcntl
+except ImportError:  # Windows, which deletes no file that is open
+    fcntl = None  # type: ignore[assignment]
+
 # short, so that it fits beside any name, and hidden; what a killed run leaves behind can be told by it
 TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{8}\.tmp")
 
@@ -37,6 +42,7 @@ def replacing(path: str | Location) -> Iterator[BinaryIO]:
     temporary = temporary_path(path.parent)
     try:
         with temporary.open("x+b") as stream:
+            _lock(stream)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -46,6 +52,30 @@ def replacing(path: str | Location) -> Iterator[BinaryIO]:
             temporary.unlink()
         raise
     _sync_folder(path.parent)
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Delete the temporary files that killed processes left in a folder; those that are being written stay. Raises
+    OSError."""
+    for path in folder.iterdir():
+        if TEMPORARY_NAME.fullmatch(path.name):
+            with suppress(FileNotFoundError), path.open("rb") as stream:
+                if _lock(stream):
+                    path.unlink(missing_ok=True)
+
+
+def _lock(stream: BinaryIO) -> bool:
+    """Lock a file as long as it is open; False if it is locked already, by another process or through another stream.
+    Where there are no such locks, as on Windows and some network drives, nothing happens."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

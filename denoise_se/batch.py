@@ -5,15 +5,16 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from denoise_se.denoiser import Denoiser
-from denoise_se.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_TERMINATED, ImageError
+from denoise_se.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_TERMINATED, ImageError, UsageError
 from denoise_se.file_work import Settings
 from denoise_se.inspection import Inspector
 from denoise_se.manifest import Ledger, Manifest
 from denoise_se.pipeline import Pipeline
-from denoise_se.plan import Plan, remove_leftovers
+from denoise_se.plan import Plan, listed, remove_leftovers
 from denoise_se.remote_manifest import RemoteManifest, open_manifest
 from denoise_se.report import Row
 from denoise_se.stop import Stop
@@ -51,7 +52,8 @@ def run_batch(
 
     Raises:
         ImageError: the output folder cannot be made.
-        UsageError: its manifest cannot be read.
+        UsageError: its manifest cannot be read, or a file that no earlier run wrote is in the place of an output of a
+            run that is resumed.
         CancelledError: the watcher raised it.
     """
     watcher, inspector = watcher or Watcher(), inspector or Inspector()
@@ -73,8 +75,24 @@ def prepare(plan: Plan, fingerprint: Mapping[str, Any], *, resume: bool) -> Mani
         raise ImageError(plan.home, f"the output folder cannot be made ({error.strerror})") from error
     manifest = open_manifest(plan.home, fingerprint)
     if resume:
+        refuse_foreign(plan, manifest)
         remove_leftovers(plan)
     return manifest
+
+
+def refuse_foreign(plan: Plan, manifest: Ledger) -> None:
+    """UsageError for outputs that are there and that no earlier run wrote: an entry is kept before an output is. That
+    of a store may be lost with a kill, so nothing is known of its objects."""
+    foreign = [
+        job.target
+        for job in plan.jobs
+        if isinstance(job.target, Path) and job.relative.as_posix() not in manifest.entries and job.target.exists()
+    ]
+    if foreign:
+        raise UsageError(
+            f"{listed(foreign)}: exists already, and no earlier run of denoise-se into this folder wrote it; choose "
+            "another -o, or add --overwrite instead of --resume"
+        )
 
 
 def finish(plan: Plan, manifest: Ledger) -> None:

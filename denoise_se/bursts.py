@@ -19,7 +19,7 @@ from torch import Tensor
 
 from denoise_se.errors import DatasetError
 from denoise_se.misalignment import MOST_SHIFT, shift_between
-from denoise_se.training_images import Loaded, Pair, load_images, mixed_channels, problems_of, too_small
+from denoise_se.training_images import Loaded, Pair, load_images, mixed_channels, of_one_view, problems_of, too_small
 from denoise_se.training_layout import alike, scene_folders, thumbnail
 
 SAME = 0.99  # correlation of the thumbnails of two scenes' means
@@ -72,7 +72,7 @@ def load_bursts(folder: Path, channels: int, minimum: int) -> tuple[list[Scene],
     for files in scene_folders(folder):
         loaded = load_images(files, channels)
         problems += [item for item in loaded if isinstance(item, str)]
-        shots = [item for item in loaded if not isinstance(item, str)]
+        shots = of_one_view([item for item in loaded if not isinstance(item, str)])
         if len(files) < 2:
             problems.append(f"{files[0]}: is the only shot of its scene; a burst needs two or more")
         elif len(shots) >= 2:

@@ -35,6 +35,8 @@ def fitted(image: Image, format: str, limits: Limits) -> Image:
             f"has {image.width:,} x {image.height:,} pixels, and {name} holds at most {limits.largest_side:,} a side: "
             "write PNG or TIFF"
         )
+    if image.alpha is not None and not limits.alpha and np.all(image.alpha == _full(image)):
+        image = _noticed(replace(image, alpha=None), f"its alpha channel, opaque everywhere, is not written to {name}")
     if image.alpha is not None and not limits.alpha:
         raise FormatError(f"has transparency, which {name} cannot hold: write PNG, TIFF or WebP")
     if format == image.format:
@@ -70,12 +72,17 @@ def _requantized(plane: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return ((plane.astype(np.uint32) + 128) // 257).astype(dtype)
 
 
+def _full(image: Image) -> float:
+    """The value of white, and of what is opaque."""
+    return 1.0 if image.bit_depth == 32 else float((1 << image.bit_depth) - 1)
+
+
 def _with_plain_colours(image: Image) -> Image:
     """Colours divided by alpha, as formats other than TIFF store them."""
     metadata = replace(image.metadata, premultiplied=False)
     if image.alpha is None:
         return replace(image, metadata=metadata)
-    full = 1.0 if image.bit_depth == 32 else float((1 << image.bit_depth) - 1)
+    full = _full(image)
     share = np.where(image.alpha > 0, image.alpha / np.float64(full), 1.0)[..., None]
     colours = np.clip(image.pixels / share, 0, full)
     if image.bit_depth != 32:

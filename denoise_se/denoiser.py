@@ -195,8 +195,8 @@ class Denoiser:
             level = np.asarray(sigma, np.float32)
         except (TypeError, ValueError):
             level = np.full((), np.nan, np.float32)
-        if not np.isfinite(level).all() or (level < 0).any():
-            raise UsageError("sigma must be a finite number, 0 or above, in 8-bit units (25 means 25/255)")
+        if not ((level >= 0) & (level <= 255)).all():
+            raise UsageError("sigma must be a number from 0 to 255, in 8-bit units (25 means 25/255)")
         if level.ndim and level.shape != source.shape[:2]:
             raise UsageError(f"the map of sigma has shape {level.shape}, the image {source.shape[:2]}")
         return level if level.ndim else float(level)

@@ -42,7 +42,7 @@ def export(checkpoint: CheckpointFile, out: Path, *, overwrite: bool = False) ->
         DenoiseError: the file gives something else than torch; nothing is written then.
     """
     as_onnx = out.suffix.lower() == ".onnx"
-    if not as_onnx and (out.is_file() or out.suffix):
+    if not as_onnx and (out.is_file() or (out.suffix and not out.is_dir())):
         raise UsageError(f"{out}: give a name that ends in .onnx, or a folder for OpenVINO's files")
     paths = [out] if as_onnx else [out / f"{checkpoint.name}{suffix}" for suffix in (".xml", ".bin")]
     for path in paths:

@@ -36,6 +36,7 @@ from denoise_se.report import Row, facts, known_facts
 from denoise_se.tiff_storage import Rows
 from denoise_se.watcher import CancelledError, Watcher
 
+LOSSY = ("jpg", "webp")
 # a TIFF of one page is read ahead as a whole up to this size, and by rows above
 WHOLE_BYTES = 64 << 20
 
@@ -144,8 +145,10 @@ class FileWork:
 
     def _unchanged(self, job: Job, loaded: Loaded) -> bool:
         """Whether the result is the file itself: nothing is asked to change, and encoding again would change a JPEG or
-        the kind of a TIFF's values."""
-        return self.settings.strength.is_zero and format_of_suffix(job.target) == loaded.pages[0].format
+        the kind of a TIFF's values; so it would what only bears the name of a JPEG, and is called the same."""
+        own, named = loaded.pages[0].format, format_of_suffix(job.target)
+        renamed = job.target.suffix != job.source.suffix
+        return self.settings.strength.is_zero and (own == named or (named in LOSSY and not renamed))
 
     def _stream(self, job: Job, loaded: Loaded, row: Row) -> Future[Row]:
         """Denoises a TIFF by rows into the file that is written meanwhile."""

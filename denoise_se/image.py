@@ -9,6 +9,7 @@ import numpy as np
 from denoise_se import exif as exif_block
 
 DEPTH_OF_DTYPE = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16, np.dtype(np.float32): 32}
+FAR_OUT, MOST_FAR_OUT = 0.5, 0.05  # beyond 0 to 1, and the share of the values there
 
 
 class FormatError(Exception):
@@ -132,6 +133,13 @@ class Image:
         )
         alpha = None if self.alpha is None else turned(self.alpha, orientation)
         return replace(self, pixels=turned(self.pixels, orientation), alpha=alpha, metadata=metadata)
+
+
+def of_another_range(pixels: np.ndarray) -> bool:
+    """Whether float pixels are plainly not meant as 0 to 1: noise alone does not take so many of them so far out."""
+    if pixels.dtype.kind != "f":
+        return False
+    return bool(np.mean((pixels < -FAR_OUT) | (pixels > 1 + FAR_OUT)) > MOST_FAR_OUT)
 
 
 def turned(plane: np.ndarray, orientation: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from denoise_se.atomic_file import TEMPORARY_NAME
+from denoise_se.atomic_file import remove_temporary_files
 from denoise_se.errors import UsageError
 from denoise_se.image_io import FORMATS, READABLE_SUFFIXES, format_of_suffix, output_suffix
 from denoise_se.remote_files import Address, Location, check_library
@@ -80,12 +80,16 @@ def _plan(
         raise UsageError(f"{out}: there is no bucket {out.bucket}; check its name, or make it first")
     missing = [path for path in inputs if not path.exists()]
     if missing:
-        raise UsageError(f"{_listed(missing)}: no such file or folder; check the name")
+        raise UsageError(f"{listed(missing)}: no such file or folder; check the name")
     folders = [path for path in inputs if path.is_dir()]
     to_file = len(inputs) == 1 and not folders and format_of_suffix(out) is not None and not out.is_dir()
     notices: list[str] = []
-    if len(inputs) == 1 and out.suffix and not (folders or to_file or out.exists()):
-        notices.append(f"{out}: is made a folder, as {out.suffix} is no format that is written ({', '.join(FORMATS)})")
+    if out.suffix and not (to_file or out.exists()):
+        if format_of_suffix(out) is not None:
+            notices.append(f"{out}: is made a folder, as there are several inputs or a folder of them")
+        elif len(inputs) == 1 and not folders:
+            written = ", ".join(FORMATS)
+            notices.append(f"{out}: is made a folder, as {out.suffix} is no format that is written ({written})")
     found: list[tuple[Location, Path]] = []
     if to_file:
         if format not in ("same", format_of_suffix(out)):
@@ -98,15 +102,15 @@ def _plan(
                 found += [(file, top / name) for file, name in _scan(path, recursive, out, notices)]
             else:
                 found.append((path, Path(path.name)))
-        found = [(source, name.with_suffix(output_suffix(source, format))) for source, name in found]
+        found = [(source, _named(name, output_suffix(source, format))) for source, name in found]
         nameless = [source for source, name in found if format_of_suffix(Path(name)) is None]
         if nameless:
-            raise UsageError(f"{_listed(nameless)}: without the suffix of an image; add --format png, or another")
+            raise UsageError(f"{listed(nameless)}: without the suffix of an image; add --format png, or another")
     home = out.parent if to_file else out
     if out.exists() and not to_file and not out.is_dir():
         raise UsageError(f"{out}: is a file; give a folder for the outputs, or a name with an image suffix")
     if not found:
-        where = _listed(inputs)
+        where = listed(inputs)
         hint = "" if recursive or not folders else " (--recursive looks into subfolders)"
         raise UsageError(f"{where}: no image of a known suffix ({', '.join(sorted(READABLE_SUFFIXES))}){hint}")
     found = _once_each(found, notices)
@@ -155,6 +159,12 @@ def _folders(folder: Location, recursive: bool, own: str, notices: list[str]) ->
         notices.append(f"{folder}: {linked} linked folder(s) were left out; give them as inputs of their own")
 
 
+def _named(name: Path, suffix: str) -> Path:
+    """With another suffix; one that is none of an image, as in "scan.2023", belongs to the name and stays."""
+    own = name.suffix.lower() in READABLE_SUFFIXES or name.suffix == suffix
+    return name.with_suffix(suffix) if own else name.with_name(name.name + suffix)
+
+
 def _once_each(found: Sequence[tuple[Location, Path]], notices: list[str]) -> list[tuple[Location, Path]]:
     """Without the repetitions of a file that was given twice under one output name."""
     once: dict[tuple[str, Path], tuple[Location, Path]] = {}
@@ -194,7 +204,7 @@ def _references(
         if len(candidates) == 1 or same_suffix:
             matched[source] = (same_suffix or candidates)[0]
         elif candidates:
-            raise UsageError(f"--reference: {_listed(candidates)} all match {source}; keep one of them")
+            raise UsageError(f"--reference: {listed(candidates)} all match {source}; keep one of them")
     if not matched:
         raise UsageError(f"--reference {reference}: no file there has the relative path and stem of an input")
     if len(matched) < len(found):
@@ -241,26 +251,25 @@ def _check_outputs(jobs: Sequence[Job], replace: bool, hint: str) -> None:
             )
     own = [job.target for job in jobs if real_name(job.target) in sources]
     if own:
-        raise UsageError(f"{_listed(own)}: the output would replace an input; choose another -o")
+        raise UsageError(f"{listed(own)}: the output would replace an input; choose another -o")
     existing = _existing(jobs)
     folders = [path for path in existing if isinstance(path, Path) and path.is_dir()]
     if folders:
-        raise UsageError(f"{_listed(folders)}: is a folder; choose another -o")
+        raise UsageError(f"{listed(folders)}: is a folder; choose another -o")
     if existing and not replace:
         raise UsageError(
-            f"{_listed(existing)}: exists already; add --resume to skip what is done, or --overwrite to do it again"
+            f"{listed(existing)}: exists already; add --resume to skip what is done, or --overwrite to do it again"
         )
 
 
 def remove_leftovers(plan: Plan) -> None:
-    """Delete the temporary files that a killed run left beside its outputs."""
+    """Delete the temporary files that a killed run left beside its outputs. Raises OSError."""
     for folder in {job.target.parent for job in plan.jobs}:
         if isinstance(folder, Path) and folder.is_dir():
-            for path in folder.iterdir():
-                if TEMPORARY_NAME.fullmatch(path.name):
-                    path.unlink(missing_ok=True)
+            remove_temporary_files(folder)
 
 
-def _listed(paths: Sequence[Location]) -> str:
+def listed(paths: Sequence[Location]) -> str:
+    """The first of them, and how many more."""
     more = f" and {len(paths) - LISTED} more" if len(paths) > LISTED else ""
     return ", ".join(map(str, paths[:LISTED])) + more

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from denoise_se.atomic_file import replacing
@@ -84,6 +85,12 @@ def check_report(path: Location | None) -> None:
         raise UsageError(f"--report {path}: is a folder; give a file name")
     if any(parent.exists() and not parent.is_dir() for parent in path.parents):
         raise UsageError(f"--report {path}: a file stands where its folder should be; choose another name")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"--report {path}: cannot be written ({error.strerror}); choose another place") from error
 
 
 def means(rows: Sequence[Row]) -> dict[str, float | None]:

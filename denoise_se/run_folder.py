@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from denoise_se.atomic_file import TEMPORARY_NAME, replacing
+from denoise_se.atomic_file import remove_temporary_files, replacing
 from denoise_se.checkpoint import Checkpoint, load_checkpoint, made_noise, save_checkpoint
 from denoise_se.errors import CheckpointError, Interrupted, TrainingError, UsageError
 from denoise_se.learning_curve import draw_curve
@@ -99,9 +99,7 @@ class RunFolder(Callback):
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for path in self.folder.iterdir():
-                if TEMPORARY_NAME.fullmatch(path.name):
-                    path.unlink()
+            remove_temporary_files(self.folder)
         except OSError as error:
             raise UsageError(f"{self.folder}: cannot be made ({error.strerror})") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -67,8 +68,8 @@ class TrainingConfig:
                 raise UsageError(f"{name} is {getattr(self, name)}; at least 1")
         if self.seed < 0 or self.warmup_steps < 0:
             raise UsageError(f"seed is {self.seed}, warmup_steps {self.warmup_steps}; neither is below 0")
-        if self.steps < 0 or self.minutes < 0 or not (self.steps or self.minutes):
-            raise UsageError("a training run needs --steps or --minutes above 0")
+        if self.steps < 0 or not 0 <= self.minutes < math.inf or not (self.steps or self.minutes):
+            raise UsageError("a training run needs --steps or --minutes above 0, not endless")
         if not 0 <= self.rehearsal < 1:
             raise UsageError(f"rehearsal is {self.rehearsal}; it is a share of the steps, from 0 to below 1")
         if not 0 <= self.drawings <= 1:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise_se.errors import DatasetError, ImageError
+from denoise_se.image import of_another_range, turned
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import read
 
@@ -87,11 +88,18 @@ def from_pixels(pixels: NDArray[np.generic], channels: int) -> Tensor:
 
 
 class Loaded(NamedTuple):
-    """A decoded file: `pixels` [C, H, W] as the network takes them, and the channels that the file has."""
+    """A decoded file: `pixels` [C, H, W] as the network takes them, as stored, the channels that the file has, and the
+    EXIF orientation that its pixels have."""
 
     path: Path
     pixels: Tensor
     own_channels: int
+    orientation: int = 1
+
+    def upright(self) -> Loaded:
+        """As EXIF says that it is shown."""
+        pixels = turned(self.pixels.permute(1, 2, 0).numpy(), self.orientation)
+        return self._replace(pixels=torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), orientation=1)
 
     @property
     def size(self) -> str:
@@ -103,13 +111,23 @@ def load_images(paths: Sequence[Path], channels: int) -> list[Loaded | str]:
 
     def load(path: Path) -> Loaded | str:
         try:
-            pixels = read(path).pixels
+            image = read(path)
         except ImageError as error:
             return str(error)
-        return Loaded(path, from_pixels(pixels, channels), pixels.shape[2])
+        if of_another_range(image.pixels):
+            return f"{path}: has float values far outside of 0 to 1; scale them so that 1 is white"
+        return Loaded(path, from_pixels(image.pixels, channels), image.channels, image.metadata.orientation)
 
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map(load, paths))
+
+
+def of_one_view(images: Sequence[Loaded]) -> list[Loaded]:
+    """Images of one scene as stored, which is how a sensor's rows lie and how `denoise` sees them; as shown where some
+    are stored turned and some are not."""
+    if len({image.orientation for image in images}) == 1:
+        return list(images)
+    return [image.upright() for image in images]
 
 
 def mixed_channels(images: Sequence[Loaded]) -> list[str]:
@@ -164,6 +182,7 @@ def load_pairs(
     for noisy, clean in zip(loaded[::2], loaded[1::2], strict=True):
         if isinstance(noisy, str) or isinstance(clean, str):
             continue
+        noisy, clean = of_one_view([noisy, clean])
         if noisy.pixels.shape != clean.pixels.shape:
             problems.append(f"{noisy.path}: is {noisy.size}, its clean partner {clean.path} is {clean.size}")
         elif noisy.own_channels != clean.own_channels:

@@ -125,7 +125,7 @@ def _is_burst(files: Sequence[Path]) -> bool:
         sizes = {(probe(path).width, probe(path).height) for path in files}
         if len(sizes) > 1:
             return False
-        first, *others = (thumbnail(read(path).pixels) for path in files[:LOOKED_AT])
+        first, *others = (thumbnail(read(path).upright().pixels) for path in files[:LOOKED_AT])
     except ImageError:
         return False
     return all(alike(first, other) for other in others)
