@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import FrameType
@@ -34,7 +36,11 @@ def run_web(options: WebOptions) -> int:
         import_gradio()
     except ImportError as error:
         raise UsageError(f'the web app needs Gradio ({error}); pip install "denoise-se[web]"') from error
-    cache = Cache(options.cache, options.keep, options.cache_size)
+    check_port(options.host, options.port)
+    try:
+        cache = Cache(options.cache, options.keep, options.cache_size)
+    except OSError as error:
+        raise UsageError(f"--cache {options.cache or tempfile.gettempdir()}: {error.strerror}; name another") from error
     ended = 0
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -55,7 +61,8 @@ def run_web(options: WebOptions) -> int:
             server_header=False,
             proxy_headers=False,
         )
-        print(f"serving on http://{options.host}:{options.port}{options.root_path}/ (Ctrl-C ends it)", file=sys.stderr)
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        print(f"serving on http://{host}:{options.port}{options.root_path}/ (Ctrl-C ends it)", file=sys.stderr)
         server = uvicorn.Server(config)
         ends = server.handle_exit
 
@@ -68,6 +75,16 @@ def run_web(options: WebOptions) -> int:
     finally:
         cache.close()
     return ended
+
+
+def check_port(host: str, port: int) -> None:
+    """UsageError when no server can listen there."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise UsageError(f"--host {host} --port {port}: {error.strerror}; choose another with --port") from error
 
 
 def import_gradio() -> Any:
@@ -125,6 +142,7 @@ def make_app(options: WebOptions, cache: Cache, crew: Crew) -> Guard:
         mcp_server=False,
         **looks(),
     )
+    page.has_launched = True  # else Gradio, whose page is mounted, takes any file of the machine for an upload
     inner: Application = app
     if accounts:
         mounted: Any = app.routes[-1].app  # type: ignore[attr-defined]  # the Mount that was just added

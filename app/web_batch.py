@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
+from itertools import count
 from pathlib import Path
 
 from denoise_se.app.request import Request
@@ -55,7 +58,7 @@ class Follower(Watcher):
 
 def run(sources: Sequence[Path], folder: Path, request: Request, work: Work) -> Batch:
     """Denoise the photos into `folder`. Raises UsageError before any work, and CancelledError within a tile."""
-    plan = make_plan(sources, folder / "denoised", format=request.format)
+    plan = make_plan(named_apart(sources, folder, request.format), folder / "denoised", format=request.format)
     check_space(plan, max_pixels=request.max_pixels)
     follower = Follower(work, len(plan.jobs))
     rows = run_batch(
@@ -82,6 +85,33 @@ def run(sources: Sequence[Path], folder: Path, request: Request, work: Work) -> 
             write_report(folder / name, named)
             file.write(folder / name, name)
     return Batch(named, tuple(thumbnails), archive, tuple(follower.notices))
+
+
+def named_apart(sources: Sequence[Path], folder: Path, format: str) -> list[Path]:
+    """The photos, where some would get results of one name under names with numbers: "IMG_1.png", "IMG_1-2.png"."""
+
+    def result(name: str) -> str:
+        return (name if format == "same" else Path(name).stem).casefold()
+
+    taken = {result(source.name) for source in sources}
+    seen: set[str] = set()
+    apart = []
+    for source in sources:
+        name = source.name
+        if result(name) in seen:
+            names = (f"{source.stem}-{number}{source.suffix}" for number in count(2))
+            name = next(name for name in names if result(name) not in taken)
+        taken.add(result(name))
+        seen.add(result(name))
+        if name != source.name:
+            twin = folder / name
+            try:
+                os.link(source, twin)
+            except OSError:  # no such links on this drive
+                shutil.copyfile(source, twin)
+            source = twin
+        apart.append(source)
+    return apart
 
 
 def as_table(rows: Sequence[Row]) -> str:

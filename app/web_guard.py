@@ -19,6 +19,8 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 MAX_JSON_BYTES = 1 << 20
+# of which servers and frameworks take the first or the last, so that two of them would tell us another thing than them
+ONCE = (b"host", b"origin", b"content-type", b"content-length", b"transfer-encoding", b"x-forwarded-host")
 API = "/gradio_api/"
 # Gradio serves these for uses that this app does not have: fetching addresses, skipping the queue, editing, recording
 CLOSED = (
@@ -43,6 +45,8 @@ CLOSED = (
         )
     ),
 )
+# whose bodies are files and a form; all others are JSON, whatever their headers call them
+FREE_BODIES = (API + "upload", "/login", "/login/")
 # the page's own way to functions that need no queue; Gradio refuses the others here, as its `api_open` is off
 DIRECT = API + "run/predict"
 # Gradio's page has inline scripts and compiles its templates; everything else comes from this server or not at all
@@ -59,7 +63,8 @@ HEADERS = (
 
 
 class Guard:
-    """An ASGI application around another. Refusals are JSON `{"detail": ...}`, or text, with 403, 413, 421 or 507.
+    """An ASGI application around another. Refusals are JSON `{"detail": ...}`, or text, with 400, 403, 411, 413, 421 or
+    507.
 
     names: what the server may be called besides an address, localhost and the machine's own name.
     """
@@ -77,12 +82,12 @@ class Guard:
             return
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
         refused = self._refused(scope, headers)
-        if refused is None and scope["method"] == "POST" and "json" in headers.get("content-type", "json"):
-            body = await _body(receive)
+        if refused is None and scope["method"] == "POST" and path_of(scope) not in FREE_BODIES:
+            body = await body_of(receive, MAX_JSON_BYTES)
             refused = self._refused_body(body)
-            receive = _replayed(body or b"", receive)
+            receive = replayed(body or b"", receive)
         if refused is not None:
-            await _answer(send, *refused, plain=scope["path"].endswith(API + "upload"))
+            await answer(send, *refused, plain=scope["path"].endswith(API + "upload"))
             return
 
         async def send_with_headers(message: Message) -> None:
@@ -94,7 +99,11 @@ class Guard:
             await self.inner(scope, receive, send_with_headers)
 
     def _refused(self, scope: Message, headers: dict[str, str]) -> tuple[int, str] | None:
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = path_of(scope)
+        sent = [key.lower() for key, _ in scope["headers"]]
+        for name in ONCE:
+            if sent.count(name) > 1:
+                return 400, f"the request has two {name.decode()} headers"
         # a page of another site whose name now leads here (DNS rebinding) is no stranger to the browser: its name tells
         for host in (headers.get("host", ""), headers.get("x-forwarded-host", "")):
             if host and path != "/health" and not self._is_own(host):
@@ -106,6 +115,8 @@ class Guard:
         if path.startswith(API + "file=") and not self._may_serve(path.removeprefix(API + "file=")):
             return 403, "only files of this server's cache are served"
         if scope["method"] == "POST":
+            if path in FREE_BODIES and "content-length" not in headers:
+                return 411, "an upload must tell its length"
             length = headers.get("content-length", "0")
             if not length.isdecimal() or int(length) > self.max_request_bytes:
                 return 413, f"an upload may have {self.max_request_bytes:,} bytes in all; send fewer files at once"
@@ -174,19 +185,25 @@ def _paths(payload: Any) -> Iterator[str]:
             waiting += value
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """The whole body, None when it is too long."""
+def path_of(scope: Message) -> str:
+    """The path of a request below the server's own."""
+    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
+
+
+async def body_of(receive: Receive, most: int) -> bytes | None:
+    """The whole body, None when it is longer than `most` bytes."""
     body = b""
     while True:
         message = await receive()
         body += message.get("body", b"")
-        if len(body) > MAX_JSON_BYTES:
+        if len(body) > most:
             return None
         if not message.get("more_body"):
             return body
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """Gives a body that was read."""
     given = False
 
     async def again() -> Message:
@@ -199,8 +216,8 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-async def _answer(send: Send, status: int, detail: str, plain: bool) -> None:
-    """plain: Gradio's page shows the answer to an upload as it is."""
+async def answer(send: Send, status: int, detail: str, plain: bool) -> None:
+    """A refusal. plain: Gradio's page shows the answer to an upload as it is."""
     kind, body = (b"text/plain", detail) if plain else (b"application/json", json.dumps({"detail": detail}))
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind), *HEADERS]})
     await send({"type": "http.response.body", "body": body.encode()})

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
-from denoise_se.app.web_guard import Application, Message, Receive, Send
+from denoise_se.app.web_guard import Application, Message, Receive, Send, answer, body_of, path_of, replayed
 from denoise_se.app.web_parts import asset
 
 PAUSE = 0.5  # seconds after a wrong password, in which no other is tried
+PATIENCE = 10.0  # seconds for the form to arrive, in which others sign in
+MAX_FORM_BYTES = 10_000
 
 
 class Login:
@@ -26,7 +28,7 @@ class Login:
         self.turn = asyncio.Lock()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else None
+        path = path_of(scope) if scope["type"] == "http" else None
         if path == "/" and not self._signed_in(scope["headers"]):
             await send(
                 {
@@ -37,8 +39,15 @@ class Login:
             )
             await send({"type": "http.response.body", "body": self.page})
         elif path in ("/login", "/login/") and scope["method"] == "POST":
+            try:
+                body = await asyncio.wait_for(body_of(receive, MAX_FORM_BYTES), PATIENCE)
+            except TimeoutError:
+                body = None
+            if body is None:
+                await answer(send, 408, "the name and the password did not arrive", plain=False)
+                return
             async with self.turn:
-                await self.inner(scope, receive, self._slowed(send))
+                await self.inner(scope, replayed(body, receive), self._slowed(send))
         else:
             await self.inner(scope, receive, send)
 

@@ -63,8 +63,8 @@ class WebOptions:
         """What one person asks for, checked. Raises UsageError with the mend."""
         if model not in self.offered:
             raise UsageError(f"model {model!r} is not offered here; one of {', '.join(self.offered)}")
-        if sigma is not None and not 0 <= sigma <= 255:
-            raise UsageError(f"sigma is {sigma:g}; give a number from 0 to 255, the noise level in 8-bit units")
+        if sigma is not None and not (isinstance(sigma, (int, float)) and 0 <= sigma <= 255):
+            raise UsageError(f"sigma is {sigma!r}; give a number from 0 to 255, the noise level in 8-bit units")
         if format != "same" and format not in FORMATS:
             raise UsageError(f"format {format!r} is unknown; one of same, {', '.join(FORMATS)}")
         if model not in self.models and model in self.shelf.names():

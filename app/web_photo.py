@@ -89,9 +89,10 @@ class Photo:
 
         Raises DenoiseError: the format cannot hold the image, or the photo has been deleted by age.
         """
-        if not self.source.exists():
+        if not (self.source.exists() and self.folder.exists()):
             raise UsageError("this photo has been deleted from the server by its age; drop it again")
-        os.utime(self.source)  # in use: keeps it from being deleted by age
+        for used in (self.source, self.folder):  # keeps them from being deleted by age
+            os.utime(used)
         request = replace(self.request, strength=strength, format=format)
         if (kept := self.kept.get(request)) is not None:
             return kept
@@ -170,6 +171,11 @@ def command_line(photo: Photo, strength: Strength, format: str) -> str:
         words += ["--model", f"{file.parent.name}/{file.name}" if file.stem == "best" else file.name]
     if request.sigma is not None:
         words += ["--sigma", f"{request.sigma:g}"]
+    for option in ("precision", "backend", "device", "tile"):
+        if (value := getattr(request.engine, option)) != "auto":
+            words += [f"--{option}", str(value)]
+    if request.engine.self_ensemble:
+        words += ["--self-ensemble"]
     if strength.luma != 1:
         words += ["--strength", f"{strength.luma:g}"]
     if strength.chroma != strength.luma:

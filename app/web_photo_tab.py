@@ -24,6 +24,7 @@ TAGS = {
 }
 # the button that a person presses makes the file; this one, which they do not see, is a link to it
 FETCH = "() => setTimeout(() => document.querySelector('#file a, a#file, button#file')?.click(), 50)"
+GONE = "this photo is no longer on the server, which deletes photos by their age; drop it again"
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 Updates = dict[Any, Any]
 
@@ -50,6 +51,7 @@ class PhotoTab(PhotoLayout):
             self.sigma,
             self.auto,
             self.page,
+            self.reference,
         ]
         run: dict[str, Any] = {
             "inputs": asked,
@@ -65,6 +67,7 @@ class PhotoTab(PhotoLayout):
         self.examples.pick(self.pick, None, [self.photo, self.reference], queue=False, **QUIET)
         for event in (self.cancel.click, self.photo.clear):  # not queued: it must not wait for what it is to end
             event(self.stop, None, None, queue=False, **QUIET)
+        self.photo.clear(lambda: None, None, self.reference, queue=False, **QUIET)  # it was that of the photo before
         self.apart.input(
             lambda apart, strength: gr.update(visible=apart, value=strength),
             [self.apart, self.strength],
@@ -74,7 +77,7 @@ class PhotoTab(PhotoLayout):
         )
         again: dict[str, Any] = {
             "inputs": [*look, self.state],
-            "outputs": [self.status, self.viewer, self.facts],
+            "outputs": [self.status, self.viewer, self.facts, self.state],
             "trigger_mode": "always_last",
             **QUIET,
             **SAVING,
@@ -119,6 +122,9 @@ class PhotoTab(PhotoLayout):
             yield self._emptied(old)
             return
         source, clean = as_paths(photo)[0], as_paths(reference)
+        if old is not None and old.source != source and clean == [old.reference]:  # it was that of the photo before
+            clean = []
+            yield {self.reference: None}
         folder, made = self.service.cache.folder(), None
         try:
             asked = self.service.options.request(model, None if auto else sigma, blend(1, None), "same")
@@ -214,9 +220,9 @@ class PhotoTab(PhotoLayout):
     ) -> Updates:
         """Another strength, format or view of what the network gave."""
         if photo is None:
-            return {self.status: gr.skip()}
-        try:
-            return self._looks(photo, strength, apart, chroma, format, view, page)
+            return {self.status: parts.problem(GONE)}
+        try:  # the state is set so that its age counts from now
+            return {**self._looks(photo, strength, apart, chroma, format, view, page), self.state: photo}
         except DenoiseError as error:
             return {self.status: parts.problem(self.service.explained(error))}
 
@@ -248,7 +254,7 @@ class PhotoTab(PhotoLayout):
         """The file to download."""
         try:
             if photo is None:
-                raise UsageError("there is no photo yet; drop one first")
+                raise UsageError(GONE)
             saved = photo.saved(blend(strength, chroma if apart else None), format)
             return {self.status: "", self.file: gr.update(value=str(saved.path))}
         except DenoiseError as error:

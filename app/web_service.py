@@ -10,7 +10,7 @@ from denoise_se.app.web_learning import School
 from denoise_se.app.web_options import WebOptions
 from denoise_se.app.web_work import Crew
 from denoise_se.blending import Strength
-from denoise_se.errors import DenoiseError
+from denoise_se.errors import DenoiseError, UsageError
 
 SAVING = {"concurrency_id": "saving", "concurrency_limit": 2}  # blends and writes; needs no network
 
@@ -42,8 +42,11 @@ class Service:
 
 
 def blend(strength: float, chroma: float | None) -> Strength:
-    """The strength that two sliders stand for. Raises UsageError."""
-    return Strength(float(strength), float(strength if chroma is None else chroma))
+    """The strength that two sliders stand for, or a program asks for. Raises UsageError."""
+    try:
+        return Strength(float(strength), float(strength if chroma is None else chroma))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"strength is {strength!r}, chroma_strength {chroma!r}; give numbers from 0 to 1") from error
 
 
 def as_paths(files: object) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,7 +62,11 @@ def record(
     level = denoiser.noise_level(source, sigma)
     try:
         restored = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=source.shape)
+        if hasattr(os, "posix_fallocate"):  # writing to a mapped page that finds no space would end the process
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     except OSError as error:
+        path.unlink(missing_ok=True)
         raise ImageError(path, f"cannot be written ({error.strerror})") from error
     for tile in denoiser.tiles(source, level, progress):
         restored[tile.rows.slice, tile.columns.slice] = tile.restored

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,14 @@ from tiny_model import save_tiny
 from web_proxy import proxied
 from web_server import Server, serving
 
-from denoise_se.app.web_batch import Follower
+from denoise_se.app import web_login
+from denoise_se.app.web import check_port, make_app
+from denoise_se.app.web_batch import Follower, named_apart
 from denoise_se.app.web_cache import Cache
 from denoise_se.app.web_guard import Guard
+from denoise_se.app.web_options import WebOptions
 from denoise_se.app.web_work import Crew, Work
+from denoise_se.errors import UsageError
 from denoise_se.image_io import Image, write
 from denoise_se.report import Row
 from denoise_se.watcher import CancelledError
@@ -88,6 +93,112 @@ def test_a_name_that_is_not_the_servers_is_refused_so_that_rebound_names_reach_n
     assert asked(guard, "/config", {"Host": host}) == status
     assert asked(guard, "/config", {"Host": "127.0.0.1", "X-Forwarded-Host": host}) == status
     assert asked(guard, "/health", {"Host": host}) == 200
+
+
+def posted(application: Any, path: str, body: bytes, headers: Sequence[tuple[str, str]]) -> int:
+    """The status of a POST."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    coded = [(key.lower().encode(), value.encode()) for key, value in headers]
+    asyncio.run(application({"type": "http", "method": "POST", "path": path, "headers": coded}, receive, send))
+    return int(sent[0]["status"])
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/JSON", "text/plain", "multipart/form-data", None])
+@pytest.mark.parametrize("path", ["/gradio_api/call/denoise", "/gradio_api/queue/join", "/gradio_api/upload/", "/else"])
+def test_foreign_paths_are_refused_whatever_the_body_calls_itself(guard: Guard, path: str, kind: str | None) -> None:
+    headers = [] if kind is None else [("Content-Type", kind)]
+    body = b'{"data": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]}'
+    assert posted(guard, path, body, headers) == 403
+    assert posted(guard, path, b"path=/etc/passwd", headers) == 403
+    own = guard.cache.uploads / "a.png"
+    assert posted(guard, path, json.dumps({"path": str(own)}).encode(), headers) == 200
+
+
+@pytest.mark.parametrize("name", ["Content-Type", "Content-Length", "Host", "Origin", "Transfer-Encoding"])
+def test_a_header_that_another_part_might_read_otherwise_is_refused(guard: Guard, name: str) -> None:
+    assert posted(guard, "/gradio_api/call/denoise", b"{}", [(name, "1"), (name, "2")]) == 400
+
+
+def test_an_upload_without_a_length_is_refused_as_its_size_cannot_be_limited(guard: Guard) -> None:
+    assert posted(guard, "/gradio_api/upload", b"", [("Transfer-Encoding", "chunked")]) == 411
+    assert posted(guard, "/gradio_api/upload", b"", [("Content-Length", "12")]) == 200
+    assert posted(guard, "/gradio_api/upload", b"", [("Content-Length", str(10**9 + 1))]) == 413
+
+
+def test_a_form_that_does_not_arrive_keeps_nobody_else_from_signing_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_login, "PATIENCE", 0.5)
+    answers: dict[str, list[int]] = {"slow": [], "quick": []}
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["body"] == b"username=a&password=b"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def sign_in(who: str) -> None:
+        async def receive() -> dict[str, Any]:
+            if who == "slow":
+                await asyncio.sleep(60)
+            return {"type": "http.request", "body": b"username=a&password=b"}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                answers[who].append(message["status"])
+
+        await login({"type": "http", "method": "POST", "path": "/login", "headers": []}, receive, send)
+
+    async def both() -> None:
+        slow = asyncio.create_task(sign_in("slow"))
+        await asyncio.sleep(0.05)
+        await asyncio.wait_for(sign_in("quick"), 0.3)
+        await slow
+
+    login = web_login.Login(inner, {}, "x")
+    asyncio.run(both())
+    assert answers == {"slow": [408], "quick": [200]}
+
+
+def test_gradio_itself_takes_no_file_that_was_not_uploaded(tmp_path: Path, model: Path) -> None:
+    # behind the guard, as a second wall
+    from starlette.testclient import TestClient
+
+    write(tmp_path / "secret.png", Image(np.full((16, 16, 1), 7, np.uint8), None, "png"))
+    cache = Cache(tmp_path, 60, 10**9)
+    app = make_app(WebOptions(models=(str(model),)), cache, Crew(1)).inner
+    file = {"path": str(tmp_path / "secret.png"), "meta": {"_type": "gradio.FileData"}}
+    with TestClient(app) as client:
+        data = {"data": [file, None, str(model), None, 1, None, "same"]}
+        event = client.post("/gradio_api/call/denoise", json=data).json()["event_id"]
+        answer = client.get(f"/gradio_api/call/denoise/{event}").text
+    assert "event: error" in answer and "event: complete" not in answer
+    assert not list(cache.uploads.rglob("*.png"))
+
+
+def test_a_port_in_use_is_refused_before_anything_is_loaded() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(UsageError, match=f"--port {port}: Address already in use; choose another"):
+            check_port("127.0.0.1", port)
+    check_port("127.0.0.1", port)
+
+
+def test_photos_of_one_name_get_numbers(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a/IMG_1.png", "b/IMG_1.png", "c/img_1-2.png", "d/IMG_1.jpg", "e/IMG_1.png")]
+    for number, path in enumerate(paths):
+        path.parent.mkdir()
+        path.write_bytes(bytes([number]))
+    apart = named_apart(paths, tmp_path, "same")
+    assert [path.name for path in apart] == ["IMG_1.png", "IMG_1-3.png", "img_1-2.png", "IMG_1.jpg", "IMG_1-4.png"]
+    assert [path.read_bytes() for path in apart] == [bytes([number]) for number in range(5)]
+    names = [path.name for path in named_apart(paths, tmp_path / "a", "tiff")]
+    assert names == ["IMG_1.png", "IMG_1-3.png", "img_1-2.png", "IMG_1-4.jpg", "IMG_1-5.png"]
 
 
 def test_old_uploads_and_those_that_were_broken_off_are_deleted_and_young_ones_kept(tmp_path: Path) -> None:
