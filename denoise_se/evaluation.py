@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from denoise_se.classical import CLASSICAL
 from denoise_se.crops import Crop, best_crops, cut_crop
 from denoise_se.errors import DenoiseError, UsageError
-from denoise_se.evaluation_set import PAIRS, Case, clean_cases, inputs, pair_cases, unit_range
+from denoise_se.evaluation_set import PAIRS, Case, check_files, clean_cases, inputs, pair_cases, unit_range
 from denoise_se.metrics import mean_absolute_error, mean_finite, psnr, ssim
 from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
 from denoise_se.peers import PEERS
@@ -195,6 +195,7 @@ def evaluate(
         raise UsageError("nothing to measure; mend: give --clean DIR --noise SPEC, or --pairs NOISY CLEAN")
     models = {spec: parse_noise_spec(spec) for spec in noises}
     cases = [*clean_cases(clean), *pair_cases(pairs)]
+    check_files(cases)
     steps = [(case, noise) for case in cases for noise in ([PAIRS] if case.noisy else models)]
 
     bench = _Bench(methods, estimate_quality)
@@ -325,7 +326,10 @@ def _check_names(methods: Sequence[Method]) -> None:
     names = [NOISY, *(method.name for method in methods)]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise UsageError(f"methods to compare need different names; twice: {', '.join(repeated)}")
+        raise UsageError(
+            f"methods to compare need different names; twice: {', '.join(repeated)} (a run's best.safetensors bears "
+            "its folder's name: copy it under another)"
+        )
 
 
 def _as_file(result: Pixels, dtype: np.dtype[Any]) -> tuple[NDArray[Any], float]:

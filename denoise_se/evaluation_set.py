@@ -62,6 +62,20 @@ def pair_cases(pairs: Sequence[tuple[Path, Path]]) -> list[Case]:
     return cases
 
 
+def check_files(cases: Sequence[Case]) -> None:
+    """UsageError that lists the files whose beginning says that they cannot be read."""
+    from denoise_se.image_io import probe
+
+    problems = []
+    for path in dict.fromkeys(path for case in cases for path in (case.clean, case.noisy) if path is not None):
+        try:
+            probe(path)
+        except ImageError as error:
+            problems.append(str(error))
+    if problems:
+        raise UsageError("\n  - ".join([f"{len(problems)} file(s) cannot be measured; mend or remove them", *problems]))
+
+
 def add_noise(clean: Pixels, model: NoiseChain | NoiseMixture, index: int) -> tuple[Pixels, float | None]:
     """The noisy image, and its sigma in 8-bit units, None where the noise is not plain Gaussian.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from denoise_se.bursts import load_bursts, refuse_shared_scenes, split_scenes
 from denoise_se.checkpoint import Checkpoint
 from denoise_se.datasets import Patches
 from denoise_se.held_out_risk import HeldOutRisk, Risk
+from denoise_se.image_folder import image_files
 from denoise_se.misalignment import misaligned
 from denoise_se.noise import parse_noise_spec, refuse_unfit
 from denoise_se.noise_model import NoiseModel
@@ -112,7 +114,7 @@ def _with_clean(
         Supervised(noise),
         OutcomeReport(validation, start, noise, None, config.seed),
         notes=notes,
-        warnings=misaligned([*train, *validation]),
+        warnings=[*misaligned([*train, *validation]), *left_out(layout.files.clean, images, config.patch)],
     )
 
 
@@ -184,7 +186,15 @@ def _noisy(
         OutcomeReport(validation, start, None, measured, config.seed, {"learnt from noisy pictures": why}),
         risk if held_out is None else None,
         notes=[why],
+        warnings=left_out(layout.folder, images, config.patch),
     )
+
+
+def left_out(folder: Path, images: Sequence[Pair], patch: int) -> list[str]:
+    """A line that says how many pictures of a folder are too small to be of use."""
+    count = 0 if images[0].noisy is not None else len(image_files(folder)) - len(images)
+    least = max(patch, SMALLEST_SIDE)
+    return [f"{folder}: {count} picture(s) smaller than {least} pixels are left out"] if count else []
 
 
 def _sides(images: list[Pair], held_out: PairedFiles | None, channels: int) -> tuple[list[Pair], list[Pair]]:

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
+import tifffile
 from tiny_model import save_tiny
 
 from denoise_se.app import cli
@@ -239,6 +240,88 @@ def test_a_sigma_that_a_blind_model_does_not_use_is_said_once(run: Run, tmp_path
     result = run("denoise", "in", "-o", "out", "--model", blind, "--sigma", 20)
     assert result.code == 0 and result.err.count("blind is blind and does not use --sigma") == 1
     assert "--sigma" not in run("denoise", "in", "-o", "other", "--model", blind).err
+
+
+def test_resuming_leaves_files_alone_that_no_run_wrote(run: Run, tiny: Path) -> None:
+    save("in/a.png")
+    save("in/b.png", 1)
+    save("out/a.png", 2)
+    before = Path("out/a.png").read_bytes()
+    result = run("denoise", "in", "-o", "out", "--model", tiny, "--resume")
+    assert result.code == 2 and "out/a.png: exists already, and no earlier run" in result.err
+    assert Path("out/a.png").read_bytes() == before and not Path("out/b.png").exists()
+    assert run("denoise", "in", "-o", "out", "--model", tiny, "--overwrite").code == 0
+    assert run("denoise", "in", "-o", "out", "--model", tiny, "--resume", "--sigma", 9).code == 0
+
+
+def test_at_strength_0_a_file_of_another_kind_than_its_name_stays_as_it_is(run: Run, tiny: Path) -> None:
+    save("a.png")
+    Path("in").mkdir()
+    Path("a.png").rename("in/a.jpg")
+    assert run("denoise", "in", "-o", "out", "--model", tiny, "--strength", 0).code == 0
+    assert Path("out/a.jpg").read_bytes() == Path("in/a.jpg").read_bytes()
+
+
+def test_alpha_that_is_opaque_everywhere_does_not_hinder_a_jpeg(run: Run, tiny: Path) -> None:
+    opaque = np.dstack([np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8), np.full((24, 32), 255)])
+    PIL.Image.fromarray(opaque.astype(np.uint8)).save("shot.png")
+    result = run("denoise", "shot.png", "-o", "shot.jpg", "--model", tiny)
+    assert result.code == 0 and "its alpha channel, opaque everywhere, is not written to JPG" in result.err
+    opaque[0, 0, 3] = 254
+    PIL.Image.fromarray(opaque.astype(np.uint8)).save("hole.png")
+    result = run("denoise", "hole.png", "-o", "hole.jpg", "--model", tiny)
+    assert result.code == 1 and "has transparency" in result.err
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_any_work(run: Run, tiny: Path) -> None:
+    save("a.png")
+    result = run("denoise", "a.png", "-o", "out", "--model", tiny, "--report", "/proc/r.csv")
+    assert result.code == 2 and "--report /proc/r.csv: cannot be written" in result.err and not Path("out").exists()
+
+
+def test_the_images_are_done_though_nobody_reads_their_lines(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 256, (24, 32, 3), np.uint8)
+        PIL.Image.fromarray(pixels).save(tmp_path / f"in/{number}.png")
+    command = [sys.executable, "-m", "denoise_se.app", "denoise", "in", "-o", "out", "--model", str(tiny), "--json"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.wait(120) == 0, process.stderr.read()
+    assert len(list((tmp_path / "out").glob("*.png"))) == 4
+
+
+def test_a_profile_and_its_plot_never_replace_an_image(run: Run) -> None:
+    save("shots/1.png", 1)
+    before = Path("shots/1.png").read_bytes()
+    result = run("noise", "profile", "shots/1.png", "-o", "p.json", "--plot", "shots/../shots/1.png")
+    assert result.code == 2 and "is one of the images to measure" in result.err
+    assert Path("shots/1.png").read_bytes() == before and not Path("p.json").exists()
+
+
+def test_a_profile_names_every_image_that_does_not_fit(run: Run) -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"a.png": (80, 80, 3), "b.png": (80, 80, 3), "grey.png": (80, 80), "small.png": (80, 40, 3)}
+    for name, shape in shapes.items():
+        PIL.Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(name)
+    tifffile.imwrite("hdr.tif", rng.uniform(0, 4000, (80, 80, 3)).astype(np.float32), photometric="rgb")
+    result = run("noise", "profile", *shapes, "hdr.tif", "-o", "p.json")
+    assert result.code == 2 and not Path("p.json").exists()
+    assert "3 problem(s)" in result.err and "grey.png: is grey, most are colour" in result.err
+    assert "small.png: has 40x80 pixels; a profile needs at least 64x64" in result.err
+    assert "hdr.tif: has float values far outside of 0 to 1" in result.err
+    result = run("noise", "estimate", "a.png", "hdr.tif")
+    assert result.code == 1 and "hdr.tif: has float values far outside" in result.err and "a.png" in result.out
+
+
+def test_measuring_names_every_file_that_cannot_be_read_before_any_work(run: Run) -> None:
+    save("clean/a.png")
+    Path("clean/b.png").write_bytes(b"")
+    Path("clean/c.png").write_bytes(b"text")
+    result = run("evaluate", "--clean", "clean", "--noise", "gaussian:25", "--against", "nlm")
+    assert result.code == 2 and "2 file(s) cannot be measured" in result.err
+    assert "b.png: is empty" in result.err and "c.png" in result.err
 
 
 # --- what is printed -------------------------------------------------------------------------------------------------

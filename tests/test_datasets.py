@@ -6,11 +6,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
+import tifffile
 import torch
 
 from denoise_se.datasets import VALIDATION_SIDE, Consecutive, Patches, TrainingData, WholeImages, to_unit
 from denoise_se.errors import DatasetError
+from denoise_se.image import turned
 from denoise_se.training_images import (
     Pair,
     PairedFiles,
@@ -20,6 +23,7 @@ from denoise_se.training_images import (
     refuse_shared_images,
     split_validation,
 )
+from denoise_se.training_plan import left_out
 
 
 def save(path: Path, shape: tuple[int, ...] = (32, 40, 3), dtype: type = np.uint8, seed: int = 0) -> np.ndarray:
@@ -33,6 +37,53 @@ def pair(name: str, seed: int, shape: tuple[int, int, int] = (3, 32, 40), noisy:
     random = torch.Generator().manual_seed(seed)
     clean, other = (torch.randint(0, 256, shape, generator=random, dtype=torch.uint8) for _ in range(2))
     return Pair(name, other if noisy else None, clean)
+
+
+def test_pictures_that_are_too_small_are_counted(tmp_path):
+    for name, side in (("a", 40), ("b", 40), ("c", 20)):
+        save(tmp_path / f"{name}.png", (side, 40, 3))
+    images = load_pairs(PairedFiles(None, tmp_path), 3, 32)
+    assert left_out(tmp_path, images, 32) == [f"{tmp_path}: 1 picture(s) smaller than 32 pixels are left out"]
+    assert left_out(tmp_path, load_pairs(PairedFiles(None, tmp_path), 3, 16), 16) == []
+
+
+def save_turned(path: Path, shown: np.ndarray, orientation: int) -> None:
+    """A PNG that is stored turned and shown as `shown` [H, W, 3]."""
+    back = {1: 1, 3: 3, 6: 8, 8: 6}[orientation]
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(turned(shown, back)).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_pairs_of_which_one_side_is_stored_turned_are_learnt_as_they_are_shown(tmp_path, orientation):
+    shown = np.random.default_rng(0).integers(0, 256, (40, 64, 3), np.uint8)
+    save_turned(tmp_path / "n/a.png", shown, orientation)
+    save_turned(tmp_path / "c/a.png", shown, 1)
+    ((_, noisy, clean),) = load_pairs(PairedFiles(tmp_path / "n", tmp_path / "c"), 3, 32)
+    assert torch.equal(noisy, clean) and np.array_equal(clean.permute(1, 2, 0).numpy(), shown)
+
+
+def test_pairs_that_are_stored_alike_stay_so_as_the_sensors_rows_are_rows_there(tmp_path):
+    shown = np.random.default_rng(0).integers(0, 256, (40, 64, 3), np.uint8)
+    for side in ("n", "c"):
+        save_turned(tmp_path / side / "a.png", shown, 6)
+    ((_, noisy, clean),) = load_pairs(PairedFiles(tmp_path / "n", tmp_path / "c"), 3, 32)
+    assert torch.equal(noisy, clean) and clean.shape == (3, 64, 40)
+
+
+def test_floats_of_another_range_are_no_white_pictures_but_a_problem(tmp_path):
+    for side in ("n", "c"):
+        (tmp_path / side).mkdir()
+        pixels = np.random.default_rng(0).uniform(0, 4080, (40, 40, 3)).astype(np.float32)
+        tifffile.imwrite(tmp_path / side / "a.tif", pixels, photometric="rgb")
+    with pytest.raises(DatasetError, match=r"a\.tif: has float values far outside of 0 to 1; scale them"):
+        load_pairs(PairedFiles(tmp_path / "n", tmp_path / "c"), 3, 32)
+    dark = np.random.default_rng(0).normal(0, 0.2, (40, 40, 3)).astype(np.float32)  # a noisy night, half of it below 0
+    tifffile.imwrite(tmp_path / "n/a.tif", dark, photometric="rgb")
+    tifffile.imwrite(tmp_path / "c/a.tif", np.zeros_like(dark), photometric="rgb")
+    assert len(load_pairs(PairedFiles(tmp_path / "n", tmp_path / "c"), 3, 32)) == 1
 
 
 def test_pairs_share_relative_path_and_stem(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from denoise_se.atomic_file import replacing
 from denoise_se.errors import UsageError
 from denoise_se.plan import make_plan, remove_leftovers
 
@@ -210,3 +211,26 @@ def test_leftovers_are_the_temporary_files_beside_the_outputs_and_nothing_else()
     remove_leftovers(make_plan([Path("in")], Path("out"), recursive=True))
     left = sorted(path.as_posix() for path in Path().rglob("*tmp*"))
     assert left == ["elsewhere/.0123abcd.tmp", "out/x/.0123abcd.tmp.txt", "out/x/mine.tmp"]
+
+
+def test_what_another_process_is_writing_is_no_leftover() -> None:
+    files("in/a.png", "out/.0123abcd.tmp")
+    with replacing(Path("out/a.png")) as stream:
+        stream.write(b"whole")
+        remove_leftovers(make_plan([Path("in")], Path("out")))
+        assert not Path("out/.0123abcd.tmp").exists()
+    assert Path("out/a.png").read_bytes() == b"whole"
+
+
+def test_a_name_that_ends_like_a_suffix_but_names_no_image_keeps_its_end() -> None:
+    files("scan.2023", "scan.2024", "a.v2.jpeg")
+    assert targets("scan.2023", "scan.2024", "a.v2.jpeg", format="png") == [
+        "out/scan.2023.png", "out/scan.2024.png", "out/a.v2.png",
+    ]  # fmt: skip
+
+
+def test_an_output_that_looks_like_a_file_but_is_made_a_folder_is_told() -> None:
+    files("in/a.png", "in/b.png")
+    for inputs in ([Path("in")], [Path("in/a.png"), Path("in/b.png")]):
+        (notice,) = make_plan(inputs, Path("clean.png")).notices
+        assert notice.startswith("clean.png: is made a folder")

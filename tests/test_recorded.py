@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +64,16 @@ def test_what_the_progress_raises_stops_the_run(denoiser: Denoiser, noisy: np.nd
     with pytest.raises(KeyboardInterrupt):
         record(denoiser, ArrayScanlines(noisy), tmp_path / "r.npy", progress=progress)
     assert seen == [0, 1, 2]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system has no way to ask for space ahead")
+def test_a_disk_without_space_is_an_error_and_not_the_end_of_the_process(
+    denoiser: Denoiser, noisy: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(ImageError, match=r"restored\.npy: cannot be written \(No space left on device\)"):
+        record(denoiser, ArrayScanlines(noisy), tmp_path / "restored.npy", sigma=20)
+    assert not list(tmp_path.iterdir())
