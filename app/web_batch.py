@@ -125,7 +125,7 @@ def as_table(rows: Sequence[Row]) -> str:
         cells = (na(row, name) if name in METRICS else shown(row, name) for name in columns)
         body += f"<tr class={row.status}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
     table = f"<table class=report><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f"<div class=scroll tabindex=0>{table}</div>"
+    return f"<div class=scroll tabindex=0 role=region aria-label='Results of all photos'>{table}</div>"
 
 
 def as_summary(rows: Sequence[Row]) -> str:

@@ -61,6 +61,7 @@ def as_html(profile: NoiseProfile, plot: Path, photos: int) -> str:
     table = f"<table class=report><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     told = f"Variance over brightness, correlation over distance and between channels: {profile.source}"
     return (
-        f"<p class=ok>The noise of {photos} photo(s), of 255</p><div class=scroll tabindex=0>{table}</div>"
+        f"<p class=ok>The noise of {photos} photo(s), of 255</p>"
+        f"<div class=scroll tabindex=0 role=region aria-label='Noise of the photos'>{table}</div>"
         f'<img class=plot src="gradio_api/file={quote(str(plot))}" alt="{escape(told)}">'
     )

@@ -116,6 +116,17 @@ stage.addEventListener("pointermove", event => {
   }
   pointers.set(event.pointerId, event);
 });
+stage.addEventListener("keydown", event => {
+  const step = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+  if (step && stage.classList.contains("large")) {
+    x += step[0] * stage.clientWidth / 8;
+    y += step[1] * stage.clientHeight / 8;
+    place();
+  } else if (event.key === "+" || event.key === "=") zoomTo(scale * 2);
+  else if (event.key === "-") zoomTo(scale / 2);
+  else return;
+  event.preventDefault();
+});
 for (const end of ["pointerup", "pointercancel"]) stage.addEventListener(end, event => pointers.delete(event.pointerId));
 new ResizeObserver(place).observe(stage);
 watch("value", show);

@@ -233,3 +233,15 @@ def test_pasting_another_photo_takes_the_place_of_the_first(page) -> None:  # ty
     paste(page, SAMPLES / "noisy" / "camera.png", "second.png")
     wait_for_another(page, first)
     page.wait_for_function("document.querySelector('.layer.before img').alt === 'second.png, before'")
+
+
+def test_the_clean_photo_of_one_photo_is_not_compared_with_the_next(page) -> None:  # type: ignore[no-untyped-def]
+    drop(page, SAMPLES / "noisy" / "coffee.png")
+    first = wait_for_result(page)
+    page.set_input_files("#reference input[type=file]", str(SAMPLES / "clean" / "coffee.png"))
+    page.wait_for_selector("#facts >> text=PSNR")
+    paste(page, SAMPLES / "noisy" / "astronaut.png", "second.png")
+    wait_for_another(page, first)
+    page.wait_for_function("document.querySelector('.layer.before img').alt === 'second.png, before'")
+    page.wait_for_function("!document.querySelector('#reference').textContent.includes('coffee')")
+    assert "PSNR" not in str(page.text_content("#facts"))

@@ -81,6 +81,12 @@ def test_the_keyboard_alone_reaches_an_example_and_moves_the_divider(browser: An
         press_until(page, "document.activeElement.dataset?.name === 'camera.png'")
         page.keyboard.press("Enter")
         wait_for_result(page)
+        press_until(page, "document.activeElement.classList.contains('stage')")
+        place = "document.querySelector('.layer.before img').style.transform"
+        for key in ("+", "+", "ArrowRight", "ArrowDown"):
+            old = page.evaluate(place)
+            page.keyboard.press(key)
+            assert page.evaluate(place) != old, key
         press_until(page, "document.activeElement.classList.contains('split')")
         before = page.evaluate("document.querySelector('.divider').getBoundingClientRect().left")
         for _ in range(30):
