@@ -27,7 +27,7 @@ from denoise_se import atomic_file, manifest, pipeline
 from denoise_se.batch import Outcome, run_batch
 from denoise_se.blending import Strength
 from denoise_se.denoiser import Band, Denoiser, RestoredTile
-from denoise_se.errors import ImageError
+from denoise_se.errors import ImageError, UsageError
 from denoise_se.file_work import Settings
 from denoise_se.inspection import Inspector
 from denoise_se.plan import make_plan
@@ -487,10 +487,13 @@ def test_a_manifest_with_odd_facts_is_not_believed(denoiser: Denoiser) -> None:
         assert (again.status, again.model, again.sigma, again.seconds) == ("skipped", "", None, None)
 
 
-def test_files_that_were_there_without_a_record_are_not_taken_for_done(denoiser: Denoiser) -> None:
+def test_files_that_were_there_without_a_record_are_neither_taken_for_done_nor_replaced(denoiser: Denoiser) -> None:
     save("in/a.png", picture())
     save("out/a.png", picture(5))
-    assert resumed(denoiser) == {"a.png": "done"}
+    before = digest("out/a.png")
+    with pytest.raises(UsageError, match=r"out/a\.png: exists already, and no earlier run"):
+        resumed(denoiser)
+    assert digest("out/a.png") == before
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
