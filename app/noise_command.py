@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from denoise_se.app.console import table_console
 from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, ImageError, UsageError
-from denoise_se.image import of_another_range
+from denoise_se.image import wrong_range
 from denoise_se.image_io import read
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.noise_measurement import MIN_SIDE, Measurement, measure_noise
@@ -33,8 +33,8 @@ def run_estimate(files: list[Path], series: str | None) -> int:
     for path in files:
         try:
             pixels = read(path).pixels
-            if of_another_range(pixels):
-                raise ImageError(path, "has float values far outside of 0 to 1; scale them so that 1 is white")
+            if wrong := wrong_range(pixels):
+                raise ImageError(path, wrong)
             noise = estimate_noise(pixels)
         except ImageError as error:
             print(f"denoise-se: {error}", file=sys.stderr)
@@ -110,8 +110,8 @@ def _measured(files: list[Path], series: str | None) -> Measurement:
     usual_kind = Counter(image.channels for image in images).most_common(1)[0][0]
     problems = []
     for path, image, size in zip(files, images, sizes, strict=True):
-        if of_another_range(image.pixels):
-            problems.append(f"{path}: has float values far outside of 0 to 1; scale them so that 1 is white")
+        if wrong := wrong_range(image.pixels):
+            problems.append(f"{path}: {wrong}")
         if min(size) < MIN_SIDE:
             problems.append(f"{path}: has {size[0]}x{size[1]} pixels; a profile needs at least {MIN_SIDE}x{MIN_SIDE}")
         if image.channels != usual_kind:

@@ -14,7 +14,7 @@ from denoise_se.remote_files import Address, Location
 
 try:
     import fcntl
-except ImportError:  # Windows, which deletes no file that is open
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 # short, so that it fits beside any name, and hidden; what a killed run leaves behind can be told by it
@@ -59,9 +59,11 @@ def remove_temporary_files(folder: Path) -> None:
     OSError."""
     for path in folder.iterdir():
         if TEMPORARY_NAME.fullmatch(path.name):
-            with suppress(FileNotFoundError), path.open("rb") as stream:
-                if _lock(stream):
-                    path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                with path.open("rb") as stream:
+                    abandoned = _lock(stream)
+                if abandoned:  # closed first, as Windows deletes no file that is open
+                    path.unlink()
 
 
 def _lock(stream: BinaryIO) -> bool:

@@ -135,11 +135,14 @@ class Image:
         return replace(self, pixels=turned(self.pixels, orientation), alpha=alpha, metadata=metadata)
 
 
-def of_another_range(pixels: np.ndarray) -> bool:
-    """Whether float pixels are plainly not meant as 0 to 1: noise alone does not take so many of them so far out."""
-    if pixels.dtype.kind != "f":
-        return False
-    return bool(np.mean((pixels < -FAR_OUT) | (pixels > 1 + FAR_OUT)) > MOST_FAR_OUT)
+def wrong_range(pixels: np.ndarray) -> str:
+    """What is wrong with float pixels that are plainly not meant as 0 to 1, and the mend; else empty.
+
+    Noise alone does not take so many of them so far out.
+    """
+    if pixels.dtype.kind == "f" and np.mean((pixels < -FAR_OUT) | (pixels > 1 + FAR_OUT)) > MOST_FAR_OUT:
+        return "has float values far outside of 0 to 1; scale them so that 1 is white"
+    return ""
 
 
 def turned(plane: np.ndarray, orientation: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise_se.errors import DatasetError, ImageError
-from denoise_se.image import of_another_range, turned
+from denoise_se.image import turned, wrong_range
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import read
 
@@ -114,8 +114,8 @@ def load_images(paths: Sequence[Path], channels: int) -> list[Loaded | str]:
             image = read(path)
         except ImageError as error:
             return str(error)
-        if of_another_range(image.pixels):
-            return f"{path}: has float values far outside of 0 to 1; scale them so that 1 is white"
+        if wrong := wrong_range(image.pixels):
+            return f"{path}: {wrong}"
         return Loaded(path, from_pixels(image.pixels, channels), image.channels, image.metadata.orientation)
 
     with ThreadPoolExecutor(4) as pool:
