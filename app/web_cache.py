@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import tempfile
 import threading
 import time
@@ -13,12 +14,21 @@ from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
+from denoise_se.atomic_file import lock
+
+PREFIX = "denoise-se-web-"
+MARK = "in-use"  # a file that a running server holds locked
+
 
 class Cache:
-    """`root` holds `uploads` (Gradio's), `results` (ours) and `samples`. All of it goes when the server ends."""
+    """`root` holds `uploads` (Gradio's), `results` (ours) and `samples`. All of it goes when the server ends; what a
+    killed one left in the same parent goes when the next one starts."""
 
     def __init__(self, parent: Path | None, keep_seconds: float, max_bytes: int) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="denoise-se-web-", dir=parent)).resolve()
+        self.root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent)).resolve()
+        self._mark = (self.root / MARK).open("xb")
+        lock(self._mark)
+        remove_abandoned(self.root.parent)
         self.uploads, self.results = self.root / "uploads", self.root / "results"
         self.keep_seconds, self.max_bytes = keep_seconds, max_bytes
         self._closed = threading.Event()
@@ -76,11 +86,25 @@ class Cache:
     def close(self) -> None:
         """Deletes all of it."""
         self._closed.set()
+        self._mark.close()
         shutil.rmtree(self.root, ignore_errors=True)
 
     def without_folders(self, message: str) -> str:
         """A message for people: with the names of their files, without those of our folders."""
         return re.sub(rf"{re.escape(str(self.root))}/(?:uploads|results)/[^/\s]+/", "", message)
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Deletes this user's caches that no server holds any more, where the system has locks to tell by."""
+    if not hasattr(os, "getuid"):  # Windows, which has no such locks either
+        return
+    for root in parent.glob(f"{PREFIX}*"):
+        with suppress(OSError):  # it has just gone, or is being made
+            status = root.lstat()
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
+                with (root / MARK).open("rb") as mark:
+                    if lock(mark):
+                        shutil.rmtree(root, ignore_errors=True)
 
 
 def _below(folder: Path) -> Iterator[Path]:

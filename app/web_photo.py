@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -62,6 +63,7 @@ class Photo:
     estimated: float
     reference: Path | None = None
     kept: dict[Request, Saved] = field(default_factory=dict)
+    _removed: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     def denoised(cls, source: Path, folder: Path, request: Request, reference: Path | None, work: Work) -> Photo:
@@ -125,11 +127,17 @@ class Photo:
         return {"before": before, "after": after}
 
     def compared_with(self, reference: Path | None) -> Photo:
-        """The same photo with another clean reference; nothing is run again."""
-        return replace(self, reference=reference, kept={})
+        """The same photo with this clean reference; nothing is run again."""
+        return self if reference == self.reference else replace(self, reference=reference, kept={})
+
+    @property
+    def removed(self) -> bool:
+        """That this photo has been let go, with whatever reference."""
+        return self._removed.is_set()
 
     def remove(self) -> None:
         """Deletes what was made, not the upload."""
+        self._removed.set()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _viewable(self, path: Path, page: int) -> str:

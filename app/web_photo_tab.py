@@ -38,7 +38,8 @@ class PhotoTab(PhotoLayout):
 
     def connect(self) -> None:
         look = [self.strength, self.apart, self.chroma, self.format, self.view, self.page]
-        asked = [self.photo, self.reference, self.model, self.auto, self.sigma, *look, self.state]
+        given = [self.photo, self.reference]
+        asked = [*given, self.model, self.auto, self.sigma, *look, self.state]
         shown = [
             self.status,
             self.cancel,
@@ -51,7 +52,6 @@ class PhotoTab(PhotoLayout):
             self.sigma,
             self.auto,
             self.page,
-            self.reference,
         ]
         run: dict[str, Any] = {
             "inputs": asked,
@@ -60,14 +60,22 @@ class PhotoTab(PhotoLayout):
             **self.service.denoising,
             "trigger_mode": "always_last",
         }
-        self.photo.change(self.denoise, **run)
+        again: dict[str, Any] = {
+            "inputs": [*given, *look, self.state],
+            "outputs": [self.status, self.viewer, self.facts, self.state, self.view],
+            "trigger_mode": "always_last",
+            **QUIET,
+            **SAVING,
+        }
         self.model.input(self.explain, [self.model], [self.model], queue=False, **QUIET)
-        for event in (self.model.input, self.sigma.release, self.auto.input):
-            event(self.denoise, **run)
-        self.examples.pick(self.pick, None, [self.photo, self.reference], queue=False, **QUIET)
-        for event in (self.cancel.click, self.photo.clear):  # not queued: it must not wait for what it is to end
-            event(self.stop, None, None, queue=False, **QUIET)
-        self.photo.clear(lambda: None, None, self.reference, queue=False, **QUIET)  # it was that of the photo before
+        for event in (self.photo.change, self.model.input, self.sigma.release, self.auto.input):
+            event(self.denoise, **run).then(self.settle, **again)
+        self.examples.pick(self.pick, None, given, queue=False, **QUIET)
+        self.cancel.click(self.give_up, [self.photo, self.state], self.photo, queue=False, **QUIET)
+        # first, and in the page itself: it was that of the photo before, and the next one may come before an answer
+        self.photo.clear(None, None, self.reference, js="() => null", api_visibility="private")
+        # not queued: it must not wait for what it is to end
+        self.photo.clear(self.stop, None, self.status, queue=False, **QUIET)
         self.apart.input(
             lambda apart, strength: gr.update(visible=apart, value=strength),
             [self.apart, self.strength],
@@ -75,22 +83,9 @@ class PhotoTab(PhotoLayout):
             queue=False,
             **QUIET,
         )
-        again: dict[str, Any] = {
-            "inputs": [*look, self.state],
-            "outputs": [self.status, self.viewer, self.facts, self.state],
-            "trigger_mode": "always_last",
-            **QUIET,
-            **SAVING,
-        }
-        for event in (self.strength.change, self.chroma.change, self.format.input, self.view.input, self.page.change):
-            event(self.blend, **again)
-        self.reference.change(
-            self.compare,
-            [*look, self.state, self.reference],
-            [self.status, self.viewer, self.facts, self.state, self.view],
-            **QUIET,
-            **SAVING,
-        )
+        moved = [self.strength.change, self.chroma.change, self.format.input, self.view.input, self.page.change]
+        gr.on(moved, self.look, **again)  # one event, so that the answer to the last move is the last
+        self.reference.change(self.compare, **again)
         self.download.click(self.save, [*look, self.state], [self.status, self.file], **QUIET, **SAVING).success(
             None,
             None,
@@ -122,9 +117,6 @@ class PhotoTab(PhotoLayout):
             yield self._emptied(old)
             return
         source, clean = as_paths(photo)[0], as_paths(reference)
-        if old is not None and old.source != source and clean == [old.reference]:  # it was that of the photo before
-            clean = []
-            yield {self.reference: None}
         folder, made = self.service.cache.folder(), None
         try:
             asked = self.service.options.request(model, None if auto else sigma, blend(1, None), "same")
@@ -152,7 +144,7 @@ class PhotoTab(PhotoLayout):
                 **self._level(made.recorded[0], made, auto),
             }
         except CancelledError:
-            yield {self.status: parts.note("Cancelled. Nothing was changed."), self.cancel: gr.update(visible=False)}
+            yield {self.status: parts.note("Cancelled."), self.cancel: gr.update(visible=False)}
         except DenoiseError as error:
             yield {
                 **self._emptied(old),
@@ -178,7 +170,6 @@ class PhotoTab(PhotoLayout):
         if old is not None:
             old.remove()
         return {
-            self.status: "",
             self.cancel: gr.update(visible=False),
             self.viewer: None,
             self.facts: "",
@@ -215,19 +206,24 @@ class PhotoTab(PhotoLayout):
             self.facts: parts.facts(saved.row, photo.pages, photo.estimated, notices, command),
         }
 
-    def blend(
-        self, strength: float, apart: bool, chroma: float, format: str, view: str, page: int, photo: Photo | None
-    ) -> Updates:
+    def look(self, given: Any, *asked: Any) -> Updates:
         """Another strength, format or view of what the network gave."""
-        if photo is None:
+        if given and asked[-1] is None:  # the controls are there when a result is
             return {self.status: parts.problem(GONE)}
-        try:  # the state is set so that its age counts from now
-            return {**self._looks(photo, strength, apart, chroma, format, view, page), self.state: photo}
-        except DenoiseError as error:
-            return {self.status: parts.problem(self.service.explained(error))}
+        return self._as_asked(given, *asked)
 
-    def compare(
+    def compare(self, given: Any, *asked: Any) -> Updates:
+        """A clean photo was given or taken away; that of an example comes before its result."""
+        return self._as_asked(given, *asked)
+
+    def settle(self, given: Any, *asked: Any) -> Updates:
+        """What was moved while the network ran counts too; what was said last is left to be read."""
+        return {**self._as_asked(given, *asked), self.status: gr.skip()}
+
+    def _as_asked(
         self,
+        given: Any,
+        reference: Any,
         strength: float,
         apart: bool,
         chroma: float,
@@ -235,18 +231,22 @@ class PhotoTab(PhotoLayout):
         view: str,
         page: int,
         photo: Photo | None,
-        reference: Any,
     ) -> Updates:
-        """A clean photo was given or taken away."""
-        if photo is None:
+        """The photo as the controls stand; nothing is changed where another one is on its way."""
+        if photo is None or as_paths(given) != [photo.source]:
             return {self.status: gr.skip()}
         clean = as_paths(reference)
         photo = photo.compared_with(clean[0] if clean else None)
         if not clean and view == "difference":
             view = "compare"
+        try:
+            shown = self._looks(photo, strength, apart, chroma, format, view, page)
+        except DenoiseError as error:
+            shown = {self.status: parts.problem(self.service.explained(error))}
+        if photo.removed:  # while this was made
+            return {self.status: gr.skip()}
         choices = gr.update(choices=VIEWS if clean else VIEWS[:2], value=view)
-        shown = self.blend(strength, apart, chroma, format, view, page, photo)
-        return {**shown, self.state: photo, self.view: choices}
+        return {**shown, self.state: photo, self.view: choices}  # the state's age counts from now
 
     def save(
         self, strength: float, apart: bool, chroma: float, format: str, view: str, page: int, photo: Photo | None
@@ -271,5 +271,12 @@ class PhotoTab(PhotoLayout):
     def explain(self, model: str) -> Updates:
         return {self.model: gr.update(info=self.service.options.offered.get(model, ""))}
 
-    def stop(self, request: gr.Request) -> None:
+    def give_up(self, given: Any, photo: Photo | None, request: gr.Request) -> Any:
+        """Ends the work; a photo that has no result yet is taken out, so that it cannot stand beside another's."""
+        self.stop(request)
+        return gr.skip() if photo is not None and as_paths(given) == [photo.source] else None
+
+    def stop(self, request: gr.Request) -> str:
+        """Ends the work; returns the empty status."""
         self.service.crew.stop(str(request.session_hash))
+        return ""

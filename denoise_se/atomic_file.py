@@ -42,7 +42,7 @@ def replacing(path: str | Location) -> Iterator[BinaryIO]:
     temporary = temporary_path(path.parent)
     try:
         with temporary.open("x+b") as stream:
-            _lock(stream)
+            lock(stream)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -61,22 +61,22 @@ def remove_temporary_files(folder: Path) -> None:
         if TEMPORARY_NAME.fullmatch(path.name):
             with suppress(FileNotFoundError):
                 with path.open("rb") as stream:
-                    abandoned = _lock(stream)
+                    abandoned = lock(stream) is not False
                 if abandoned:  # closed first, as Windows deletes no file that is open
                     path.unlink()
 
 
-def _lock(stream: BinaryIO) -> bool:
+def lock(stream: BinaryIO) -> bool | None:
     """Lock a file as long as it is open; False if it is locked already, by another process or through another stream.
-    Where there are no such locks, as on Windows and some network drives, nothing happens."""
+    None, and nothing happens, where there are no such locks, as on Windows and some network drives."""
     if fcntl is None:
-        return True
+        return None
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        pass
+        return None
     return True
 
 

@@ -23,12 +23,13 @@ from web_proxy import proxied
 from web_server import Server, serving
 
 from denoise_se.app import web_login
-from denoise_se.app.web import check_port, make_app
+from denoise_se.app.web import check_port, import_gradio, make_app
 from denoise_se.app.web_batch import Follower, named_apart
 from denoise_se.app.web_cache import Cache
 from denoise_se.app.web_guard import Guard
 from denoise_se.app.web_options import WebOptions
 from denoise_se.app.web_work import Crew, Work
+from denoise_se.blending import Strength
 from denoise_se.errors import UsageError
 from denoise_se.image_io import Image, write
 from denoise_se.report import Row
@@ -211,6 +212,62 @@ def test_old_uploads_and_those_that_were_broken_off_are_deleted_and_young_ones_k
     os.utime(young, (later, later))
     cache.clean(later)
     assert not old.parent.exists() and not broken.exists() and young.exists()
+
+
+def test_the_photos_that_a_killed_server_left_are_deleted_by_the_next_and_those_of_a_running_one_kept(
+    tmp_path: Path,
+) -> None:
+    script = "import sys, time; from pathlib import Path; from denoise_se.app.web_cache import Cache\n"
+    script += "cache = Cache(Path(sys.argv[1]), 60, 1); print(cache.root, flush=True); time.sleep(600)"
+    servers = [
+        subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    killed, running = (Path(str(server.stdout.readline()).strip()) for server in servers if server.stdout)
+    for root in (killed, running):
+        (root / "uploads" / "photo.png").write_bytes(b"photo")
+    (tmp_path / "denoise-se-web-mine").mkdir()  # a person's own folder
+    (tmp_path / "denoise-se-web-link").symlink_to(running)
+    try:
+        servers[0].kill()
+        servers[0].wait()
+        Cache(tmp_path, 60, 1).close()
+        assert sorted(tmp_path.iterdir()) == sorted(
+            [running, tmp_path / "denoise-se-web-link", tmp_path / "denoise-se-web-mine"]
+        )
+        assert (running / "uploads" / "photo.png").read_bytes() == b"photo"
+    finally:
+        servers[1].kill()
+        servers[1].wait()
+
+
+def test_a_picture_that_is_ready_after_its_photo_has_gone_is_not_shown(tmp_path: Path, model: Path) -> None:
+    # the next photo's result is there already; the older answer would show, and let people download, the one before
+    import_gradio()
+    import gradio
+
+    from denoise_se.app.web_learning import School
+    from denoise_se.app.web_photo import Photo
+    from denoise_se.app.web_photo_tab import PhotoTab
+    from denoise_se.app.web_service import Service
+
+    options, cache = WebOptions(models=(str(model),)), Cache(tmp_path, 60, 10**9)
+    source = cache.samples / "noisy" / "camera.png"
+    request = options.request(str(model), 25.0, Strength(1.0, 1.0), "same")
+    photo = Photo.denoised(source, cache.folder(), request, None, Work("ann"))
+    with gradio.Blocks():
+        tab = PhotoTab(Service(options, cache, Crew(1), School(options.shelf, tmp_path / "lessons")))
+
+    class Leaving(Photo):
+        def pictures(self, *asked: Any) -> Any:
+            shown = super().pictures(*asked)
+            self.remove()
+            return shown
+
+    as_they_stand = (1.0, False, 1.0, "same", "compare", 1)
+    assert tab.state in tab.look(str(source), None, *as_they_stand, photo)
+    leaving = Leaving(source, photo.folder, request, photo.recorded, photo.estimated)
+    assert list(tab.look(str(source), None, *as_they_stand, leaving)) == [tab.status]
+    assert list(tab.look(str(tmp_path / "next.png"), None, *as_they_stand, photo)) == [tab.status]  # it is on its way
 
 
 def test_the_size_is_told_while_another_thread_deletes_folders(tmp_path: Path) -> None:
