@@ -22,6 +22,7 @@ from denoise_se.drawings import drawn, sheet
 from denoise_se.training_images import Pair, deepened
 
 VALIDATION_SIDE = 384  # a validation image's centre is cut to this many pixels a side, so that validating stays cheap
+SHEET, MOST_SHEETS = 192, 16  # pixels a side, and number, of the sheets of drawings that are validated on
 
 
 def to_unit(image: Tensor) -> Tensor:
@@ -72,17 +73,17 @@ def with_drawing(
     return (drawing if patch.dtype == torch.uint8 else deepened(drawing)).to(patch.device)
 
 
-def with_sheets(images: Sequence[Pair], share: float, seed: int) -> list[Pair]:
-    """Validation images that get made noise, and sheets of drawings, so many that these are about `share` of them all;
-    none where there are too few images."""
-    count = len(images) if share == 1 else min(len(images), round(len(images) * share / (1 - share)))
-    sheets = []
-    for index, pair in enumerate(images[:count]):
-        _, photo = WholeImages([pair])[0]
-        sheets.append(
-            Pair(f"drawings {index + 1}", None, with_drawing(photo, np.random.default_rng((seed, index)), sheet))
-        )
-    return [*images, *sheets]
+def sheets(images: Sequence[Pair], seed: int) -> list[Pair]:
+    """A sheet of drawings for each of the first MOST_SHEETS images, at most SHEET pixels wide and high.
+
+    Many small ones, as the PSNR of a single one goes up and down by a decibel while a network trains.
+    """
+    found = []
+    for index, pair in enumerate(images[:MOST_SHEETS]):
+        photo = WholeImages([pair])[0][1][:, :SHEET, :SHEET]
+        page = with_drawing(photo, np.random.default_rng((seed, index)), sheet)
+        found.append(Pair(f"drawings {index + 1}", None, page))
+    return found
 
 
 class Consecutive(Sampler[int]):

@@ -18,7 +18,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from denoise_se.budget import Budget
 from denoise_se.checkpoint import Checkpoint
-from denoise_se.datasets import TrainingData, with_sheets
+from denoise_se.datasets import TrainingData, sheets
 from denoise_se.errors import DenoiseError, Interrupted, TrainingError, UsageError
 from denoise_se.held_out_risk import Risk
 from denoise_se.objectives import Objective
@@ -85,12 +85,11 @@ def fit(
     warnings.filterwarnings("ignore", module="lightning")
     ranks = ranks or Ranks()
     ranks.check_batch(config.batch)
-    photographs = len(validation)
-    if validation[0].noisy is None and config.drawings:
-        validation = with_sheets(validation, config.drawings, config.seed)
+    drawn = sheets(validation, config.seed) if validation[0].noisy is None and config.drawings else []
+    validation = [*validation, *drawn]
     images = ([*names(train), *names(rehearsal)], names(validation))
     run = RunFolder(folder, config.to_dict(), data=data, start=start, images=images)
-    run.drawn = len(validation) - photographs
+    run.drawn = len(drawn)
     run.report, run.estimated = report, risk is not None
     run.open(resume)
     module = TrainingData(
@@ -108,7 +107,13 @@ def fit(
             budget = Budget(config.steps, config.minutes, stop=stop, ranks=ranks)
             own_noise = validation[0].noisy is not None
             task = DenoisingTask(
-                config, start, noisy_validation=own_noise, objective=objective, risk=risk, budget=budget
+                config,
+                start,
+                noisy_validation=own_noise,
+                drawn=len(drawn),
+                objective=objective,
+                risk=risk,
+                budget=budget,
             )
             trainer = make_trainer(run, config, ranks, quiet=quiet)
             device = trainer.strategy.root_device

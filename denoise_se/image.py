@@ -135,12 +135,17 @@ class Image:
         return replace(self, pixels=turned(self.pixels, orientation), alpha=alpha, metadata=metadata)
 
 
+def far_out(pixels: np.ndarray) -> int:
+    """How many float values are far outside of 0 to 1."""
+    return int(np.count_nonzero((pixels < -FAR_OUT) | (pixels > 1 + FAR_OUT)))
+
+
 def wrong_range(pixels: np.ndarray) -> str:
     """What is wrong with float pixels that are plainly not meant as 0 to 1, and the mend; else empty.
 
     Noise alone does not take so many of them so far out.
     """
-    if pixels.dtype.kind == "f" and np.mean((pixels < -FAR_OUT) | (pixels > 1 + FAR_OUT)) > MOST_FAR_OUT:
+    if pixels.dtype.kind == "f" and far_out(pixels) > MOST_FAR_OUT * pixels.size:
         return "has float values far outside of 0 to 1; scale them so that 1 is white"
     return ""
 

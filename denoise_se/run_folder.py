@@ -45,7 +45,7 @@ class RunFolder(Callback):
         rows: one per validation, with COLUMNS as keys.
         loader_rate: patches a second that loading alone reaches, to set beside the step's.
         report: measures the best weights at the end of the run, given the folder and these; its lines go on the card.
-        drawn: how many of the validation images are drawings.
+        drawn: how many of the validation images are sheets of drawings, the last ones.
         estimated: whether there is no clean image, so that every PSNR is an estimate.
     """
 
@@ -269,9 +269,9 @@ class RunFolder(Callback):
 
     def summary(self) -> dict[str, str]:
         """Validation figures for the card."""
-        before, where = self.rows[0], f"{self.images[1]} validation images"
+        before, where = self.rows[0], f"{self.images[1] - self.drawn} validation images"
         if self.drawn:
-            where += f" ({self.drawn} of drawings)"
+            where += f" and {self.drawn} sheets of drawings (which count {self.recipe['drawings']:.0%})"
         best = max(self.rows, key=lambda row: row["val_psnr"])
         kind = "PSNR estimated without clean images" if self.estimated else "PSNR"
         similarity = "" if self.estimated else f", SSIM {best['val_ssim']:.4f}"

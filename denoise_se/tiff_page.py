@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from denoise_se.exif import dpi as exif_dpi
-from denoise_se.image import FormatError, Image, Metadata
+from denoise_se.image import MOST_FAR_OUT, FormatError, Image, Metadata, far_out
 from denoise_se.nonfinite import replaced
 from denoise_se.tiff_layout import ASSOCIATED, CMYK, MIN_IS_WHITE, PALETTE, TiffCoding, split_tags
 from denoise_se.tiff_segments import TiffSegments
@@ -36,6 +36,7 @@ class TiffPage:
         self._notices: list[str] = []
         self._mended: tuple[int, np.ndarray] | None = None
         self._replaced: dict[int, int] = {}  # non-finite pixels by block of rows
+        self._far_out: dict[int, tuple[int, int]] = {}  # values far outside of 0 to 1, and all, by block of rows
         tags = directory.tags
         self.icc = tags[ICC].data if ICC in tags else None
         if layout.photometric == PALETTE:
@@ -74,9 +75,17 @@ class TiffPage:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        count = sum(self._replaced.values())
-        text = f"{count:,} non-finite pixels (NaN or infinite) replaced by the median of their neighbours"
-        return (*self._notices, text) if count else tuple(self._notices)
+        found = list(self._notices)
+        if count := sum(self._replaced.values()):
+            found.append(f"{count:,} non-finite pixels (NaN or infinite) replaced by the median of their neighbours")
+        if self._far_out:
+            far, values = (sum(numbers) for numbers in zip(*self._far_out.values(), strict=True))
+            if far > MOST_FAR_OUT * values:
+                found.append(
+                    f"{far / values:.0%} of its float values are far outside of 0 to 1, where results are of little "
+                    "use; scale them so that 1 is white"
+                )
+        return tuple(found)
 
     def add_notice(self, text: str) -> None:
         self._notices.append(text)
@@ -134,6 +143,8 @@ class TiffPage:
                 f"has no finite value (all NaN or infinite) in one of its channels from row {above:,} to {below:,}"
             ) from error
         self._replaced[number] = int((~np.isfinite(raw[inner])).any(axis=2).sum())
+        colours = mended[..., : self.layout.samples - self.has_alpha]
+        self._far_out[number] = far_out(colours), colours.size
         self._mended = (number, mended)
         return mended
 

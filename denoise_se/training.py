@@ -53,7 +53,8 @@ class DenoisingTask(LightningModule):
     """Noise, loss and schedule. `network` is trained, `average` is its moving average.
 
     Batches are (noisy, clean) integer patches [B, C, p, p]; validation images come one at a time, [1, C, H, W].
-    Validation images get the recipe's noise unless `noisy_validation` says that they bring their own.
+    Validation images get the recipe's noise unless `noisy_validation` says that they bring their own; the last `drawn`
+    of them are sheets of drawings.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class DenoisingTask(LightningModule):
         start: Checkpoint | None = None,
         *,
         noisy_validation: bool = False,
+        drawn: int = 0,
         objective: Objective | None = None,
         risk: Risk | None = None,
         budget: Budget | None = None,
@@ -76,7 +78,7 @@ class DenoisingTask(LightningModule):
         self.average = AveragedModel(self.network, multi_avg_fn=ema_with_warmup(config.ema), use_buffers=True)
         self.average.requires_grad_(False)
         self.noise = parse_noise_spec(config.noise) if config.noise else None
-        self.validation_noise = None if noisy_validation else self.noise
+        self.validation_noise, self.drawn = None if noisy_validation else self.noise, drawn
         self.objective = objective or Supervised(self.noise)
         self.risk = risk
         self.predict = torch.compile(self.network) if config.compile else self.network
@@ -200,9 +202,18 @@ class DenoisingTask(LightningModule):
         if self.risk is not None:
             self.log("val_psnr", as_psnr(first), prog_bar=True)
             return
-        finite = first[torch.isfinite(first)]
-        self.log("val_psnr", finite.mean() if finite.numel() else torch.tensor(100.0), prog_bar=True)
-        self.log("val_ssim", ssim.mean())
+        self.log("val_psnr", self.mean_score(first), prog_bar=True)
+        self.log("val_ssim", self.mean_score(ssim))
+
+    def mean_score(self, scores: Tensor) -> Tensor:
+        """The mean over the validation images; the last `drawn` of them count by the share of drawings in training. An
+        infinite PSNR, of images that are restored without a fault, is left out; 100 where there is no other."""
+        kinds = scores.split([len(scores) - self.drawn, self.drawn]) if self.drawn else (scores,)
+        means = []
+        for kind in kinds:
+            finite = kind[torch.isfinite(kind)]
+            means.append(finite.mean() if finite.numel() else torch.tensor(100.0))
+        return torch.lerp(means[0], means[-1], self.config.drawings)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         if self.config.optimizer == "muon":

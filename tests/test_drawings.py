@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from denoise_se.datasets import Patches, with_sheets
+from denoise_se.datasets import Patches, sheets
 from denoise_se.drawings import drawn
 from denoise_se.errors import UsageError
+from denoise_se.training import DenoisingTask
 from denoise_se.training_config import TrainingConfig
 from denoise_se.training_images import Pair
 
@@ -77,14 +78,23 @@ def test_a_share_beyond_one_is_refused():
         TrainingConfig(drawings=1.5)
 
 
-def test_validation_gets_its_share_of_drawings_on_sheets():
-    photo = torch.full((3, 400, 300), 100, dtype=torch.uint8)
-    images = [Pair(f"a{i}", None, photo) for i in range(10)]
-    found = with_sheets(images, 0.15, seed=0)
-    assert found[:10] == images and [pair.name for pair in found[10:]] == ["drawings 1", "drawings 2"]
-    sheet = found[10].clean
-    assert sheet.shape == (3, 384, 300) and found[10].noisy is None
-    cells = [sheet[:, y : y + 96, x : x + 96] for y in range(0, 384, 96) for x in range(0, 300, 96)]
-    assert sum(bool((cell != 100).any()) for cell in cells) == len(cells) and (photo == 100).all()
-    assert not torch.equal(sheet, found[11].clean)
-    assert with_sheets(images[:4], 0.1, seed=0) == images[:4] and len(with_sheets(images[:4], 1.0, seed=0)) == 8
+def test_validation_gets_a_small_sheet_of_drawings_for_each_image_but_not_more_than_sixteen():
+    photo = torch.full((3, 400, 150), 100, dtype=torch.uint8)
+    images = [Pair(f"a{i}", None, photo) for i in range(20)]
+    found = sheets(images, seed=0)
+    assert [pair.name for pair in found] == [f"drawings {i}" for i in range(1, 17)]
+    page = found[0].clean
+    assert page.shape == (3, 192, 150) and found[0].noisy is None
+    cells = [page[:, y : y + 96, x : x + 96] for y in (0, 96) for x in (0, 96)]
+    assert all(bool((cell != 100).any()) for cell in cells) and (photo == 100).all()
+    assert not torch.equal(page, found[1].clean)
+    assert torch.equal(page, sheets(images[:1], seed=0)[0].clean) and len(sheets(images[:1], seed=0)) == 1
+
+
+def test_sheets_count_in_validation_as_drawings_do_in_training():
+    # two photographs of 30 and 32 dB, three sheets of 40, 20 and one without a fault
+    scores = torch.tensor([30.0, 32.0, 40.0, 20.0, torch.inf])
+    config = TrainingConfig(drawings=0.1)
+    assert float(DenoisingTask(config, drawn=3).mean_score(scores)) == pytest.approx(0.9 * 31 + 0.1 * 30)
+    assert float(DenoisingTask(config).mean_score(scores[:3])) == pytest.approx(34)
+    assert float(DenoisingTask(config).mean_score(scores[4:])) == 100

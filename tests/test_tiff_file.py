@@ -191,6 +191,18 @@ def test_nan_and_infinity_become_the_median_of_their_neighbours(tmp_path):
     assert np.array_equal(mended[np.isfinite(values)], values[np.isfinite(values)])
 
 
+@pytest.mark.parametrize(("counts", "told"), [(0, False), (4, False), (6, True), (100, True)])
+def test_floats_that_count_photons_are_told_of_by_name_and_kept(tmp_path, counts, told):
+    # the first of 100 rows hold counts, the others highlights of 1.4 and noise below black
+    values = np.tile(np.float32([0, 1.4, -0.4, 0.5]), (100, 10))
+    values[:counts] = 900
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    image = image_io.read(tmp_path / "a.tif")
+    assert np.array_equal(image.pixels[..., 0], values)
+    found = [notice for notice in image.notices if "far outside of 0 to 1" in notice]
+    assert [notice.startswith(f"{counts}% of its float values") for notice in found] == [True] * told
+
+
 def test_a_large_hole_is_filled_from_its_edge_and_nothing_finite_is_refused(tmp_path):
     values = np.full((40, 40), 0.25, np.float32)
     values[5:35, 5:35] = np.nan
