@@ -79,7 +79,9 @@ def measure_noise(images: Sequence[NDArray[np.generic]], series: str | None = No
     rounding = float(np.mean(np.square(steps))) / 12
     if series is None:
         return _of_pictures(frames, source, rounding)
-    return measure_residuals(SERIES[series](frames), source, rounding)
+    residuals = SERIES[series](frames)
+    del frames  # of a camera's burst there is no room for both
+    return measure_residuals(residuals, source, rounding)
 
 
 def _unit(image: NDArray[np.generic]) -> Array:

@@ -73,7 +73,10 @@ def burst_residuals(frames: Sequence[Array]) -> list[Residual]:
     # noise in the brightness would flatten the line, noise in the mean of few frames most
     smooth = uniform_filter(mean, size=(SMOOTH, SMOOTH, 1))
     scale = np.float32((count / (count - 1)) ** 0.5)
-    return [Residual((frame - mean) * scale, smooth, whole, (count - 1) / count) for frame in even]
+    for frame in even:  # in place, as a burst of a camera is large
+        frame -= mean
+        frame *= scale
+    return [Residual(noise, smooth, whole, (count - 1) / count) for noise in even]
 
 
 def flat_residuals(frames: Sequence[Array]) -> list[Residual]:
@@ -146,7 +149,7 @@ def series_points(residuals: Sequence[Residual], channel: int, correlation: Floa
     every: slice | NDArray[np.bool_] = slice(None)
     counted = [(r, every if r.counts is None else r.counts[..., channel].ravel()) for r in residuals]
     x = np.concatenate([r.brightness[..., channel].ravel()[used] for r, used in counted])
-    square = np.concatenate([np.square(r.noise[..., channel], dtype=np.float64).ravel()[used] for r, used in counted])
+    square = np.concatenate([np.square(r.noise[..., channel]).ravel()[used] for r, used in counted])
     whole = np.concatenate([r.whole[..., channel].ravel()[used] for r, used in counted])
     share = float(np.mean([r.share for r in residuals]))
     points = []
@@ -156,7 +159,7 @@ def series_points(residuals: Sequence[Residual], channel: int, correlation: Floa
         if len(kept) < MIN_SAMPLES or len(kept) < (1 - MAX_CLIPPED) * len(members):
             continue
         independent = len(kept) * share / max(1.0, float(np.square(correlation).sum()))
-        points.append((x[kept].mean(), square[kept].mean(), (2 / max(1.0, independent)) ** 0.5))
+        points.append((x[kept].mean(), square[kept].mean(dtype=np.float64), (2 / max(1.0, independent)) ** 0.5))
     if len(x) < MIN_SAMPLES:
         raise UsageError("the images are too small to measure their noise; take larger ones, or more of them")
     if not points:
@@ -172,20 +175,22 @@ def series_correlation(residuals: Sequence[Residual], lines: Sequence[NoiseLine]
     height, width, channels = residuals[0].noise.shape
     reach = min(REACH, (min(height, width) - 1) // 2)
     size = (next_fast_len(height + reach), next_fast_len(width + reach))
-    total = np.zeros((channels, channels, *size))
+    total = np.zeros((channels, channels, 2 * reach + 1, 2 * reach + 1))
     count = np.zeros_like(total)
+    lags = np.ix_(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1))
     for residual in residuals:
         deviation = np.stack(
             [line.at(residual.brightness[..., c].astype(np.float64)) for c, line in enumerate(lines)], axis=-1
         )
         deviation = np.sqrt(np.maximum(deviation, 1e-12))
         used = residual.whole if residual.counts is None else residual.whole & residual.counts
-        planes = rfft2((residual.noise / deviation * used).transpose(2, 0, 1), size)
-        masks = rfft2(used.astype(np.float64).transpose(2, 0, 1), size)
-        for target, spectrum in ((total, planes), (count, masks)):
-            target += irfft2(spectrum.conj()[:, None] * spectrum[None], size)
-    table = np.roll(total / np.maximum(count, 1), (reach, reach), axis=(-2, -1))[..., : 2 * reach + 1, : 2 * reach + 1]
-    return normalised(table)
+        for target, values in ((total, residual.noise / deviation * used), (count, used.astype(np.float64))):
+            spectrum = rfft2(values.transpose(2, 0, 1), size)
+            # a plane at a time, of which a few lags are kept: there are C x C of them
+            for a in range(channels):
+                for b in range(channels):
+                    target[a, b] += irfft2(spectrum[a].conj() * spectrum[b], size)[lags]
+    return normalised(total / np.maximum(count, 1))
 
 
 def normalised(table: Float) -> Float:

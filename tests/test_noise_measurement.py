@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -192,3 +196,22 @@ def test_a_measurement_is_drawn(tmp_path, suffix: str) -> None:
     assert (tmp_path / f"a{suffix}").stat().st_size > 5000
     with pytest.raises(UsageError, match=r"use \.png"):
         plot_measurement(tmp_path / "a.jpg", measurement)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak of the memory is read from /proc")
+def test_a_burst_of_a_camera_fits_in_the_memory_of_a_laptop() -> None:
+    # 8 shots of 24 megapixels in colour take 8 GB, besides the shots themselves
+    script = """
+from pathlib import Path
+import numpy as np
+from denoise_se.noise_measurement import measure_noise
+peak = lambda: int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+shots = list(np.random.default_rng(0).integers(118, 139, (8, 1000, 1000, 3), dtype=np.uint8))
+measure_noise([shot[:80, :80] for shot in shots], "burst")  # imports what it needs
+before = peak()
+measure_noise(shots, "burst")
+print((peak() - before) * 1024 / 1e6)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 350
