@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -61,6 +62,7 @@ def run_web(options: WebOptions) -> int:
             server_header=False,
             proxy_headers=False,
         )
+        logging.getLogger("uvicorn.error").addFilter(is_ours)
         host = f"[{options.host}]" if ":" in options.host else options.host
         print(f"serving on http://{host}:{options.port}{options.root_path}/ (Ctrl-C ends it)", file=sys.stderr)
         server = uvicorn.Server(config)
@@ -75,6 +77,12 @@ def run_web(options: WebOptions) -> int:
     finally:
         cache.close()
     return ended
+
+
+def is_ours(record: logging.LogRecord) -> bool:
+    """False for the 7 kB that Gradio logs when somebody waits for an event that there is not, who is told so."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, RuntimeError) and type(error.__cause__).__name__ == "HTTPException")
 
 
 def check_port(host: str, port: int) -> None:

@@ -77,6 +77,7 @@ class Photo:
                 if number == 0:
                     work.step(0.0, "Estimating the noise")
                     estimated = estimate_sigma(page)
+                    work.step(0.0, "Loading the model")  # the first time its graph is made too
                 tiles = partial(_tiles, work, number, len(pages))
                 denoiser = request.denoiser_for(page.shape[2])
                 recorded.append(record(denoiser, page, folder / f"page-{number}.npy", request.sigma, progress=tiles))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
 import signal
@@ -182,6 +183,16 @@ def test_the_queue_cannot_be_skipped(server: Server) -> None:
     assert server.post("/gradio_api/run/denoise", {"data": []})[0] == 403
     assert server.post("/gradio_api/api/models", {"data": []})[0] == 403
     assert server.post("/gradio_api/run/predict", {"data": [], "fn_index": 3})[0] == 404  # /models, queued
+
+
+def test_who_waits_for_an_event_that_there_is_not_is_told_and_does_not_fill_the_log(server: Server) -> None:
+    log = server.cache.parent / "log"
+    before = log.stat().st_size
+    for _ in range(3):
+        with pytest.raises(http.client.IncompleteRead) as told:  # Gradio ends its answer so
+            server.get("/gradio_api/call/denoise/nosuch")
+        assert b"event: error" in told.value.partial
+    assert log.stat().st_size - before < 300
 
 
 def test_a_request_that_is_too_long_or_no_json_is_refused(server: Server) -> None:
