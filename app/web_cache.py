@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import stat
 import tempfile
 import threading
@@ -17,7 +18,8 @@ from pathlib import Path
 from denoise_se.atomic_file import lock
 
 PREFIX = "denoise-se-web-"
-MARK = "in-use"  # a file that a running server holds locked
+MARK = "in-use"  # a file that a running server holds locked; it names the machine
+YOUNG = 10  # seconds
 
 
 class Cache:
@@ -26,8 +28,10 @@ class Cache:
 
     def __init__(self, parent: Path | None, keep_seconds: float, max_bytes: int) -> None:
         self.root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent)).resolve()
-        self._mark = (self.root / MARK).open("xb")
+        self._mark = (self.root / MARK).open("x+b")
         lock(self._mark)
+        self._mark.write(socket.gethostname().encode())
+        self._mark.flush()
         remove_abandoned(self.root.parent)
         self.uploads, self.results = self.root / "uploads", self.root / "results"
         self.keep_seconds, self.max_bytes = keep_seconds, max_bytes
@@ -95,16 +99,22 @@ class Cache:
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Deletes this user's caches that no server holds any more, where the system has locks to tell by."""
+    """Deletes this user's caches of this machine that no server holds any more, where there are locks to tell by."""
     if not hasattr(os, "getuid"):  # Windows, which has no such locks either
         return
     for root in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):  # it has just gone, or is being made
             status = root.lstat()
-            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
-                with (root / MARK).open("rb") as mark:
-                    if lock(mark):
-                        shutil.rmtree(root, ignore_errors=True)
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+                continue
+            with (root / MARK).open("rb") as mark:
+                age = time.time() - os.fstat(mark.fileno()).st_mtime
+                # a young one may be about to be locked
+                if age > YOUNG and mark.read() == socket.gethostname().encode() and lock(mark):
+                    for entry in root.iterdir():  # the mark last, for the next try
+                        if entry.name != MARK:
+                            shutil.rmtree(entry, ignore_errors=True)
+                    shutil.rmtree(root, ignore_errors=True)
 
 
 def _below(folder: Path) -> Iterator[Path]:

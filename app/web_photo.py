@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import tempfile
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -63,7 +62,7 @@ class Photo:
     estimated: float
     reference: Path | None = None
     kept: dict[Request, Saved] = field(default_factory=dict)
-    _removed: threading.Event = field(default_factory=threading.Event)
+    _last: list[object] = field(default_factory=lambda: [None])  # one list for all copies
 
     @classmethod
     def denoised(cls, source: Path, folder: Path, request: Request, reference: Path | None, work: Work) -> Photo:
@@ -132,13 +131,18 @@ class Photo:
         return self if reference == self.reference else replace(self, reference=reference, kept={})
 
     @property
-    def removed(self) -> bool:
-        """That this photo has been let go, with whatever reference."""
-        return self._removed.is_set()
+    def turn(self) -> object:
+        """Stands for what was asked of this photo last, with whatever reference; its removal is the last."""
+        return self._last[0]
+
+    def next_turn(self) -> object:
+        """For one who asks now: when `turn` is another one at the end, the answer is out of date."""
+        self._last[0] = turn = object()
+        return turn
 
     def remove(self) -> None:
         """Deletes what was made, not the upload."""
-        self._removed.set()
+        self.next_turn()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _viewable(self, path: Path, page: int) -> str:

@@ -71,7 +71,7 @@ class PhotoTab(PhotoLayout):
         for event in (self.photo.change, self.model.input, self.sigma.release, self.auto.input):
             event(self.denoise, **run).then(self.settle, **again)
         self.examples.pick(self.pick, None, given, queue=False, **QUIET)
-        self.cancel.click(self.give_up, [self.photo, self.state], self.photo, queue=False, **QUIET)
+        self.cancel.click(self.give_up, [self.photo, self.state], given, queue=False, **QUIET)
         # first, and in the page itself: it was that of the photo before, and the next one may come before an answer
         self.photo.clear(None, None, self.reference, js="() => null", api_visibility="private")
         # not queued: it must not wait for what it is to end
@@ -218,7 +218,8 @@ class PhotoTab(PhotoLayout):
 
     def settle(self, given: Any, *asked: Any) -> Updates:
         """What was moved while the network ran counts too; what was said last is left to be read."""
-        return {**self._as_asked(given, *asked), self.status: gr.skip()}
+        shown = self._as_asked(given, *asked)
+        return {**shown, self.status: shown[self.status] or gr.skip()}
 
     def _as_asked(
         self,
@@ -236,17 +237,17 @@ class PhotoTab(PhotoLayout):
         if photo is None or as_paths(given) != [photo.source]:
             return {self.status: gr.skip()}
         clean = as_paths(reference)
-        photo = photo.compared_with(clean[0] if clean else None)
-        if not clean and view == "difference":
-            view = "compare"
+        photo, turn = photo.compared_with(clean[0] if clean else None), photo.next_turn()
+        views: dict[str, Any] = {"choices": VIEWS if clean else VIEWS[:2]}
+        if not clean and view == "difference":  # set then alone: another one may have been clicked meanwhile
+            views["value"] = view = "compare"
         try:
             shown = self._looks(photo, strength, apart, chroma, format, view, page)
         except DenoiseError as error:
             shown = {self.status: parts.problem(self.service.explained(error))}
-        if photo.removed:  # while this was made
+        if turn is not photo.turn:  # while this was made, something newer was asked for, or another photo came
             return {self.status: gr.skip()}
-        choices = gr.update(choices=VIEWS if clean else VIEWS[:2], value=view)
-        return {**shown, self.state: photo, self.view: choices}  # the state's age counts from now
+        return {**shown, self.state: photo, self.view: gr.update(**views)}  # the state's age counts from now
 
     def save(
         self, strength: float, apart: bool, chroma: float, format: str, view: str, page: int, photo: Photo | None
@@ -272,9 +273,10 @@ class PhotoTab(PhotoLayout):
         return {self.model: gr.update(info=self.service.options.offered.get(model, ""))}
 
     def give_up(self, given: Any, photo: Photo | None, request: gr.Request) -> Any:
-        """Ends the work; a photo that has no result yet is taken out, so that it cannot stand beside another's."""
+        """Ends the work; a photo that has no result yet is taken out with its clean one, so that they cannot stand
+        beside another's."""
         self.stop(request)
-        return gr.skip() if photo is not None and as_paths(given) == [photo.source] else None
+        return (gr.skip(), gr.skip()) if photo is not None and as_paths(given) == [photo.source] else (None, None)
 
     def stop(self, request: gr.Request) -> str:
         """Ends the work; returns the empty status."""

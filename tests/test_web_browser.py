@@ -248,6 +248,17 @@ def test_a_clean_photo_given_later_brings_scores_and_the_error_map(page) -> None
     page.wait_for_function("document.querySelector('.tag.right').textContent === 'Error after'")
 
 
+def test_of_two_quick_clicks_the_last_one_counts(page) -> None:  # type: ignore[no-untyped-def]
+    drop(page, SAMPLES / "noisy" / "coffee.png")
+    wait_for_result(page)
+    page.evaluate(
+        "const click = i => document.querySelectorAll('#view input')[i].click(); click(1); setTimeout(click, 30, 0)"
+    )
+    page.wait_for_timeout(3000)
+    assert page.locator("#view input:checked").get_attribute("value") == "compare"
+    assert page.text_content(".tag.right") == "After"
+
+
 def test_two_tabs_of_one_person_keep_to_their_own_photos(page, model: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     other = page.context.new_page()
     other.set_default_timeout(PATIENCE)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from web_server import Server, serving
 from denoise_se.app import web_login
 from denoise_se.app.web import check_port, import_gradio, make_app
 from denoise_se.app.web_batch import Follower, named_apart
-from denoise_se.app.web_cache import Cache
+from denoise_se.app.web_cache import MARK, Cache
 from denoise_se.app.web_guard import Guard
 from denoise_se.app.web_options import WebOptions
 from denoise_se.app.web_work import Crew, Work
@@ -231,6 +232,10 @@ def test_the_photos_that_a_killed_server_left_are_deleted_by_the_next_and_those_
         servers[0].kill()
         servers[0].wait()
         Cache(tmp_path, 60, 1).close()
+        assert killed.is_dir()  # so young that it may be about to be locked
+        for root in (killed, running):
+            os.utime(root / MARK, (0, 0))
+        Cache(tmp_path, 60, 1).close()
         assert sorted(tmp_path.iterdir()) == sorted(
             [running, tmp_path / "denoise-se-web-link", tmp_path / "denoise-se-web-mine"]
         )
@@ -268,6 +273,10 @@ def test_a_picture_that_is_ready_after_its_photo_has_gone_is_not_shown(tmp_path:
     leaving = Leaving(source, photo.folder, request, photo.recorded, photo.estimated)
     assert list(tab.look(str(source), None, *as_they_stand, leaving)) == [tab.status]
     assert list(tab.look(str(tmp_path / "next.png"), None, *as_they_stand, photo)) == [tab.status]  # it is on its way
+    # cancelling takes out what has no result, the clean photo of an example too
+    ann: Any = SimpleNamespace(session_hash="ann")
+    assert tab.give_up(str(tmp_path / "next.png"), photo, ann) == tab.give_up(str(source), None, ann) == (None, None)
+    assert None not in tab.give_up(str(source), photo, ann)
 
 
 def test_the_size_is_told_while_another_thread_deletes_folders(tmp_path: Path) -> None:
