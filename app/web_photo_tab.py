@@ -85,7 +85,7 @@ class PhotoTab(PhotoLayout):
         )
         moved = [self.strength.change, self.chroma.change, self.format.input, self.view.input, self.page.change]
         gr.on(moved, self.look, **again)  # one event, so that the answer to the last move is the last
-        self.reference.change(self.compare, **again)
+        self.reference.change(self.as_asked, **again)  # that of an example comes before its result
         self.download.click(self.save, [*look, self.state], [self.status, self.file], **QUIET, **SAVING).success(
             None,
             None,
@@ -210,18 +210,14 @@ class PhotoTab(PhotoLayout):
         """Another strength, format or view of what the network gave."""
         if given and asked[-1] is None:  # the controls are there when a result is
             return {self.status: parts.problem(GONE)}
-        return self._as_asked(given, *asked)
-
-    def compare(self, given: Any, *asked: Any) -> Updates:
-        """A clean photo was given or taken away; that of an example comes before its result."""
-        return self._as_asked(given, *asked)
+        return self.as_asked(given, *asked)
 
     def settle(self, given: Any, *asked: Any) -> Updates:
         """What was moved while the network ran counts too; what was said last is left to be read."""
-        shown = self._as_asked(given, *asked)
+        shown = self.as_asked(given, *asked)
         return {**shown, self.status: shown[self.status] or gr.skip()}
 
-    def _as_asked(
+    def as_asked(
         self,
         given: Any,
         reference: Any,
