@@ -16,7 +16,7 @@ from denoise_se.app.web_service import SAVING, Service, as_paths, blend
 from denoise_se.app.web_work import T, Work
 from denoise_se.batch import run_batch
 from denoise_se.errors import DenoiseError, UsageError
-from denoise_se.noise_estimation import estimate_sigma
+from denoise_se.noise_estimation import estimate_noise
 from denoise_se.plan import make_plan
 from denoise_se.report import Row, as_json
 from denoise_se.watcher import CancelledError
@@ -134,7 +134,8 @@ class Endpoints:
             page = page_of(Path(image), 0, self.service.options.max_pixels)
         except DenoiseError as error:
             raise self._refusal(error) from error
-        return {"sigma": round(estimate_sigma(page.pixels), 4)}
+        noise = estimate_noise(page.pixels)
+        return {"sigma": round(noise.sigma, 4), "level": round(noise.level, 4)}
 
     async def _followed(self, run: Callable[[Work[T]], T], request: gr.Request) -> AsyncIterator[Any]:
         """The result at last, and before it the progress: a generator ends within a tile when its caller leaves."""

@@ -19,7 +19,7 @@ from denoise_se.display import BROWSER_FORMATS, as_shown, difference, residual
 from denoise_se.errors import ImageError, UsageError
 from denoise_se.file_work import WHOLE_BYTES
 from denoise_se.image_io import Image, open_pages, output_suffix, probe, write
-from denoise_se.noise_estimation import estimate_sigma
+from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
 from denoise_se.page import ImagePage, stored_bytes
 from denoise_se.plan import make_plan
 from denoise_se.recorded import Recorded, record
@@ -52,14 +52,14 @@ class Notices(Watcher):
 class Photo:
     """A denoised photo: `source` as uploaded, `folder` for all that is made of it.
 
-    recorded: the network's result for each page; estimated: the first page's noise in 8-bit units.
+    recorded: the network's result for each page; estimated: the first page's noise.
     """
 
     source: Path
     folder: Path
     request: Request
     recorded: tuple[Recorded, ...]
-    estimated: float
+    estimated: NoiseEstimate
     reference: Path | None = None
     kept: dict[Request, Saved] = field(default_factory=dict)
     _last: list[object] = field(default_factory=lambda: [None])  # one list for all copies
@@ -75,7 +75,7 @@ class Photo:
                     page = ImagePage(page.image())
                 if number == 0:
                     work.step(0.0, "Estimating the noise")
-                    estimated = estimate_sigma(page)
+                    estimated = estimate_noise(page)
                     work.step(0.0, "Loading the model")  # the first time its graph is made too
                 tiles = partial(_tiles, work, number, len(pages))
                 denoiser = request.denoiser_for(page.shape[2])

@@ -159,8 +159,8 @@ class PhotoTab(PhotoLayout):
         """The noise controls as this model needs them; a blind one takes no level."""
         if used.blind:
             return {self.auto: gr.update(visible=False), self.sigma: gr.update(visible=False)}
-        label = f"Estimate the noise level ({photo.estimated:.1f} of 255)"
-        level = {"value": round(photo.estimated, 1)} if auto else {}
+        label = f"Estimate the noise level ({photo.estimated.level:.1f} of 255)"
+        level = {"value": round(photo.estimated.level, 1)} if auto else {}
         return {
             self.auto: gr.update(visible=True, label=label),
             self.sigma: gr.update(visible=not auto, **level),

@@ -15,7 +15,7 @@ from denoise_se.backends import Backend, Sides, make_backend
 from denoise_se.blending import Strength, blended, full_range
 from denoise_se.checkpoint import CheckpointFile, open_checkpoint
 from denoise_se.errors import DenoiseError, UsageError
-from denoise_se.noise_estimation import estimate_sigma
+from denoise_se.noise_estimation import estimate_noise
 from denoise_se.scanlines import ArrayScanlines, Scanlines
 from denoise_se.self_ensemble import SelfEnsemble
 from denoise_se.tiling import (
@@ -163,8 +163,9 @@ class Denoiser:
                 floats for [0, 1]; floats are clipped neither on the way in nor on the way out. A one-channel network
                 treats the channels of a colour image one by one; a three-channel one sees a grey image in triplicate.
             sigma: standard deviation of the noise in 8-bit units (25 means 25/255 of the range) for the whole image,
-                or a map [H, W] of it; None estimates it. Where it is 0 all over, the input comes back (float64 as
-                float32 values). Blind networks ignore it.
+                or a map [H, W] of it; None estimates it (`NoiseEstimate.level`, more than sigma where noise is
+                correlated as in camera JPEGs). Where it is 0 all over, the input comes back (float64 as float32
+                values). Blind networks ignore it.
             strength: 0 gives the input back exactly, 1 the full result, between them a blend; `Strength` sets it for
                 luma and chroma apart.
             progress: called with (tiles done, tiles in all); what it raises stops the work within a tile.
@@ -190,7 +191,7 @@ class Denoiser:
         if self.blind:
             return None
         if sigma is None:
-            return estimate_sigma(source)
+            return estimate_noise(source).level
         try:
             level = np.asarray(sigma, np.float32)
         except (TypeError, ValueError):

@@ -95,25 +95,44 @@ def _unevenness(patches: Patches) -> float:
     return float(many / max(few, 1e-6))
 
 
-def correlated_variance(patches: Patches, mix: Float) -> tuple[float, float, float, tuple[float, float]]:
-    """The variance over all frequencies, its error, `correlation_weight`, and the correlation beside and below."""
+@dataclass(frozen=True)
+class CorrelatedNoise:
+    """Noise as its whole spectrum has it: the `variance` over all frequencies and its standard `error`, the `density`
+    at low frequencies (the variance of white noise that is as dense there), in 8-bit units squared; `weight` says how
+    far it is correlated (`correlation_weight`); `correlation` is that beside and below."""
+
+    variance: float = 0.0
+    error: float = 0.0
+    density: float = 0.0
+    weight: float = 0.0
+    correlation: tuple[float, float] = (0.0, 0.0)
+
+
+def correlated_noise(patches: Patches, mix: Float) -> CorrelatedNoise:
+    """The noise of an image, over `mix` [M, C] of its channels; nothing where its patches are too narrow."""
     order = np.round(patches.order)
     found = spectra(patches, mix)
     if not found:
-        return 0.0, 0.0, 0.0, (0.0, 0.0)
+        return CorrelatedNoise()
     diagonals = np.array([np.einsum("aak->ak", s.covariance) for s in found])
     grey = np.median(diagonals[:, 0], axis=0)
     completed_rows = [[completed(row, order) for row in s] for s in diagonals]
     # Standard deviations, not variances: a bin full of texture then weighs less.
     levels = [np.mean([(row.sum() + flat) / (len(row) + 1) for row, flat in s]) ** 0.5 for s in completed_rows]
-    level = float(np.mean(levels))
+    low = [np.mean([row[order < 4].mean() for row, _ in s]) ** 0.5 for s in completed_rows]
+    variance = float(np.mean(levels)) ** 2
     row, flat = completed(grey, order)
     size = len(row) + 1
     beside, below = lag_products(patches)
     total = (row.sum() + flat) / size
     across, down = ((row @ w + flat / size) / total if total > 0 else 0.0 for w in (beside, below))
-    weight = correlation_weight(found, patches)
-    return level**2, 2 * CORRELATED_ERROR * level**2, weight, (float(across), float(down))
+    return CorrelatedNoise(
+        variance,
+        2 * CORRELATED_ERROR * variance,
+        float(np.mean(low)) ** 2,
+        correlation_weight(found, patches),
+        (float(across), float(down)),
+    )
 
 
 def completed(spectrum: Float, order: Float) -> tuple[Float, float]:

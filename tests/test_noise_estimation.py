@@ -246,6 +246,7 @@ def test_white_noise_is_uncorrelated():
     estimate = estimate_noise(noisy(gradient(), 20))
     assert estimate.correlation == pytest.approx((0, 0), abs=0.05)
     assert estimate.white_sigma == pytest.approx(estimate.sigma)
+    assert estimate.level == pytest.approx(estimate.sigma)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -263,6 +264,34 @@ def test_blurred_noise_is_found_correlated_and_summed_over_all_frequencies(chann
     assert estimate.white_sigma < truth / 3
     assert estimate.correlation == pytest.approx((30 / 36, 4 / 6), abs=0.15)
     assert estimate.correlation[0] > estimate.correlation[1]
+    # Each axis' share of the noise in the frequencies of 8 pixels; the product of both, where they add up to 1, 2 or 3.
+    across, down = (dct_variances(np.correlate(t, t, "full")) for t in (taps, np.array([0.25, 0.5, 0.25])))
+    low = [down[v] * across[h] for v in range(8) for h in range(8) if 1 <= v + h <= 3]
+    assert estimate.level == pytest.approx(40 * np.mean(low) ** 0.5, rel=0.25)
+    assert estimate.level > 1.5 * estimate.sigma
+
+
+def test_where_detail_is_everywhere_coarse_noise_is_told_as_it_is():
+    from scipy.ndimage import gaussian_filter
+
+    grain = gaussian_filter(np.random.default_rng(5).normal(size=(256, 256)), 0.8)
+    waves = np.sin(2 * np.pi * np.arange(256) / 24)
+    plain, detailed = (
+        estimate_noise(((clean + 6 * grain / grain.std()) / 255).astype(np.float32))
+        for clean in (gradient(), gradient() + 40 * waves * waves[:, None])
+    )
+    assert plain.sigma == pytest.approx(6, rel=0.2) and plain.level > 1.5 * plain.sigma
+    assert detailed.sigma > 1 and detailed.level == pytest.approx(detailed.sigma)
+
+
+def dct_variances(autocovariance):
+    """Variances of the 8 coefficients of an orthonormal DCT, for noise of this autocovariance (2n + 1 lags)."""
+    from scipy.fft import dct
+    from scipy.linalg import toeplitz
+
+    reach = len(autocovariance) // 2
+    basis = dct(np.eye(8), norm="ortho", axis=0)
+    return np.diag(basis @ toeplitz(np.pad(autocovariance[reach:], (0, 7 - reach))) @ basis.T)
 
 
 @pytest.mark.parametrize(("vertical", "horizontal"), [(0, 1), (7, 7), (3, 6), (5, 0)])

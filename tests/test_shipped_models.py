@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from patterns import PATTERNS, before_and_after, in_pure_colours
+from scipy.ndimage import gaussian_filter
 
 from denoise_se import Denoiser
 from denoise_se.calibration import MOST_LOSS, read_calibration
 from denoise_se.checkpoint import ALIASES, CHECKPOINTS, load_checkpoint, open_checkpoint
 from denoise_se.image_io import read
 from denoise_se.metrics import psnr
+from denoise_se.noise_estimation import estimate_noise
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 
@@ -53,6 +55,15 @@ def test_the_estimated_sigma_serves_as_well_as_the_true_one():
     denoiser = Denoiser.load("color")
     told, estimated = (psnr(clean, denoiser(noisy, sigma=s), data_range=255) for s in (25, None))
     assert estimated > told - 0.1
+
+
+def test_coarse_grain_is_taken_out_at_a_level_above_its_sigma():
+    _, clean = sample("coffee")
+    grain = gaussian_filter(np.random.default_rng(0).normal(size=clean.shape), (0.7, 0.7, 0))
+    noisy = np.clip(np.rint(clean + 10 * grain / grain.std()), 0, 255).astype(np.uint8)
+    denoiser, sigma = Denoiser.load("color"), estimate_noise(noisy).sigma
+    told, auto = (psnr(clean, denoiser(noisy, s), data_range=255) for s in (sigma, None))
+    assert sigma == pytest.approx(10, rel=0.1) and auto > told + 0.8
 
 
 @pytest.mark.parametrize("model", ["color", "photo"])

@@ -2,7 +2,9 @@
 
 The loop holds the decoded pixels in memory and does nothing but run the same network on them (large ones in pieces
 without a margin), before and after the folder, in a process with the same threads. What a folder takes longer than that
-is the time outside the network: start-up, decoding, margins of tiles, noise levels, writing with fsync, the manifest.
+is more than the loop: start-up, decoding, margins of tiles, noise levels, writing with fsync, the manifest, and what
+these, done beside the network, slow it. Outside the network is less: the share of the wall time, from the process's
+start to its end, in which the network is at work on no image.
 """
 
 from __future__ import annotations
@@ -42,6 +44,29 @@ for piece in pieces:
 print(time.perf_counter() - began, denoiser.backend.description, sep="|")
 """
 
+WATCHED = """
+import sys, time
+from denoise_se.app.cli import main
+from denoise_se.graph_backend import GraphBackend
+spans = []
+def watched(method):
+    def run(*arguments):
+        began = time.perf_counter()
+        try:
+            return method(*arguments)
+        finally:
+            spans.append((began, time.perf_counter()))
+    return run
+GraphBackend.denoise, GraphBackend.squeeze = watched(GraphBackend.denoise), watched(GraphBackend.squeeze)
+try:
+    main()
+finally:
+    inside, until = 0.0, 0.0
+    for began, ended in sorted(spans):  # small images run side by side
+        inside, until = inside + max(0.0, ended - max(began, until)), max(until, ended)
+    print(inside)
+"""
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -70,7 +95,8 @@ def main() -> int:
         Folder("small PNG", arguments.small, 256, 256, ".png", max(1, arguments.small // 10)),
         Folder("large JPEG", arguments.large, 2828, 4243, ".jpg", max(1, arguments.large // 10)),
     ]
-    print(f"{'folder':>11} {'images':>6} {'images/s':>9} {'MP/s':>7} {'network alone MP/s':>19} {'outside':>8}  engine")
+    names = f"{'network alone MP/s':>19} {'more than it':>13} {'outside':>8}"
+    print(f"{'folder':>11} {'images':>6} {'images/s':>9} {'MP/s':>7} {names}  engine")
     for folder in folders:
         if folder.count:
             measure(folder, arguments.model, [f"--{option}" for option in arguments.options])
@@ -85,7 +111,7 @@ def measure(folder: Folder, model: str, options: list[str]) -> None:
         files = [picture(source, folder, index) for index in range(folder.count)]
         loop = [sys.executable, "-c", LOOP, model, "256" if folder.height == 256 else "768"]
         alone, engine = 0.0, ""
-        command = [sys.executable, "-m", "denoise_se.app", "denoise", str(source), "-o", f"{home}/out", "--quiet"]
+        command = [sys.executable, "-c", WATCHED, "denoise", str(source), "-o", f"{home}/out", "--quiet"]
         for half in range(2):
             part = files[half * folder.looped : (half + 1) * folder.looped] or files[: folder.looped]
             output = subprocess.run([*loop, *map(str, part)], capture_output=True, text=True, check=True).stdout
@@ -93,12 +119,14 @@ def measure(folder: Folder, model: str, options: list[str]) -> None:
             engine = output.split("|")[1].strip()
             if half == 0:
                 began = time.perf_counter()
-                subprocess.run([*command, "--model", model, *options], check=True)
+                folder_run = [*command, "--model", model, *options]
+                said = subprocess.run(folder_run, stdout=subprocess.PIPE, text=True, check=True).stdout
                 took = time.perf_counter() - began
-    share = 1 - alone * folder.count / took
-    speed = f"{folder.count / took:9.2f} {folder.megapixels / took:7.3f}"
-    plain = folder.megapixels / folder.count / alone
-    print(f"{folder.name:>11} {folder.count:6d} {speed} {plain:19.3f} {share:8.1%}  {engine}", flush=True)
+                inside = float(said.splitlines()[-1])
+    more, outside = 1 - alone * folder.count / took, 1 - inside / took
+    speeds = folder.count / took, folder.megapixels / took, folder.megapixels / folder.count / alone
+    shown = "{:9.2f} {:7.3f} {:19.3f}".format(*speeds)
+    print(f"{folder.name:>11} {folder.count:6d} {shown} {more:13.1%} {outside:8.1%}  {engine}", flush=True)
 
 
 def picture(home: Path, folder: Folder, index: int) -> Path:
