@@ -24,7 +24,10 @@ def noise_estimate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Image files.")],
     series: Annotated[str | None, typer.Option(help=SERIES_HELP)] = None,
 ) -> None:
-    """Estimate the noise of each image, or of a series of them: sigma in 8-bit units, gain and read noise."""
+    """Estimate the noise of each image, or of a series of them: sigma in 8-bit units, gain and read noise.
+
+    For single images also the level that `--sigma auto` gives a model, which is more where noise is correlated.
+    """
     from denoise_se.app.noise_command import run_estimate
 
     sys.exit(run_estimate(files, series))

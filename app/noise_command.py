@@ -26,9 +26,8 @@ def run_estimate(files: list[Path], series: str | None) -> int:
     if series is not None:
         table_console().print(_profile_table(_measured(files, series)))
         return EXIT_DONE
-    table = Table(
-        Column("file", overflow="fold"), "sigma (8-bit units)", "95 %", "gain", "read noise", "correlation (h, v)"
-    )
+    names = "sigma (8-bit units)", "95 %", "gain", "read noise", "correlation (h, v)", "--sigma auto"
+    table = Table(Column("file", overflow="fold"), *names)
     code = EXIT_DONE
     for path in files:
         try:
@@ -47,6 +46,7 @@ def run_estimate(files: list[Path], series: str | None) -> int:
             _with_interval(noise.gain, noise.gain_interval),
             _with_interval(noise.read_noise, noise.read_noise_interval),
             ", ".join(f"{value:.2f}" for value in noise.correlation),
+            f"{noise.level:.2f}",
         )
     table_console().print(table)
     return code

@@ -315,6 +315,17 @@ def test_a_profile_names_every_image_that_does_not_fit(run: Run) -> None:
     assert result.code == 1 and "hdr.tif: has float values far outside" in result.err and "a.png" in result.out
 
 
+def test_an_estimate_says_what_auto_gives_a_model_of_a_picture_with_coarse_grain(run: Run, tiny: Path) -> None:
+    grain = cv2.GaussianBlur(np.random.default_rng(0).normal(size=(128, 128)), (0, 0), 0.8)
+    PIL.Image.fromarray(np.rint(128 + 8 * grain / grain.std()).astype(np.uint8)).save("a.png")
+    line = next(line for line in run("noise", "estimate", "a.png").out.splitlines() if "a.png" in line)
+    cells = [cell.strip() for cell in line.strip("│ ").split("│")]
+    assert run("denoise", "a.png", "-o", "b.png", "--model", tiny, "--report", "r.csv").code == 0
+    row = next(csv.DictReader(Path("r.csv").read_text(encoding="utf-8").splitlines()))
+    assert float(cells[-1]) == pytest.approx(float(row["sigma"]), abs=0.006)
+    assert float(cells[-1]) > 1.5 * float(cells[1]) > 1.5 * 6
+
+
 def test_measuring_names_every_file_that_cannot_be_read_before_any_work(run: Run) -> None:
     save("clean/a.png")
     Path("clean/b.png").write_bytes(b"")
