@@ -21,7 +21,7 @@ from denoise_se.blending import Strength
 from denoise_se.disk_space import check_space
 from denoise_se.errors import UsageError
 from denoise_se.image_io import DEFAULT_MAX_PIXELS
-from denoise_se.plan import make_plan, real_name
+from denoise_se.plan import listed, make_plan, real_name
 from denoise_se.preview import picture_bytes
 from denoise_se.ray_cluster import check_installed
 from denoise_se.remote_files import Address, Location
@@ -151,6 +151,9 @@ def run_denoise(
             "version": version("denoise-se"),
         }
         write_report(report, outcome.rows, previews=inspector.previews, settings=run, estimates=estimate_quality)
+    still = [row.input for row in outcome.rows if row.status == "done" and row.sigma == 0]
+    if still and level is None and not blend.is_zero:
+        errors.print(f"note: {listed(still)}: no noise was found, so none was removed; if you see some, give --sigma 5")
     left = len(plan.jobs) - len(outcome.rows)
     if left:
         errors.print(f"stopped with {left} image(s) to do; go on with --resume")

@@ -65,7 +65,7 @@ class Endpoints:
             api_name="estimate",
             show_progress="hidden",
             **SAVING,
-            api_description="The standard deviation of an image's noise, in 8-bit units.",
+            api_description="The standard deviation of an image's noise, and the level models are told, 8-bit units.",
         )
         button.click(
             lambda: options.offered,

@@ -61,7 +61,7 @@ def facts(row: Row, pages: int, estimated: NoiseEstimate, notices: Sequence[str]
     colour = "grey" if row.channels == 1 else "colour"
     count = f", {pages} pages" if pages > 1 else ""
     found = f"{estimated.sigma:.1f} of 255"
-    if row.sigma is not None and abs(row.sigma - estimated.sigma) >= 0.1:
+    if row.sigma is not None and pages == 1 and abs(row.sigma - estimated.sigma) >= 0.1:
         found += f", treated as {row.sigma:.1f}"
     parts = [
         ("Photo", f"{row.width:,} × {row.height:,}, {row.bit_depth}-bit {colour}{count}"),

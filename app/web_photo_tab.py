@@ -160,7 +160,7 @@ class PhotoTab(PhotoLayout):
         if used.blind:
             return {self.auto: gr.update(visible=False), self.sigma: gr.update(visible=False)}
         label = f"Estimate the noise level ({photo.estimated.level:.1f} of 255)"
-        level = {"value": round(photo.estimated.level, 1)} if auto else {}
+        level = {"value": min(self.sigma.maximum, round(photo.estimated.level, 1))} if auto else {}
         return {
             self.auto: gr.update(visible=True, label=label),
             self.sigma: gr.update(visible=not auto, **level),

@@ -39,7 +39,6 @@ from denoise_se.watcher import CancelledError, Watcher
 LOSSY = ("jpg", "webp")
 # a TIFF of one page is read ahead as a whole up to this size, and by rows above
 WHOLE_BYTES = 64 << 20
-NOTHING_FOUND = "no noise was found, so it stays as it is; where you see some, give its level, such as --sigma 5"
 
 Inspected = Callable[[Row], Row]
 
@@ -210,8 +209,6 @@ class FileWork:
             self.manifest.complete(job.relative, job.target, loaded.stamp, facts(row))
         except OSError as error:
             raise ImageError(job.target, f"cannot be entered in the manifest ({error.strerror})") from error
-        if row.sigma == 0 and self.settings.sigma is None and not self.settings.strength.is_zero:
-            self.watcher.notice(f"{job.source}: {NOTHING_FOUND}")
 
     def _write(
         self, job: Job, image: Image | None, loaded: Loaded, row: Row, inspected: Inspected | None = None

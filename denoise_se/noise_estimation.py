@@ -135,8 +135,9 @@ def estimate_noise(image: NDArray[np.generic] | Scanlines, *, data_range: float 
     most = MOST_OF_QUIET**2 * float(np.quantile(patches.spread, QUIET))
     unbound = white + weight * max(0.0, found.variance - white)
     over_all = min(unbound, most)
-    dense = white + weight * max(0.0, found.density - white)
-    dense *= over_all / unbound if unbound > 0 else 1.0
+    dense = over_all
+    if found.variance > white:  # edges raise it in some bins of brightness, and the density too little
+        dense = max(dense, over_all / unbound * (white + weight * (found.density - white)))
     detail = float(np.median(patches.spread)) / over_all if over_all > 0 else np.inf
     smooth = 1 - ramp(detail**0.5, DETAILED)
     error = float(np.hypot((1 - weight) * error, weight * found.error))

@@ -269,7 +269,7 @@ def remove_leftovers(plan: Plan) -> None:
             remove_temporary_files(folder)
 
 
-def listed(paths: Sequence[Location]) -> str:
+def listed(paths: Sequence[Location | str]) -> str:
     """The first of them, and how many more."""
     more = f" and {len(paths) - LISTED} more" if len(paths) > LISTED else ""
     return ", ".join(map(str, paths[:LISTED])) + more

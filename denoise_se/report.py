@@ -28,7 +28,8 @@ MOST_ROWS = 20  # on the terminal; the report file has all of them
 
 @dataclass(frozen=True)
 class Row:
-    """One image of a batch. `status` is "done", "skipped" or "failed"; sigma in 8-bit units, None for a blind model.
+    """One image of a batch. `status` is "done", "skipped" or "failed"; `sigma`, in 8-bit units, is what the network was
+    told of the noise, None for a blind model.
 
     PSNR in dB, inf for identical images; SSIM None under 7x7 pixels; all four None without a reference. The noise
     before and after is estimated, in 8-bit units; so is `psnr_estimated`, with half its 95 % interval, `psnr_margin`,

@@ -433,17 +433,6 @@ def test_notices_of_reading_and_writing_name_their_file(denoiser: Denoiser) -> N
     assert len(watcher.notices) == len(set(watcher.notices))
 
 
-@pytest.mark.parametrize("name", ["in/flat.png", "in/flat.tif"])
-def test_a_picture_in_which_no_noise_is_found_is_told_of_but_not_where_nobody_asked_for_it(
-    denoiser: Denoiser, name: str
-) -> None:
-    save(name, np.full((40, 40, 3), 99, np.uint8))
-    for settings, told in ((Settings(), 1), (Settings(5.0), 0), (Settings(strength=Strength(0, 0)), 0)):
-        watcher = Recorder()
-        assert run(denoiser, settings, watcher=watcher, out=f"out{settings.sigma}{told}").exit_code == 0
-        assert [text.startswith(f"{name}: no noise was found") for text in watcher.notices] == [True] * told
-
-
 # --- resuming --------------------------------------------------------------------------------------------------------
 
 

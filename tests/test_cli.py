@@ -326,6 +326,18 @@ def test_an_estimate_says_what_auto_gives_a_model_of_a_picture_with_coarse_grain
     assert float(cells[-1]) > 1.5 * float(cells[1]) > 1.5 * 6
 
 
+def test_pictures_in_which_no_noise_is_found_are_told_of_where_it_was_asked_for(run: Run, tiny: Path) -> None:
+    Path("in").mkdir()
+    for name in ("a", "b"):
+        PIL.Image.new("RGB", (40, 40), (99, 99, 99)).save(f"in/{name}.png")
+    save("in/noisy.png", shape=(64, 64, 3))
+    result = run("denoise", "in", "-o", "out", "--model", tiny)
+    assert result.code == 0 and result.err.count("no noise was found") == 1
+    assert "note: in/a.png, in/b.png: no noise was found" in result.err
+    for number, options in enumerate((["--sigma", "5"], ["--strength", "0"])):
+        assert "no noise" not in run("denoise", "in", "-o", f"out{number}", "--model", tiny, *options).err
+
+
 def test_measuring_names_every_file_that_cannot_be_read_before_any_work(run: Run) -> None:
     save("clean/a.png")
     Path("clean/b.png").write_bytes(b"")

@@ -157,9 +157,10 @@ def test_any_image_gives_finite_non_negative_numbers(height, width, channels, se
     elif kind == "float with garbage":
         image = (image / 255).astype(np.float32)
         image[rng.random(shape) < 0.02] = rng.choice([np.nan, np.inf, -np.inf, 1e30, -1e38])
-    for value in dataclasses.asdict(estimate_noise(image)).values():
+    estimate = estimate_noise(image)
+    for value in dataclasses.asdict(estimate).values():
         assert np.isfinite(value).all()
-    assert 0 <= estimate_sigma(image) < 400
+    assert 0 <= estimate.sigma <= estimate.level * (1 + 1e-9) and estimate_sigma(image) < 400
 
 
 @settings(max_examples=15, deadline=None)
@@ -282,6 +283,16 @@ def test_where_detail_is_everywhere_coarse_noise_is_told_as_it_is():
     )
     assert plain.sigma == pytest.approx(6, rel=0.2) and plain.level > 1.5 * plain.sigma
     assert detailed.sigma > 1 and detailed.level == pytest.approx(detailed.sigma)
+
+
+def test_edges_do_not_take_the_level_below_sigma():
+    from scipy.ndimage import gaussian_filter
+
+    ruled = np.full((256, 256), 235.0)
+    ruled[::16] = 30
+    grain = gaussian_filter(np.random.default_rng(0).normal(size=ruled.shape), 0.8)
+    estimate = estimate_noise(((ruled + 3 * grain / grain.std()) / 255).astype(np.float32))
+    assert estimate.level >= estimate.sigma > 2
 
 
 def dct_variances(autocovariance):

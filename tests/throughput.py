@@ -4,7 +4,7 @@ The loop holds the decoded pixels in memory and does nothing but run the same ne
 without a margin), before and after the folder, in a process with the same threads. What a folder takes longer than that
 is more than the loop: start-up, decoding, margins of tiles, noise levels, writing with fsync, the manifest, and what
 these, done beside the network, slow it. Outside the network is less: the share of the wall time, from the process's
-start to its end, in which the network is at work on no image.
+start to its end, in which the network is at work on no image (OpenVINO only).
 """
 
 from __future__ import annotations
@@ -47,17 +47,15 @@ print(time.perf_counter() - began, denoiser.backend.description, sep="|")
 WATCHED = """
 import sys, time
 from denoise_se.app.cli import main
-from denoise_se.graph_backend import GraphBackend
-spans = []
-def watched(method):
-    def run(*arguments):
-        began = time.perf_counter()
-        try:
-            return method(*arguments)
-        finally:
-            spans.append((began, time.perf_counter()))
-    return run
-GraphBackend.denoise, GraphBackend.squeeze = watched(GraphBackend.denoise), watched(GraphBackend.squeeze)
+from denoise_se.openvino_backend import _Engine
+spans, run = [], _Engine.run
+def watched(*arguments):
+    began = time.perf_counter()
+    try:
+        return run(*arguments)
+    finally:
+        spans.append((began, time.perf_counter()))
+_Engine.run = watched
 try:
     main()
 finally:
@@ -126,7 +124,8 @@ def measure(folder: Folder, model: str, options: list[str]) -> None:
     more, outside = 1 - alone * folder.count / took, 1 - inside / took
     speeds = folder.count / took, folder.megapixels / took, folder.megapixels / folder.count / alone
     shown = "{:9.2f} {:7.3f} {:19.3f}".format(*speeds)
-    print(f"{folder.name:>11} {folder.count:6d} {shown} {more:13.1%} {outside:8.1%}  {engine}", flush=True)
+    without = f"{outside:.1%}" if inside else "-"
+    print(f"{folder.name:>11} {folder.count:6d} {shown} {more:13.1%} {without:>8}  {engine}", flush=True)
 
 
 def picture(home: Path, folder: Folder, index: int) -> Path:
