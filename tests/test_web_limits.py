@@ -279,6 +279,34 @@ def test_a_picture_that_is_ready_after_its_photo_has_gone_is_not_shown(tmp_path:
     assert None not in tab.give_up(str(source), photo, ann)
 
 
+def test_noise_that_is_told_to_a_model_at_another_level_says_so_and_stays_on_the_slider(
+    tmp_path: Path, model: Path
+) -> None:
+    import_gradio()
+    import cv2
+    import gradio
+
+    from denoise_se.app.web_learning import School
+    from denoise_se.app.web_photo import Photo
+    from denoise_se.app.web_photo_tab import PhotoTab
+    from denoise_se.app.web_service import Service
+
+    grain = cv2.GaussianBlur(np.random.default_rng(0).normal(size=(128, 128)), (0, 0), 1)
+    noisy = np.clip(np.rint(128 + 60 * grain / grain.std()), 0, 255).astype(np.uint8)
+    source = tmp_path / "coarse.png"
+    cv2.imwrite(str(source), noisy)
+    options, cache = WebOptions(models=(str(model),)), Cache(tmp_path, 60, 10**9)
+    request = options.request(str(model), None, Strength(1.0, 1.0), "same")
+    photo = Photo.denoised(source, cache.folder(), request, None, Work("ann"))
+    with gradio.Blocks():
+        tab = PhotoTab(Service(options, cache, Crew(1), School(options.shelf, tmp_path / "lessons")))
+    assert 30 < photo.estimated.sigma < 100 < photo.estimated.level
+    shown = tab.look(str(source), None, 1.0, False, 1.0, "same", "compare", 1, photo)
+    assert f"{photo.estimated.sigma:.1f} of 255, treated as {photo.estimated.level:.1f}" in shown[tab.facts]
+    controls = tab._level(request.denoiser_for(1), photo, True)
+    assert controls[tab.sigma]["value"] == tab.sigma.maximum == 100
+
+
 def test_the_size_is_told_while_another_thread_deletes_folders(tmp_path: Path) -> None:
     cache, ended = Cache(tmp_path, 60, 10**9), threading.Event()
 
