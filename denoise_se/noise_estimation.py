@@ -70,7 +70,7 @@ class NoiseEstimate:
     `white_sigma` is what the highest frequencies alone say: equal to sigma for white noise, far lower for correlated
     noise; more than sigma where the quietest patches allow less. `level` is what a network for white noise is to be
     told: sigma for white noise and in pictures full of detail, else that of white noise which is as dense at low
-    frequencies, up to twice as much in camera JPEGs. `patches` counts those that were measured; 0 means that nothing
+    frequencies, about twice as much in camera JPEGs. `patches` counts those that were measured; 0 means that nothing
     could be said.
     """
 
@@ -136,7 +136,7 @@ def estimate_noise(image: NDArray[np.generic] | Scanlines, *, data_range: float 
     unbound = white + weight * max(0.0, found.variance - white)
     over_all = min(unbound, most)
     dense = over_all
-    if found.variance > white:  # edges raise it in some bins of brightness, and the density too little
+    if weight > 0 and found.variance > white:  # which edges may raise more than the density
         dense = max(dense, over_all / unbound * (white + weight * (found.density - white)))
     detail = float(np.median(patches.spread)) / over_all if over_all > 0 else np.inf
     smooth = 1 - ramp(detail**0.5, DETAILED)

@@ -109,8 +109,9 @@ def test_many_files_come_as_one_zip_and_the_broken_one_is_named(server: Server, 
 
 def test_the_noise_is_estimated_and_the_models_are_listed(server: Server, model: Path) -> None:
     answers = client(server)
-    sigma = answers.predict(image=upload(SAMPLES / "noisy" / "camera.png"), api_name="/estimate")["sigma"]
-    assert sigma == pytest.approx(25, abs=3)
+    noise = answers.predict(image=upload(SAMPLES / "noisy" / "camera.png"), api_name="/estimate")
+    assert noise["sigma"] == pytest.approx(25, abs=3)
+    assert noise["level"] == pytest.approx(noise["sigma"], abs=0.001)  # it is white
     assert list(answers.predict(api_name="/models")) == [str(model)]
 
 
