@@ -151,9 +151,8 @@ def run_denoise(
             "version": version("denoise-se"),
         }
         write_report(report, outcome.rows, previews=inspector.previews, settings=run, estimates=estimate_quality)
-    still = [row.input for row in outcome.rows if row.status == "done" and row.sigma == 0]
-    if still and level is None and not blend.is_zero:
-        errors.print(f"note: {listed(still)}: no noise was found, so none was removed; if you see some, give --sigma 5")
+    if alone := [row.input for row in outcome.rows if request.left_alone(row)]:
+        errors.print(f"note: {listed(alone)}: no noise was found, so none was removed; if you see some, give --sigma 5")
     left = len(plan.jobs) - len(outcome.rows)
     if left:
         errors.print(f"stopped with {left} image(s) to do; go on with --resume")

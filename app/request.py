@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from denoise_se.denoiser import Denoiser
     from denoise_se.file_work import Settings
     from denoise_se.ray_worker import Models
+    from denoise_se.report import Row
 
 FULL_STRENGTH = Strength()
 AUTO_MODELS = {1: "gray", 3: "photo"}  # by colour channels
@@ -82,6 +83,10 @@ class Request:
         from denoise_se.file_work import Settings
 
         return Settings(self.sigma, self.strength, self.max_pixels, self.resume)
+
+    def left_alone(self, row: Row) -> bool:
+        """Whether an image stayed as it was since no noise was found in it, though some may be seen."""
+        return self.sigma is None and not self.strength.is_zero and row.status == "done" and row.sigma == 0
 
     def fingerprint(self) -> Mapping[str, Any]:
         """What the outputs depend on besides the input, for the manifest. Raises ImageError or as `denoiser_for`."""

@@ -19,7 +19,7 @@ from denoise_se.disk_space import check_space
 from denoise_se.display import thumbnail
 from denoise_se.errors import ImageError
 from denoise_se.image_io import write
-from denoise_se.plan import make_plan
+from denoise_se.plan import listed, make_plan
 from denoise_se.report import METRICS, Row, na, shown, write_report
 from denoise_se.watcher import Watcher
 
@@ -76,6 +76,9 @@ def run(sources: Sequence[Path], folder: Path, request: Request, work: Work) -> 
                 follower.notice(f"{Path(row.output).name}: no thumbnail: {error.reason}")
                 continue
             thumbnails.append((str(small), Path(row.output).name))
+    if alone := [row.input for row in named if request.left_alone(row)]:
+        mend = "if you see some, set its level under “One photo”"
+        follower.notice(f"{listed(alone)}: no noise was found, so none was removed; {mend}")
     archive = folder / "denoised.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:  # images do not get smaller
         for row in rows:

@@ -86,6 +86,10 @@ class Photo:
     def pages(self) -> int:
         return len(self.recorded)
 
+    def at(self, strength: Strength, format: str) -> Request:
+        """What was asked for, at this strength and in this format."""
+        return replace(self.request, strength=strength, format=format)
+
     def saved(self, strength: Strength, format: str) -> Saved:
         """The result at this strength, written by the same batch as the command line's, or as it was written before.
 
@@ -95,7 +99,7 @@ class Photo:
             raise UsageError("this photo has been deleted from the server by its age; drop it again")
         for used in (self.source, self.folder):  # keeps them from being deleted by age
             os.utime(used)
-        request = replace(self.request, strength=strength, format=format)
+        request = self.at(strength, format)
         if (kept := self.kept.get(request)) is not None:
             return kept
         home = Path(tempfile.mkdtemp(dir=self.folder))

@@ -199,6 +199,8 @@ class PhotoTab(PhotoLayout):
             "after_alt": f"{photo.source.name}, {tags[1].lower()}",
         }
         notices = [self.service.cache.without_folders(text) for text in saved.notices]
+        if photo.at(amount, format).left_alone(saved.row):
+            notices.append("No noise was found, so none was removed. If you see some, set its level yourself.")
         command = command_line(photo, amount, format)
         return {
             self.status: "",

@@ -10,6 +10,7 @@ from denoise_se import exif as exif_block
 
 DEPTH_OF_DTYPE = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16, np.dtype(np.float32): 32}
 FAR_OUT, MOST_FAR_OUT = 0.5, 0.05  # beyond 0 to 1, and the share of the values there
+RESCALE = "scale them so that 1 is white"
 
 
 class FormatError(Exception):
@@ -146,7 +147,7 @@ def wrong_range(pixels: np.ndarray) -> str:
     Noise alone does not take so many of them so far out.
     """
     if pixels.dtype.kind == "f" and far_out(pixels) > MOST_FAR_OUT * pixels.size:
-        return "has float values far outside of 0 to 1; scale them so that 1 is white"
+        return f"has float values far outside of 0 to 1; {RESCALE}"
     return ""
 
 

@@ -71,6 +71,7 @@ class RunFolder(Callback):
         self.loader_rate = 0.0
         self.outcome: dict[str, str] = {}
         self.changes: list[dict[str, Any]] = []  # of the recipe on the way: "step", and the new values by name
+        self._commit = commit()  # of the program that runs; the checkout may move on meanwhile
         self._losses = (0.0, 0)  # their sum since the last validation, and how many, of this process's share
         self._saved_losses = (0.0, 0)  # the same of all processes, for last.ckpt
         self._skipped = 0
@@ -307,7 +308,7 @@ class RunFolder(Callback):
             "hardware": hardware() + (f", {ranks.world_size} processes" if ranks.world_size > 1 else ""),
             "precision": str(task.trainer.precision),
             "version": release,
-            "commit": commit(),
+            "commit": self._commit,
         }
 
     def _write_best(self, task: DenoisingTask, row: Mapping[str, float]) -> None:

@@ -113,6 +113,15 @@ def test_the_best_checkpoint_is_the_average_and_carries_its_record(whole: Path) 
         assert json.loads(file.metadata()["training"])["steps"] == 8
 
 
+def test_the_record_names_the_commit_of_the_start_whatever_the_checkout_is_at_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_folder, "commit", lambda: "abc1234")
+    at_step(monkeypatch, 2, lambda: monkeypatch.setattr(run_folder, "commit", lambda: "def5678"))
+    train(tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run" / "best.safetensors").training["commit"] == "abc1234"
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(whole: Path, tmp_path: Path) -> None:
     train(tmp_path / "again")
     assert same(state(whole), state(tmp_path / "again"))

@@ -228,6 +228,10 @@ def test_the_photos_that_a_killed_server_left_are_deleted_by_the_next_and_those_
         (root / "uploads" / "photo.png").write_bytes(b"photo")
     (tmp_path / "denoise-se-web-mine").mkdir()  # a person's own folder
     (tmp_path / "denoise-se-web-link").symlink_to(running)
+    elsewhere = tmp_path / "denoise-se-web-elsewhere"  # on a folder that machines share: locks do not tell of theirs
+    elsewhere.mkdir()
+    (elsewhere / MARK).write_text("another-machine")
+    os.utime(elsewhere / MARK, (0, 0))
     try:
         servers[0].kill()
         servers[0].wait()
@@ -237,7 +241,7 @@ def test_the_photos_that_a_killed_server_left_are_deleted_by_the_next_and_those_
             os.utime(root / MARK, (0, 0))
         Cache(tmp_path, 60, 1).close()
         assert sorted(tmp_path.iterdir()) == sorted(
-            [running, tmp_path / "denoise-se-web-link", tmp_path / "denoise-se-web-mine"]
+            [running, elsewhere, tmp_path / "denoise-se-web-link", tmp_path / "denoise-se-web-mine"]
         )
         assert (running / "uploads" / "photo.png").read_bytes() == b"photo"
     finally:
@@ -305,6 +309,37 @@ def test_noise_that_is_told_to_a_model_at_another_level_says_so_and_stays_on_the
     assert f"{photo.estimated.sigma:.1f} of 255, treated as {photo.estimated.level:.1f}" in shown[tab.facts]
     controls = tab._level(request.denoiser_for(1), photo, True)
     assert controls[tab.sigma]["value"] == tab.sigma.maximum == 100
+
+
+def test_a_photo_in_which_no_noise_is_found_says_what_to_do_unless_nothing_was_asked_for(
+    tmp_path: Path, model: Path
+) -> None:
+    import_gradio()
+    import gradio
+
+    from denoise_se.app import web_batch
+    from denoise_se.app.web_learning import School
+    from denoise_se.app.web_photo import Photo
+    from denoise_se.app.web_photo_tab import PhotoTab
+    from denoise_se.app.web_service import Service
+
+    source, grainy = tmp_path / "even.png", tmp_path / "grainy.png"
+    grain = np.random.default_rng(0).integers(60, 190, (64, 64, 3), np.uint8)
+    for path, pixels in ((source, np.full_like(grain, 99)), (grainy, grain)):
+        write(path, Image(pixels, None, "png"))
+    options, cache = WebOptions(models=(str(model),)), Cache(tmp_path, 60, 10**9)
+    with gradio.Blocks():
+        tab = PhotoTab(Service(options, cache, Crew(1), School(options.shelf, tmp_path / "lessons")))
+    for sigma, strength, told in ((None, 1.0, True), (None, 0.0, False), (5.0, 1.0, False)):
+        request = options.request(str(model), sigma, Strength(1.0, 1.0), "same")
+        photo = Photo.denoised(source, cache.folder(), request, None, Work("ann"))
+        shown = tab.look(str(source), None, strength, False, 1.0, "same", "compare", 1, photo)
+        assert ("No noise was found" in shown[tab.facts]) is told
+    request = options.request(str(model), None, Strength(1.0, 1.0), "same")
+    batch = web_batch.run([source, grainy], cache.folder(), request, Work("ann"))
+    assert [text for text in batch.notices if "no noise was found" in text] == [
+        "even.png: no noise was found, so none was removed; if you see some, set its level under “One photo”"
+    ]
 
 
 def test_the_size_is_told_while_another_thread_deletes_folders(tmp_path: Path) -> None:
