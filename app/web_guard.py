@@ -46,7 +46,9 @@ CLOSED = (
     ),
 )
 # whose bodies are files and a form; all others are JSON, whatever their headers call them
-FREE_BODIES = (API + "upload", "/login", "/login/")
+LOGIN = ("/login", "/login/")
+FREE_BODIES = (API + "upload", *LOGIN)
+MAX_FORM_BYTES = 10_000  # a name and a password
 # the page's own way to functions that need no queue; Gradio refuses the others here, as its `api_open` is off
 DIRECT = API + "run/predict"
 # Gradio's page has inline scripts and compiles its templates; everything else comes from this server or not at all
@@ -115,11 +117,13 @@ class Guard:
         if path.startswith(API + "file=") and not self._may_serve(path.removeprefix(API + "file=")):
             return 403, "only files of this server's cache are served"
         if scope["method"] == "POST":
-            if path in FREE_BODIES and "content-length" not in headers:
-                return 411, "an upload must tell its length"
+            # a body in chunks is as long as it likes, whatever length is told beside them (RFC 9112, 6.1)
+            if path in FREE_BODIES and ("content-length" not in headers or "transfer-encoding" in headers):
+                return 411, "an upload must tell its length, and come as a whole"
             length = headers.get("content-length", "0")
-            if not length.isdecimal() or int(length) > self.max_request_bytes:
-                return 413, f"an upload may have {self.max_request_bytes:,} bytes in all; send fewer files at once"
+            most = MAX_FORM_BYTES if path in LOGIN else self.max_request_bytes
+            if not length.isdecimal() or int(length) > most:
+                return 413, f"an upload may have {most:,} bytes in all; send fewer files at once"
             if path == API + "upload" and self.cache.full:
                 return 507, "the server's space for uploads is used up; try again in a few minutes"
         return None

@@ -7,12 +7,22 @@ from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
-from denoise_se.app.web_guard import Application, Message, Receive, Send, answer, body_of, path_of, replayed
+from denoise_se.app.web_guard import (
+    LOGIN,
+    MAX_FORM_BYTES,
+    Application,
+    Message,
+    Receive,
+    Send,
+    answer,
+    body_of,
+    path_of,
+    replayed,
+)
 from denoise_se.app.web_parts import asset
 
 PAUSE = 0.5  # seconds after a wrong password, in which no other is tried
 PATIENCE = 10.0  # seconds for the form to arrive, in which others sign in
-MAX_FORM_BYTES = 10_000
 
 
 class Login:
@@ -38,7 +48,7 @@ class Login:
                 }
             )
             await send({"type": "http.response.body", "body": self.page})
-        elif path in ("/login", "/login/") and scope["method"] == "POST":
+        elif path in LOGIN and scope["method"] == "POST":
             try:
                 body = await asyncio.wait_for(body_of(receive, MAX_FORM_BYTES), PATIENCE)
             except TimeoutError:

@@ -62,12 +62,13 @@ class Shelf:
         self.check_new(name)
         self.prepare()
         try:
-            whole = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
-            for kept in KEPT:
-                if (run / kept).is_file():
-                    shutil.copyfile(run / kept, whole / kept)
-            whole.chmod(0o755)
-            whole.rename(self.folder / name)
+            with tempfile.TemporaryDirectory(prefix=".new-", dir=self.folder, ignore_cleanup_errors=True) as made:
+                whole = Path(made)
+                for kept in KEPT:
+                    if (run / kept).is_file():
+                        shutil.copyfile(run / kept, whole / kept)
+                whole.chmod(0o755)
+                whole.rename(self.folder / name)
         except OSError as error:
             raise UsageError(f"--models-dir: {name} cannot be written there ({error.strerror})") from error
 

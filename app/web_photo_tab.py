@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from typing import Any
@@ -117,7 +118,7 @@ class PhotoTab(PhotoLayout):
             yield self._emptied(old)
             return
         source, clean = as_paths(photo)[0], as_paths(reference)
-        folder, made = self.service.cache.folder(), None
+        folder, made, shown = self.service.cache.folder(), None, False
         try:
             asked = self.service.options.request(model, None if auto else sigma, blend(1, None), "same")
 
@@ -132,10 +133,13 @@ class PhotoTab(PhotoLayout):
                         self.examples: gr.update(visible=False),
                     }
                 made = work.result()
+            # on a thread: it writes a file, for which nobody else is to wait
+            looks = await asyncio.to_thread(self._as_far_as_it_goes, made, strength, apart, chroma, format, view)
             if old is not None:
                 old.remove()
+            shown = True
             yield {
-                **self._looks(made, strength, apart, chroma, format, view, 1),
+                **looks,
                 self.state: made,
                 self.cancel: gr.update(visible=False),
                 self.panel: gr.update(visible=True),
@@ -152,7 +156,7 @@ class PhotoTab(PhotoLayout):
                 self.examples: gr.update(visible=True),
             }
         finally:
-            if made is None:  # stopped, failed, or nobody waits for it any more
+            if not shown:  # stopped, failed, or nobody waits for it any more
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _level(self, used: Denoiser, photo: Photo, auto: bool) -> Updates:
@@ -207,6 +211,15 @@ class PhotoTab(PhotoLayout):
             self.viewer: value,
             self.facts: parts.facts(saved.row, photo.pages, photo.estimated, notices, command),
         }
+
+    def _as_far_as_it_goes(
+        self, photo: Photo, strength: float, apart: bool, chroma: float, format: str, view: str
+    ) -> Updates:
+        """The looks of a new result; where only its saving fails, the reason, as another format may do."""
+        try:
+            return self._looks(photo, strength, apart, chroma, format, view, 1)
+        except DenoiseError as error:
+            return {self.status: parts.problem(self.service.explained(error)), self.viewer: None, self.facts: ""}
 
     def look(self, given: Any, *asked: Any) -> Updates:
         """Another strength, format or view of what the network gave."""

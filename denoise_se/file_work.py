@@ -249,7 +249,7 @@ class FileWork:
         if inspected is not None:
             row = self._told(job, row, inspected)
         if row.status == "skipped":
-            row = _withmemory_of(job, row)
+            row = _with_size_of(job, row)
         if job.reference is None:
             return row
         try:
@@ -270,7 +270,7 @@ def _row(job: Job, status: str, **values: Any) -> Row:
     return Row(str(job.source), str(job.target), status, **values)
 
 
-def _withmemory_of(job: Job, row: Row) -> Row:
+def _with_size_of(job: Job, row: Row) -> Row:
     """What a file that is not opened again says of itself."""
     try:
         found = probe(job.source)

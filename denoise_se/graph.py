@@ -26,7 +26,15 @@ if TYPE_CHECKING:
 
 OPSET = 17
 INPUTS = ("image", "level", "cut", "gates", "fixed")
-SOURCES = ("network.py", "blocks.py", "quantisation.py", "graph.py")  # what a graph depends on besides the weights
+SOURCES = (  # what a graph depends on besides the weights
+    "network.py",
+    "network_config.py",
+    "blocks.py",
+    "gate_bounds.py",
+    "quantisation.py",
+    "graph.py",
+    "openvino_backend.py",
+)
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,10 @@ class Denoising(nn.Module):
 
     @torch.no_grad()
     def squeeze(self, noisy: Tensor, level: Tensor) -> Tensor:
-        """The gates [1, sum(gate_channels)] of the windows [N, C, h, w] of one image, pooled over all of them."""
+        """The gates [1, sum(gate_channels)] of the windows [N, C, h, w] of one image, pooled over all of them.
+
+        No other thread may use the network meanwhile: the blocks are told to record and to pool for the time.
+        """
         gates: list[Tensor] = []
         with self._pooled_jointly(gates):
             self(noisy, level)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from denoise_se.errors import EXIT_TERMINATED, UsageError
+from denoise_se.threads import granted_cores
 
 WORKER_BYTES = 2 << 30  # a model, an image of some megapixels and those read ahead
 START_SECONDS = "180"  # Ray's own 30 are too few on a busy machine
@@ -113,10 +114,9 @@ def _start(workers: int | None, quiet: dict[str, Any]) -> None:
 
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray leaves one in the home folder
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     ray.init(
         address="local",
-        num_cpus=max(cores, workers or 1),
+        num_cpus=max(granted_cores(), workers or 1),
         include_dashboard=False,
         object_store_memory=STORE_BYTES,
         **quiet,

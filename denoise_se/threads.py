@@ -15,12 +15,17 @@ def granted_cores() -> int:
 
     A container's quota is a share of time on all cores: more threads than it pays for wait for each other.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = visible_cores()
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isascii() and asked.isdecimal() and int(asked) > 0:
         cores = min(cores, int(asked))
     quota = group_quota()
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def visible_cores() -> int:
+    """The cores that this process may run on by its affinity mask, or that the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def group_quota() -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ class TorchBackend:
             torch.set_num_threads(granted_cores())
         self.description = f"torch {self.device.type} {precision}"
         self.warned = False
+        self.turn = threading.Lock()  # `Denoising.squeeze` changes the network while it runs
 
     def in_lanes(self) -> TorchBackend:
         return self
@@ -45,7 +47,9 @@ class TorchBackend:
 
     @torch.inference_mode()
     def squeeze(self, windows: np.ndarray, level: np.ndarray) -> np.ndarray:
-        return self.network.squeeze(self.tensor(windows), self.tensor(level)).float().cpu().numpy()
+        inputs = self.tensor(windows), self.tensor(level)
+        with self.turn:
+            return self.network.squeeze(*inputs).float().cpu().numpy()
 
     @torch.inference_mode()
     def denoise(
@@ -53,13 +57,13 @@ class TorchBackend:
     ) -> np.ndarray:
         inputs = self.tensor(window), self.tensor(level), None if gates is None else self.tensor(gates)
         sides = torch.tensor(cut, dtype=torch.int64) if any(cut) else None
-        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+        with self.turn, torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             restored = self.network(*inputs, sides)
         if self.autocast is not None and not torch.isfinite(restored).all():
             if not self.warned:
                 log.warning("note: %s: its result is not finite, computed again in fp32", self.description)
                 self.warned = True
-            with torch.autocast(self.device.type, enabled=False):
+            with self.turn, torch.autocast(self.device.type, enabled=False):
                 restored = self.network(*inputs, sides)
         return restored.float().cpu().numpy()
 
