@@ -123,7 +123,8 @@ class Guard:
             length = headers.get("content-length", "0")
             most = MAX_FORM_BYTES if path in LOGIN else self.max_request_bytes
             if not length.isdecimal() or int(length) > most:
-                return 413, f"an upload may have {most:,} bytes in all; send fewer files at once"
+                fewer = "" if path in LOGIN else "; send fewer files at once"
+                return 413, f"what is sent here may have {most:,} bytes in all{fewer}"
             if path == API + "upload" and self.cache.full:
                 return 507, "the server's space for uploads is used up; try again in a few minutes"
         return None

@@ -134,11 +134,13 @@ class PhotoTab(PhotoLayout):
                     }
                 made = work.result()
             # on a thread: it writes a file, for which nobody else is to wait
-            looks = await asyncio.to_thread(self._as_far_as_it_goes, made, strength, apart, chroma, format, view)
+            looks = await asyncio.to_thread(self._looks_or_reason, made, strength, apart, chroma, format, view, 1)
             if old is not None:
                 old.remove()
             shown = True
             yield {
+                self.viewer: None,
+                self.facts: "",
                 **looks,
                 self.state: made,
                 self.cancel: gr.update(visible=False),
@@ -212,14 +214,12 @@ class PhotoTab(PhotoLayout):
             self.facts: parts.facts(saved.row, photo.pages, photo.estimated, notices, command),
         }
 
-    def _as_far_as_it_goes(
-        self, photo: Photo, strength: float, apart: bool, chroma: float, format: str, view: str
-    ) -> Updates:
-        """The looks of a new result; where only its saving fails, the reason, as another format may do."""
+    def _looks_or_reason(self, photo: Photo, *asked: Any) -> Updates:
+        """What `_looks` gives, or why it cannot be saved so: another format may do."""
         try:
-            return self._looks(photo, strength, apart, chroma, format, view, 1)
+            return self._looks(photo, *asked)
         except DenoiseError as error:
-            return {self.status: parts.problem(self.service.explained(error)), self.viewer: None, self.facts: ""}
+            return {self.status: parts.problem(self.service.explained(error))}
 
     def look(self, given: Any, *asked: Any) -> Updates:
         """Another strength, format or view of what the network gave."""
@@ -252,10 +252,7 @@ class PhotoTab(PhotoLayout):
         views: dict[str, Any] = {"choices": VIEWS if clean else VIEWS[:2]}
         if not clean and view == "difference":  # set then alone: another one may have been clicked meanwhile
             views["value"] = view = "compare"
-        try:
-            shown = self._looks(photo, strength, apart, chroma, format, view, page)
-        except DenoiseError as error:
-            shown = {self.status: parts.problem(self.service.explained(error))}
+        shown = self._looks_or_reason(photo, strength, apart, chroma, format, view, page)
         if turn is not photo.turn:  # while this was made, something newer was asked for, or another photo came
             return {self.status: gr.skip()}
         return {**shown, self.state: photo, self.view: gr.update(**views)}  # the state's age counts from now

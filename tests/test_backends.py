@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from tiny_model import save_tiny
 
 from denoise_se import backends
@@ -58,8 +59,6 @@ CONFIGS = {
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_any_network_and_its_gates_are_those_of_torch(tmp_path, kind, backend):
     pytest.importorskip(backend)
-    import torch
-
     config = NetworkConfig(**{"channels": 1, "blocks": 1, "widths": (4, 6)} | CONFIGS[kind])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
@@ -293,3 +292,26 @@ def test_a_signal_after_two_networks_are_gone_is_handled_and_does_not_crash(tmp_
     )
     path = save_tiny(tmp_path / "a.safetensors")
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 7
+
+
+def test_two_threads_at_one_torch_network_get_what_each_would_get_alone(tmp_path):
+    # a report is judged on one thread while the next image is denoised on another
+    config = NetworkConfig(channels=1, layout="flat", widths=(8,), blocks=3, block="se_residual", unshuffle=2)
+    network = build_network(config)
+    generator = torch.Generator().manual_seed(0)
+    for weight in network.parameters():  # a fresh one is the identity, whatever its gates are
+        weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
+    save_checkpoint(tmp_path / "net.safetensors", network.state_dict(), config, training={}, psnr={})
+    backend = make_backend(open_checkpoint(tmp_path / "net.safetensors"), "torch", "cpu", "fp32")
+    windows = [picture(32, 32, 1, seed).transpose(2, 0, 1)[None] for seed in range(4)]
+    levels = np.full_like(windows[0], 0.1)
+
+    def both(window):
+        return backend.squeeze(window, levels), backend.denoise(window, levels, None)
+
+    alone = [both(window) for window in windows]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(both, windows * 25))
+    for number, results in enumerate(together):
+        for found, expected in zip(results, alone[number % 4], strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-6)

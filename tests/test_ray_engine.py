@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cluster.harness import run_losing_a_worker, start
@@ -107,6 +109,18 @@ def test_workers_are_as_many_as_the_cluster_has_gpus_or_cores_with_memory(
     resources: dict[str, float], workers: int | None, device: str, expected: tuple[int, bool]
 ) -> None:
     assert ray_cluster.chosen(resources, workers, device) == ray_cluster.Cluster(*expected)
+
+
+def test_a_cluster_that_is_started_has_the_cores_that_were_granted_and_not_those_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=lambda **options: asked.append(options["num_cpus"])))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    monkeypatch.setattr(ray_cluster, "granted_cores", lambda: 3)
+    ray_cluster._start(None, {})
+    ray_cluster._start(7, {})
+    assert asked == [3, 7]
 
 
 def test_a_gpu_that_the_cluster_lacks_is_refused() -> None:

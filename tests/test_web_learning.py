@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,3 +218,26 @@ def test_real_pairs_are_learned_from(school: School, tmp_path: Path) -> None:
     lesson = ended(school.start("real", files["noisy"], files["clean"], 0.1, ""), seconds=300)
     assert lesson.state in ("learned", "no better"), lesson.message
     assert lesson.seen and not any(school.home.iterdir())
+
+
+def test_a_model_of_which_only_a_part_could_be_copied_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf, run = Shelf(tmp_path / "models"), tmp_path / "run"
+    run.mkdir()
+    for name in ("best.safetensors", "card.md"):
+        (run / name).write_bytes(b"x")
+    copied = shutil.copyfile
+
+    def copyfile(source: Path, target: Path) -> None:
+        if source.name == "card.md":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        copied(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", copyfile)
+    with pytest.raises(UsageError, match="mine cannot be written there"):
+        shelf.add(run, "mine")
+    assert list(shelf.folder.iterdir()) == []
+    monkeypatch.undo()
+    shelf.add(run, "mine")
+    assert [path.name for path in shelf.folder.iterdir()] == ["mine"]

@@ -134,6 +134,17 @@ def test_an_upload_without_a_length_is_refused_as_its_size_cannot_be_limited(gua
     assert posted(guard, "/gradio_api/upload", b"", [("Content-Length", str(10**9 + 1))]) == 413
 
 
+@pytest.mark.parametrize("path", ["/gradio_api/upload", "/login", "/login/"])
+def test_a_length_that_is_told_beside_chunks_which_may_be_longer_is_refused(guard: Guard, path: str) -> None:
+    assert posted(guard, path, b"", [("Content-Length", "5"), ("Transfer-Encoding", "chunked")]) == 411
+
+
+def test_the_form_to_sign_in_cannot_bring_files_past_the_limits_of_uploads(guard: Guard) -> None:
+    for path in ("/login", "/login/"):
+        assert posted(guard, path, b"", [("Content-Length", "10001")]) == 413
+        assert posted(guard, path, b"", [("Content-Length", "60")]) == 200
+
+
 def test_a_form_that_does_not_arrive_keeps_nobody_else_from_signing_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web_login, "PATIENCE", 0.5)
     answers: dict[str, list[int]] = {"slow": [], "quick": []}
@@ -340,6 +351,38 @@ def test_a_photo_in_which_no_noise_is_found_says_what_to_do_unless_nothing_was_a
     assert [text for text in batch.notices if "no noise was found" in text] == [
         "even.png: no noise was found, so none was removed; if you see some, set its level under “One photo”"
     ]
+
+
+def test_a_result_that_cannot_be_saved_as_asked_stays_for_another_format_and_is_made_beside_the_event_loop(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_gradio()
+    import gradio
+
+    from denoise_se.app.web_learning import School
+    from denoise_se.app.web_photo_tab import PhotoTab
+    from denoise_se.app.web_service import Service
+
+    source = tmp_path / "seen-through.png"
+    grain = np.random.default_rng(0).integers(60, 190, (64, 64, 4), np.uint8)
+    write(source, Image(grain[..., :3], grain[..., 3], "png"))
+    options, cache, crew = WebOptions(models=(str(model),)), Cache(tmp_path, 60, 10**9), Crew(1)
+    with gradio.Blocks():
+        tab = PhotoTab(Service(options, cache, crew, School(options.shelf, tmp_path / "lessons")))
+    threads, looks = [], tab._looks
+    monkeypatch.setattr(tab, "_looks", lambda *asked: [threads.append(threading.current_thread()), looks(*asked)][1])
+
+    async def last() -> dict[Any, Any]:
+        asked = (str(source), None, str(model), True, 25.0, 1.0, False, 1.0, "jpg", "compare", 1, None)
+        return [update async for update in tab.denoise(*asked, SimpleNamespace(session_hash="ann"))][-1]
+
+    shown = asyncio.run(last())
+    photo = shown[tab.state]
+    assert "class=problem" in shown[tab.status] and shown[tab.panel]["visible"] and shown[tab.viewer] is None
+    assert photo.folder.is_dir() and threading.main_thread() not in threads and len(threads) == 1
+    again = tab.look(str(source), None, 1.0, False, 1.0, "png", "compare", 1, photo)
+    assert again[tab.status] == "" and Path(again[tab.viewer]["after"]).is_file()
+    crew.close()
 
 
 def test_the_size_is_told_while_another_thread_deletes_folders(tmp_path: Path) -> None:
