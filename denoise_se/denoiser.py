@@ -30,6 +30,8 @@ from denoise_se.tiling import (
 )
 
 BAND = 768  # rows that are copied at a time when there is nothing to compute
+DIM = 0.25  # a deep image whose values all lie below this share of its range uses a small part of it
+MOST_GAIN, MOST_LEVEL = 2.0**16, 50.0  # of such an image, and of its noise after it in 8-bit units
 MIN_TILE = 32
 Progress = Callable[[int, int], None]
 FULL_STRENGTH = Strength()
@@ -244,27 +246,27 @@ class Denoiser:
                 report(done, total)
             return
         total = math.prod(map(len, self._grid(height, width)))
-        gates = None
+        gates, white = None, _white(source, level)
         if total > 1 or height * width > WHOLE_PIXELS or self.network.channels < channels:
-            gates = self._gates(source, level)
+            gates = self._gates(source, level, white)
         report(0, total)
         network = ThreadPoolExecutor(1)  # works on a tile while the next is read and the one before is used
         try:
             running: tuple[_Window, Future[np.ndarray]] | None = None
-            for done, window in enumerate(self._windows(source, level)):
+            for done, window in enumerate(self._windows(source, level, white)):
                 started = window, network.submit(self._restored, window, gates)
                 if running:
-                    yield self._tile(*running, source.shape)
+                    yield self._tile(*running, source.shape, white)
                     report(done, total)
                 running = started
             assert running  # there is at least one
-            yield self._tile(*running, source.shape)
+            yield self._tile(*running, source.shape, white)
             report(total, total)
         finally:
             network.shutdown(cancel_futures=True)
 
-    def _windows(self, source: Scanlines, level: float | np.ndarray | None) -> Iterator[_Window]:
-        """What the network is given of an image, row by row."""
+    def _windows(self, source: Scanlines, level: float | np.ndarray | None, white: float) -> Iterator[_Window]:
+        """What the network is given of an image, row by row; `white` as `_white` gives it."""
         height, width, _ = source.shape
         rows_and_windows, columns_and_windows = self._grid(height, width)
         held, start = source.rows(0, 0), 0  # the rows from `start` on that have been read and are still needed
@@ -272,7 +274,7 @@ class Denoiser:
             fresh = source.rows(start + len(held), above.stop)
             held, start = np.concatenate([held[above.start - start :], fresh]), above.start
             for columns, beside in columns_and_windows:
-                planes, levels = self._input(held[:, beside.slice], level, above, beside)
+                planes, levels = self._input(held[:, beside.slice], level, white, above, beside)
                 cut = above.start > 0, above.stop < height, beside.start > 0, beside.stop < width
                 noisy = held[rows.within(above), columns.slice].copy()  # a view would keep all rows
                 yield _Window(rows, columns, above, beside, noisy, planes, levels, cut)
@@ -285,12 +287,14 @@ class Denoiser:
         ]
         return results[0] if len(results) == 1 else np.concatenate(results)
 
-    def _tile(self, window: _Window, result: Future[np.ndarray], shape: tuple[int, int, int]) -> RestoredTile:
+    def _tile(
+        self, window: _Window, result: Future[np.ndarray], shape: tuple[int, int, int], white: float
+    ) -> RestoredTile:
         """The core of a window, when the network is done with it. Raises DenoiseError."""
         height, width, channels = shape
         clean = result.result()
         if not np.isfinite(clean).all():
-            reach = float(np.abs(window.planes).max()) * full_range(window.noisy.dtype)
+            reach = float(np.abs(window.planes).max()) * white
             raise DenoiseError(
                 f"the network's result is not finite; the image's values reach {reach:.3g}: scale them to about 0 to 1"
             )
@@ -298,7 +302,10 @@ class Denoiser:
             clean = clean.mean(axis=1, keepdims=True) if channels == 1 else clean.transpose(1, 0, 2, 3)
         rows, columns = window.rows, window.columns
         inner = rows.within(self._kept(window.above, height)), columns.within(self._kept(window.beside, width))
-        return RestoredTile(rows, columns, window.noisy, clean[0].transpose(1, 2, 0)[inner])
+        restored = clean[0].transpose(1, 2, 0)[inner]
+        if white != full_range(window.noisy.dtype):
+            restored = restored * np.float32(white / full_range(window.noisy.dtype))
+        return RestoredTile(rows, columns, window.noisy, restored)
 
     def _grid(self, height: int, width: int) -> tuple[list[tuple[Span, Span]], list[tuple[Span, Span]]]:
         """Cores and windows of the rows and the columns."""
@@ -316,7 +323,7 @@ class Denoiser:
         margin = in_cells(self.halo, self.network.multiple_of)
         return Span(window.start + margin * (window.start > 0), window.stop - margin * (window.stop < size))
 
-    def _gates(self, source: Scanlines, level: float | np.ndarray | None) -> np.ndarray:
+    def _gates(self, source: Scanlines, level: float | np.ndarray | None, white: float) -> np.ndarray:
         """The gates of the whole image, from all of it or from its sample windows."""
         height, width, _ = source.shape
         samples = []
@@ -324,21 +331,37 @@ class Denoiser:
         for rows, columns in squeeze_windows(height, width, self.network.multiple_of):
             if rows != held_rows:
                 held, held_rows = source.rows(rows.start, rows.stop), rows
-            samples.append(self._input(held[:, columns.slice], level, rows, columns))
+            samples.append(self._input(held[:, columns.slice], level, white, rows, columns))
         return self.backend.squeeze(*(np.concatenate(part) for part in zip(*samples, strict=True)))
 
     def _input(
-        self, pixels: np.ndarray, level: float | np.ndarray | None, rows: Span, columns: Span
+        self, pixels: np.ndarray, level: float | np.ndarray | None, white: float, rows: Span, columns: Span
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A window [h, w, C] as network input: [N, C, h, w] in [0, 1] and its noise levels [N, 1, h, w]."""
+        """A window [h, w, C] as network input: [N, C, h, w], `white` as 1, and its noise levels [N, 1, h, w]."""
         planes = np.empty((1, pixels.shape[2], *pixels.shape[:2]), np.float32)
-        scale = np.float32(full_range(pixels.dtype))
-        np.divide(pixels.transpose(2, 0, 1), scale, out=planes[0], dtype=np.float32, casting="unsafe")
+        np.divide(pixels.transpose(2, 0, 1), np.float32(white), out=planes[0], dtype=np.float32, casting="unsafe")
         if planes.shape[1] != self.network.channels:
             planes = planes.repeat(3, axis=1) if planes.shape[1] == 1 else planes.transpose(1, 0, 2, 3)
         values = level[rows.slice, columns.slice] if isinstance(level, np.ndarray) else level or 0.0
-        levels = np.float32(values) / np.float32(255)
+        levels = np.float32(values) / np.float32(255 * white / full_range(pixels.dtype))
         return planes, np.broadcast_to(levels, (len(planes), 1, *planes.shape[2:]))
+
+
+def _white(source: Scanlines, level: float | np.ndarray | None) -> float:
+    """The value that the network is to see as 1: that of the full range; in a deep image that uses a small part of it
+    (counts of a camera of 12 bits in 16, say) a power of two less, as networks and int8 are not made for differences
+    that small. Not so much less that the noise would be stronger than networks know."""
+    full = full_range(source.dtype)
+    if source.dtype == np.uint8:
+        return full
+    peak = 0.0
+    for start in range(0, source.shape[0], BAND):
+        peak = max(peak, float(np.abs(source.rows(start, min(start + BAND, source.shape[0]))).max()))
+        if peak > DIM * full:
+            return full
+    strongest = 0.0 if level is None else float(np.max(level))
+    gain = min(full / peak if peak else 1.0, MOST_GAIN, MOST_LEVEL / strongest if strongest else MOST_GAIN)
+    return full / 2.0 ** max(0, math.floor(math.log2(gain)))
 
 
 def _as_they_are(source: Scanlines) -> Iterator[tuple[Span, np.ndarray]]:

@@ -144,3 +144,17 @@ def test_no_pattern_makes_a_network_break(model):
     denoiser = Denoiser.load(model)
     for name, pattern in PATTERNS.items():
         assert before_and_after(denoiser, pattern(), 10)[1] > least.get(name, 24), name
+
+
+@pytest.mark.parametrize(("model", "name"), [("gray", "camera"), ("color", "chelsea"), ("photo", "chelsea")])
+@pytest.mark.parametrize("peak", [16383, 4095, 700])
+def test_a_deep_image_that_uses_a_small_part_of_its_range_gets_as_clean_as_one_that_uses_all(model, name, peak):
+    # counts of 14 or 12 bits in a 16-bit file, and short exposures of them, as cameras and microscopes write them
+    noisy, clean = (image.astype(float) / 255 for image in sample(name))
+    errors = []
+    for largest in (65535, peak):
+        result = Denoiser.load(model)(np.rint(noisy * largest).astype(np.uint16))
+        errors.append(np.sqrt(np.mean((result / largest - clean) ** 2)))
+    assert errors[1] == pytest.approx(errors[0], rel=0.03)
+    floats = Denoiser.load(model)((noisy * peak / 65535).astype(np.float32))
+    assert np.sqrt(np.mean((floats * (65535 / peak) - clean) ** 2)) == pytest.approx(errors[0], rel=0.03)
