@@ -176,7 +176,10 @@ def train(
     noisy: Annotated[Path | None, typer.Option(help="Folder of noisy images without clean ones.")] = None,
     init: Annotated[
         str | None,
-        typer.Option(help="Start from a model: name, path or none. Default: photo; color for --clean."),
+        typer.Option(
+            help="Start from a model: name, path or none. Left out: the shipped one that does best on the images; with "
+            "--clean color, or gray for grey ones."
+        ),
     ] = None,
     val_pairs: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="NOISY CLEAN", help="Validation pairs.")
@@ -186,7 +189,9 @@ def train(
         typer.Option(help="Folder of other clean images to practise the start's own noise on, so as not to forget it."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML recipe; the options below override it.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0, help="Wall-clock budget.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Wall-clock budget; 30 where neither this nor --steps is given.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Step budget.")] = None,
     patch: Annotated[int | None, typer.Option(min=8, help="Side of the patches in pixels.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Patches per step.")] = None,

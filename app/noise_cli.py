@@ -21,7 +21,9 @@ SERIES_HELP = (
     "  denoise-se noise estimate shot1.png shot2.png shot3.png --series burst",
 )
 def noise_estimate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Image files.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Images, or folders of them; of a TIFF stack each page.")
+    ],
     series: Annotated[str | None, typer.Option(help=SERIES_HELP)] = None,
 ) -> None:
     """Estimate the noise of each image, or of a series of them: sigma in 8-bit units, gain and read noise.
@@ -39,7 +41,10 @@ def noise_estimate(
     "  denoise-se train -o run --clean photos --noise profile:camera.json",
 )
 def noise_profile(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Image files of one device.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Images of one device, or folders of them; of a TIFF stack each page."),
+    ],
     out: Annotated[Path, typer.Option("-o", "--output", help="Profile to write, .json.")],
     series: Annotated[str | None, typer.Option(help=SERIES_HELP)] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw it: .png, .pdf or .svg.")] = None,

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
@@ -14,15 +15,18 @@ from rich.table import Column, Table
 from denoise_se.app.console import table_console
 from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, ImageError, UsageError
 from denoise_se.image import wrong_range
-from denoise_se.image_io import read
+from denoise_se.image_folder import image_files
+from denoise_se.image_io import read_pages
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.noise_measurement import MIN_SIDE, Measurement, measure_noise
+from denoise_se.page import Source
 
 KINDS = {1: "grey", 3: "colour"}
 
 
 def run_estimate(files: list[Path], series: str | None) -> int:
-    """Print a row per file, or one per channel of a series; returns the exit code."""
+    """Print a row per file or page of it, or one per channel of a series; returns the exit code."""
+    files = _expanded(files)
     if series is not None:
         table_console().print(_profile_table(_measured(files, series)))
         return EXIT_DONE
@@ -31,24 +35,24 @@ def run_estimate(files: list[Path], series: str | None) -> int:
     code = EXIT_DONE
     for path in files:
         try:
-            pixels = read(path).pixels
-            if wrong := wrong_range(pixels):
-                raise ImageError(path, wrong)
-            noise = estimate_noise(pixels)
+            for source, pixels in _pages(path):
+                if wrong := wrong_range(pixels):
+                    raise ImageError(source, wrong)
+                noise = estimate_noise(pixels)
+                table.add_row(
+                    str(source),
+                    f"{noise.sigma:.2f}",
+                    "{:.2f} to {:.2f}".format(*noise.sigma_interval),
+                    _with_interval(noise.gain, noise.gain_interval),
+                    _with_interval(noise.read_noise, noise.read_noise_interval),
+                    ", ".join(f"{value:.2f}" for value in noise.correlation),
+                    f"{noise.level:.2f}",
+                )
         except ImageError as error:
             print(f"denoise-se: {error}", file=sys.stderr)
             code = EXIT_SOME_FAILED
-            continue
-        table.add_row(
-            str(path),
-            f"{noise.sigma:.2f}",
-            "{:.2f} to {:.2f}".format(*noise.sigma_interval),
-            _with_interval(noise.gain, noise.gain_interval),
-            _with_interval(noise.read_noise, noise.read_noise_interval),
-            ", ".join(f"{value:.2f}" for value in noise.correlation),
-            f"{noise.level:.2f}",
-        )
-    table_console().print(table)
+    if table.row_count:
+        table_console().print(table)
     return code
 
 
@@ -56,6 +60,7 @@ def run_profile(files: list[Path], out: Path, *, series: str | None, plot: Path 
     """Measure, print, write the profile and its plot. Raises DenoiseError before anything is written."""
     from denoise_se.noise_plot import PLOT_SUFFIXES, plot_measurement
 
+    files = _expanded(files)
     for option, path, suffixes in (("-o", out, (".json",)), ("--plot", plot, PLOT_SUFFIXES)):
         if path is not None and path.suffix.lower() not in suffixes:
             raise UsageError(f"{option} {path}: unknown kind of file; use {', '.join(suffixes)}")
@@ -104,23 +109,35 @@ def run_check() -> int:
 
 def _measured(files: list[Path], series: str | None) -> Measurement:
     """Raises UsageError with all that is wrong with the files, by name."""
-    images = [read(path) for path in files]
-    sizes = [(image.width, image.height) for image in images]
-    usual_size = Counter(sizes).most_common(1)[0][0]
-    usual_kind = Counter(image.channels for image in images).most_common(1)[0][0]
+    pages = [page for path in files for page in _pages(path)]
+    images = [pixels for _, pixels in pages]
+    usual_shape = Counter(pixels.shape[:2] for pixels in images).most_common(1)[0][0]
+    usual_kind = Counter(pixels.shape[2] for pixels in images).most_common(1)[0][0]
     problems = []
-    for path, image, size in zip(files, images, sizes, strict=True):
-        if wrong := wrong_range(image.pixels):
-            problems.append(f"{path}: {wrong}")
-        if min(size) < MIN_SIDE:
-            problems.append(f"{path}: has {size[0]}x{size[1]} pixels; a profile needs at least {MIN_SIDE}x{MIN_SIDE}")
-        if image.channels != usual_kind:
-            problems.append(f"{path}: is {KINDS[image.channels]}, most are {KINDS[usual_kind]}; profile them apart")
-        if series is not None and size != usual_size:
-            problems.append(f"{path}: has {size[0]}x{size[1]} pixels, most have {usual_size[0]}x{usual_size[1]}")
+    for source, pixels in pages:
+        height, width, channels = pixels.shape
+        if wrong := wrong_range(pixels):
+            problems.append(f"{source}: {wrong}")
+        if min(height, width) < MIN_SIDE:
+            problems.append(f"{source}: has {width}x{height} pixels; a profile needs at least {MIN_SIDE}x{MIN_SIDE}")
+        if channels != usual_kind:
+            problems.append(f"{source}: is {KINDS[channels]}, most are {KINDS[usual_kind]}; profile them apart")
+        if series is not None and (height, width) != usual_shape:
+            problems.append(f"{source}: has {width}x{height} pixels, most have {usual_shape[1]}x{usual_shape[0]}")
     if problems:
         raise UsageError("\n  - ".join([f"{len(problems)} problem(s) with the images", *problems]))
-    return measure_noise([image.pixels for image in images], series)
+    return measure_noise(images, series)
+
+
+def _expanded(paths: list[Path]) -> list[Path]:
+    """The files, and the images of the folders. Raises DatasetError for a folder without any."""
+    return [file for path in paths for file in (image_files(path) if path.is_dir() else [path])]
+
+
+def _pages(path: Path) -> list[tuple[Source, NDArray[np.generic]]]:
+    """The pixels of each page of a file. Raises ImageError."""
+    images = read_pages(path)
+    return [(Source(path, k if len(images) > 1 else None), image.pixels) for k, image in enumerate(images, 1)]
 
 
 def _profile_table(measurement: Measurement) -> Table:

@@ -75,6 +75,7 @@ def run_train(
     from denoise_se.training_images import PairedFiles
     from denoise_se.training_layout import Layout, recognise
     from denoise_se.training_plan import plan_training
+    from denoise_se.training_start import channels_of, choose_start
     from denoise_se.warm_start import in_channels
 
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False, quiet=this_rank() > 0)
@@ -89,8 +90,12 @@ def run_train(
         files = PairedFiles(*pairs) if pairs else PairedFiles(None, clean)  # type: ignore[arg-type]
         layout = Layout("pairs" if pairs else "clean", files.clean, files, "")
     recipe["noise"] = (noise or recipe["noise"]) if layout.kind == "clean" else None
-    init = init or ("color" if layout.kind == "clean" else "photo")
-    start = checked if checked is not None or init == "none" else load_checkpoint(init)
+    start, said = checked, init
+    if init is None:
+        noise_model = parse_noise_spec(str(recipe["noise"])) if recipe["noise"] else None
+        own = make_config({"network": recipe["network"]}, None).network.channels if "network" in recipe else None
+        chosen = choose_start(layout, own or channels_of(layout, noise_model))
+        start, said = chosen.checkpoint, f"{chosen.name} ({chosen.why})"
     recipe_config = make_config(recipe, start)
     start = start and in_channels(start, recipe_config.network.channels)
     again = [sys.executable, "-m", "denoise_se.app", *sys.argv[1:]]
@@ -103,7 +108,8 @@ def run_train(
         console.print(f"warning: {line}")
     for line in plan.notes:
         console.print(line)
-    console.print(f"{len(plan.train)} images for training, {len(plan.validation)} for validation; start: {init}")
+    console.print(f"{len(plan.train)} images for training, {len(plan.validation)} for validation; start: {said}")
+    console.print(f"training {budget_of(plan.config)}")
     keep_freed_memory()
     try:
         result = fit(
@@ -121,6 +127,7 @@ def run_train(
             report=plan.report,
             ranks=ranks,
             rehearsal=plan.rehearsal,
+            tell=None if quiet or console.is_terminal else console.print,
         )
     except (Interrupted, DivergedError) as error:
         if this_rank():  # the first process says it for all
@@ -131,6 +138,14 @@ def run_train(
     if this_rank() == 0 and plan.report.measured is None and find_spec("openvino"):
         console.print(f"int8: {run_calibration(result.best, plan)}")
     console.print(f"wrote {result.best}; use it with: denoise-se denoise INPUT -o OUT --model {result.best}")
+
+
+def budget_of(config: TrainingConfig) -> str:
+    """When a run ends, and how to say otherwise."""
+    steps, minutes = f"for {config.steps:,} steps", f"for {config.minutes:g} minutes"
+    if not config.steps:
+        return f"{minutes} (--minutes or --steps changes that)"
+    return f"{steps} or {minutes}, whichever ends first" if config.minutes else steps
 
 
 def run_calibration(weights: Path, plan: TrainingPlan) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from denoise_se.errors import UsageError
+from denoise_se.white_level import full_range
 
 # luma of ITU-R BT.601, section 2.5.1, as JPEG has it
 LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
@@ -28,11 +29,6 @@ class Strength:
     def is_zero(self) -> bool:
         """Whether nothing changes."""
         return self.luma == self.chroma == 0
-
-
-def full_range(dtype: np.dtype) -> float:
-    """The value that stands for 1.0: 255, 65535, or 1.0 for floats."""
-    return float(np.iinfo(dtype).max) if dtype.kind == "u" else 1.0
 
 
 def blended(noisy: np.ndarray, restored: np.ndarray, strength: Strength) -> np.ndarray:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise_se.errors import DatasetError
+from denoise_se.loaded import Decoded, Loaded, as_seen, decode, each, mixed_channels, same_depth
 from denoise_se.misalignment import MOST_SHIFT, shift_between
-from denoise_se.training_images import Loaded, Pair, load_images, mixed_channels, of_one_view, problems_of, too_small
+from denoise_se.training_images import Pair, problems_of, too_small
 from denoise_se.training_layout import alike, scene_folders, thumbnail
 
 SAME = 0.99  # correlation of the thumbnails of two scenes' means
@@ -58,7 +59,8 @@ class Scene:
 
 
 def load_bursts(folder: Path, channels: int, minimum: int) -> tuple[list[Scene], list[str]]:
-    """The scenes below `folder`, one a sub-folder, and a warning for each shot that moved by more than a pixel.
+    """The scenes below `folder`, one a sub-folder or a file of several pages, and a warning for each shot that moved by
+    more than a pixel.
 
     Args:
         channels, minimum: as for `load_pairs`.
@@ -68,31 +70,33 @@ def load_bursts(folder: Path, channels: int, minimum: int) -> tuple[list[Scene],
     """
     problems: list[str] = []
     warnings: list[str] = []
-    found: list[list[Loaded]] = []
+    found: dict[str, list[Loaded]] = {}
     for files in scene_folders(folder):
-        loaded = load_images(files, channels)
-        problems += [item for item in loaded if isinstance(item, str)]
-        shots = of_one_view([item for item in loaded if not isinstance(item, str)])
-        if len(files) < 2:
-            problems.append(f"{files[0]}: is the only shot of its scene; a burst needs two or more")
-        elif len(shots) >= 2:
-            wrong = _not_alike(shots, minimum)
-            problems += wrong
-            if not wrong:
-                found.append(shots)
+        broken: list[str] = []
+        scenes_here: dict[Path, list[Decoded]] = {}
+        for image in each(decode, files, broken):  # the pages of a file are a scene, the other files together one
+            path, page = image.source
+            scenes_here.setdefault(path.parent if page is None else path, []).append(image)
+        problems += broken
+        for where, images in scenes_here.items():
+            shots = as_seen(images, channels)
+            if len(shots) < 2 and broken:  # perhaps one of the others of its scene
+                continue
+            if len(shots) < 2:
+                problems.append(f"{shots[0].source}: is the only shot of its scene; a burst needs two or more")
+            elif wrong := _not_alike(shots, minimum):
+                problems += wrong
+            else:
+                found[where.relative_to(folder).as_posix() if where != folder else folder.name] = shots
                 warnings += _moved(shots)
-    problems += mixed_channels([shot for shots in found for shot in shots])
+    problems += mixed_channels([shot for shots in found.values() for shot in shots])
     if problems:
         raise problems_of(str(folder), problems)
+    deep = same_depth([shot.pixels for shots in found.values() for shot in shots])
     scenes = []
-    for shots in found:
-        where = shots[0].path.parent
-        deep = any(shot.pixels.dtype == torch.uint16 for scene in found for shot in scene)
-        pixels = torch.stack([shot.pixels.to(torch.int32) for shot in shots])
-        factors = torch.tensor([257 if deep and shot.pixels.dtype == torch.uint8 else 1 for shot in shots])
-        kind = torch.uint16 if deep else torch.uint8
-        name = where.relative_to(folder).as_posix() if where != folder else folder.name
-        scenes.append(Scene(name, (pixels * factors[:, None, None, None]).to(kind)))
+    for name, shots in found.items():
+        scenes.append(Scene(name, torch.stack(deep[: len(shots)])))
+        del deep[: len(shots)]
     return scenes, warnings
 
 
@@ -130,9 +134,9 @@ def _not_alike(shots: Sequence[Loaded], minimum: int) -> list[str]:
     small = thumbnail(first.pixels.permute(1, 2, 0).numpy())
     for shot in others:
         if shot.pixels.shape != first.pixels.shape:
-            problems.append(f"{shot.path}: is {shot.size}, the scene's first shot {first.path} is {first.size}")
+            problems.append(f"{shot.source}: is {shot.size}, the scene's first shot {first.source} is {first.size}")
         elif not alike(small, thumbnail(shot.pixels.permute(1, 2, 0).numpy())):
-            problems.append(f"{shot.path}: shows another scene than {first.path}; a burst's folder holds one scene")
+            problems.append(f"{shot.source}: shows another scene than {first.source}; a burst's folder holds one scene")
     return problems
 
 
@@ -143,6 +147,6 @@ def _moved(shots: Sequence[Loaded]) -> list[str]:
         down, right = shift_between(first.pixels, shot.pixels)
         if max(abs(down), abs(right)) > MOST_SHIFT:
             lines.append(
-                f"{shot.path}: is shifted by {right:+.1f} pixels across and {down:+.1f} down from {first.path}"
+                f"{shot.source}: is shifted by {right:+.1f} pixels across and {down:+.1f} down from {first.source}"
             )
     return lines

@@ -178,7 +178,7 @@ def _middles(folder: Path, channels: int) -> list[np.ndarray]:
     """The middle of `IMAGES` images, chosen at random with a fixed seed: [C, SIDE, SIDE], float32 in [0, 1]."""
     from denoise_se.datasets import to_unit
     from denoise_se.image_folder import image_files
-    from denoise_se.training_images import load_pixels
+    from denoise_se.loaded import load_pixels
 
     files = image_files(folder)
     found: list[np.ndarray] = []

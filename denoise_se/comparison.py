@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from denoise_se.blending import full_range
 from denoise_se.errors import ImageError
 from denoise_se.image import Image
 from denoise_se.image_io import open_pages
 from denoise_se.metrics import mean_finite, psnr, ssim
 from denoise_se.remote_files import Location
+from denoise_se.white_level import full_range
 
 
 @dataclass(frozen=True)

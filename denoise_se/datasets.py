@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from denoise_se.drawings import drawn, sheet
-from denoise_se.training_images import Pair, deepened
+from denoise_se.loaded import deepened
+from denoise_se.training_images import Pair
 
 VALIDATION_SIDE = 384  # a validation image's centre is cut to this many pixels a side, so that validating stays cheap
 SHEET, MOST_SHEETS = 192, 16  # pixels a side, and number, of the sheets of drawings that are validated on

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from denoise_se.backends import Backend, Sides, make_backend
-from denoise_se.blending import Strength, blended, full_range
+from denoise_se.blending import Strength, blended
 from denoise_se.checkpoint import CheckpointFile, open_checkpoint
 from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.noise_estimation import estimate_noise
@@ -28,10 +28,9 @@ from denoise_se.tiling import (
     tile_shape,
     window_bytes,
 )
+from denoise_se.white_level import full_range, white_level
 
 BAND = 768  # rows that are copied at a time when there is nothing to compute
-DIM = 0.25  # a deep image whose values all lie below this share of its range uses a small part of it
-MOST_GAIN, MOST_LEVEL = 2.0**16, 50.0  # of such an image, and of its noise after it in 8-bit units
 MIN_TILE = 32
 Progress = Callable[[int, int], None]
 FULL_STRENGTH = Strength()
@@ -246,7 +245,7 @@ class Denoiser:
                 report(done, total)
             return
         total = math.prod(map(len, self._grid(height, width)))
-        gates, white = None, _white(source, level)
+        gates, white = None, white_level(source, level)
         if total > 1 or height * width > WHOLE_PIXELS or self.network.channels < channels:
             gates = self._gates(source, level, white)
         report(0, total)
@@ -266,7 +265,7 @@ class Denoiser:
             network.shutdown(cancel_futures=True)
 
     def _windows(self, source: Scanlines, level: float | np.ndarray | None, white: float) -> Iterator[_Window]:
-        """What the network is given of an image, row by row; `white` as `_white` gives it."""
+        """What the network is given of an image, row by row; `white` as `white_level` gives it."""
         height, width, _ = source.shape
         rows_and_windows, columns_and_windows = self._grid(height, width)
         held, start = source.rows(0, 0), 0  # the rows from `start` on that have been read and are still needed
@@ -345,23 +344,6 @@ class Denoiser:
         values = level[rows.slice, columns.slice] if isinstance(level, np.ndarray) else level or 0.0
         levels = np.float32(values) / np.float32(255 * white / full_range(pixels.dtype))
         return planes, np.broadcast_to(levels, (len(planes), 1, *planes.shape[2:]))
-
-
-def _white(source: Scanlines, level: float | np.ndarray | None) -> float:
-    """The value that the network is to see as 1: that of the full range; in a deep image that uses a small part of it
-    (counts of a camera of 12 bits in 16, say) a power of two less, as networks and int8 are not made for differences
-    that small. Not so much less that the noise would be stronger than networks know."""
-    full = full_range(source.dtype)
-    if source.dtype == np.uint8:
-        return full
-    peak = 0.0
-    for start in range(0, source.shape[0], BAND):
-        peak = max(peak, float(np.abs(source.rows(start, min(start + BAND, source.shape[0]))).max()))
-        if peak > DIM * full:
-            return full
-    strongest = 0.0 if level is None else float(np.max(level))
-    gain = min(full / peak if peak else 1.0, MOST_GAIN, MOST_LEVEL / strongest if strongest else MOST_GAIN)
-    return full / 2.0 ** max(0, math.floor(math.log2(gain)))
 
 
 def _as_they_are(source: Scanlines) -> Iterator[tuple[Span, np.ndarray]]:

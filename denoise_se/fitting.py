@@ -61,6 +61,7 @@ def fit(
     report: Callable[[Path, Checkpoint], Mapping[str, str]] | None = None,
     ranks: Ranks | None = None,
     rehearsal: Sequence[Pair] = (),
+    tell: Callable[[str], None] | None = None,
 ) -> RunFolder:
     """Train in `folder`, which gets best.safetensors, last.ckpt, metrics.csv, curve.png, card.md and tensorboard/.
 
@@ -73,6 +74,7 @@ def fit(
         risk: validates noisy images that have no clean partner; the PSNR is then an estimate.
         report: measures the best weights at the end, see `RunFolder`.
         rehearsal: images that the objective rehearses on, so that a run is not resumed with others.
+        tell: takes a line about each validation, where there is no bar to show it.
         ranks: the processes that train together; each of them calls this function. `config.batch` is of all of them.
 
     Raises:
@@ -90,7 +92,7 @@ def fit(
     images = ([*names(train), *names(rehearsal)], names(validation))
     run = RunFolder(folder, config.to_dict(), data=data, start=start, images=images)
     run.drawn = len(drawn)
-    run.report, run.estimated = report, risk is not None
+    run.report, run.estimated, run.tell = report, risk is not None, tell
     run.open(resume)
     module = TrainingData(
         train,

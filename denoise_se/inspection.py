@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from denoise_se.blending import Strength, full_range
+from denoise_se.blending import Strength
 from denoise_se.denoiser import Band, Denoiser
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.preview import Preview, PreviewMaker
 from denoise_se.quality import QualityEstimate, estimate_psnr, looks_clipped
 from denoise_se.report import Row
 from denoise_se.samples import Sample, as_one
+from denoise_se.white_level import full_range
 
 
 @dataclass

@@ -28,6 +28,7 @@ from denoise_se.noise_series import (
 from denoise_se.patch_noise import HIGH, brightness_points
 from denoise_se.patch_spectrum import PatchSpectrum, completed, correlation_weight, spectra
 from denoise_se.scanlines import ArrayScanlines
+from denoise_se.white_level import full_range, white_level
 
 Array = NDArray[np.float32]
 Float = NDArray[np.float64]
@@ -51,6 +52,7 @@ def measure_noise(images: Sequence[NDArray[np.generic]], series: str | None = No
 
     Args:
         images: [H, W] or [H, W, C], C = 1 or 3 for all of them, uint8, uint16 or float in [0, 1]; at least 64x64.
+            Where all of them use a small part of their range, that is measured as 0 to 1, see `white_level`.
         series: None for any noisy pictures, "burst" for shots of one scene that does not move, "flats" for evenly lit
             frames at several exposures (dark ones among them). A series says more: pictures hide weak noise, and the
             grain of single images is known no further than 6 pixels.
@@ -64,19 +66,26 @@ def measure_noise(images: Sequence[NDArray[np.generic]], series: str | None = No
     """
     if series is not None and series not in SERIES:
         raise UsageError(f"--series {series!r}: give {' or '.join(SERIES)}, or leave it out for any noisy pictures")
-    frames = [_unit(image) for image in images]
-    if not frames:
+    stored = [_checked(image) for image in images]
+    if not stored:
         raise UsageError("no image to measure the noise of")
-    if len({frame.shape[2] for frame in frames}) > 1:
+    if len({frame.shape[2] for frame in stored}) > 1:
         raise UsageError("some of the images are grey and some are colour; profile them apart")
-    if min(min(frame.shape[:2]) for frame in frames) < MIN_SIDE:
+    if min(min(frame.shape[:2]) for frame in stored) < MIN_SIDE:
         raise UsageError(f"a noise profile needs images of at least {MIN_SIDE}x{MIN_SIDE} pixels")
-    if not all(np.isfinite(frame).all() for frame in frames):
+    if not all(np.isfinite(frame).all() for frame in stored):
         raise UsageError("an image holds NaN or infinite values; replace them first")
-    height, width = frames[0].shape[:2]
-    source = f"{series or 'pictures'}: {len(frames)} image(s), the first {width}x{height}"
-    steps = [0.0 if image.dtype.kind == "f" else 1 / _span(image) for image in images]
+    height, width = stored[0].shape[:2]
+    source = f"{series or 'pictures'}: {len(stored)} image(s), the first {width}x{height}"
+    used = max(white_level(ArrayScanlines(frame)) / full_range(frame.dtype) for frame in stored)
+    if used < 1:
+        source += f", in units of 1/{round(1 / used)} of their range, of which they use no more"
+    whites = [used * full_range(frame.dtype) for frame in stored]
+    steps = [0.0 if frame.dtype.kind == "f" else 1 / white for frame, white in zip(stored, whites, strict=True)]
     rounding = float(np.mean(np.square(steps))) / 12
+    frames: list[Array] = [
+        frame.astype(np.float32) / np.float32(white) for frame, white in zip(stored, whites, strict=True)
+    ]
     if series is None:
         return _of_pictures(frames, source, rounding)
     residuals = SERIES[series](frames)
@@ -84,18 +93,13 @@ def measure_noise(images: Sequence[NDArray[np.generic]], series: str | None = No
     return measure_residuals(residuals, source, rounding)
 
 
-def _unit(image: NDArray[np.generic]) -> Array:
+def _checked(image: NDArray[np.generic]) -> NDArray[np.generic]:
+    """[H, W, C]"""
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
         raise UsageError(f"noise is measured on images [H, W] or [H, W, C] with C = 1 or 3, not {image.shape}")
     if image.dtype.kind not in "uf":
         raise UsageError(f"noise is measured on uint8, uint16 or float images, not {image.dtype}; convert it first")
-    pixels: Array = image.astype(np.float32).reshape(*image.shape[:2], -1)
-    return pixels / np.float32(_span(image))
-
-
-def _span(image: NDArray[np.generic]) -> float:
-    """The value that stands for 1."""
-    return 1.0 if image.dtype.kind == "f" else float(np.iinfo(str(image.dtype)).max)
+    return image.reshape(*image.shape[:2], -1)
 
 
 def measure_residuals(residuals: list[Residual], source: str, rounding: float) -> Measurement:

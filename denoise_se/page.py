@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from denoise_se.image import Image, Metadata
 from denoise_se.scanlines import ArrayScanlines, Scanlines
+
+
+class Source(NamedTuple):
+    """Where an image is: a file, or one of its pages, counted from 1."""
+
+    path: Path
+    page: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.page is None else f"{self.path} (page {self.page})"
 
 
 class Page(Scanlines, Protocol):

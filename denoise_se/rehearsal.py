@@ -12,9 +12,9 @@ from denoise_se.checkpoint import Checkpoint, made_noise
 from denoise_se.datasets import Patches, to_unit
 from denoise_se.errors import NoiseSpecError, ProfileError, UsageError
 from denoise_se.image_io import read
+from denoise_se.loaded import from_pixels
 from denoise_se.noise import NoiseChain, NoiseMixture, parse_noise_spec, refuse_unfit
 from denoise_se.objectives import Objective, Rehearsed, Supervised
-from denoise_se.training_images import from_pixels
 
 MOST_IMAGES = 6
 SIDE = 256  # of their centres

@@ -47,9 +47,11 @@ class RunFolder(Callback):
         report: measures the best weights at the end of the run, given the folder and these; its lines go on the card.
         drawn: how many of the validation images are sheets of drawings, the last ones.
         estimated: whether there is no clean image, so that every PSNR is an estimate.
+        tell: takes a line about each validation.
     """
 
     report: Callable[[Path, Checkpoint], Mapping[str, str]] | None = None
+    tell: Callable[[str], None] | None = None
     drawn = 0
     estimated = False
 
@@ -227,6 +229,8 @@ class RunFolder(Callback):
                 self.best_psnr = row["val_psnr"]
                 self._write_best(task, row)
             self._write_metrics()
+            if self.tell is not None:
+                self.tell(f"{row['seconds'] / 60:.1f} minutes, step {row['step']}: validation {row['val_psnr']:.2f} dB")
 
     def _all_losses(self, task: DenoisingTask) -> tuple[float, int]:
         """The sum of the losses of all processes since the last validation, and how many."""

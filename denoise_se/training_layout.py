@@ -65,7 +65,11 @@ def recognise(folder: Path, *, has_noise: bool) -> Layout:
     scenes = scene_folders(folder)
     if scenes and all(_is_burst(files) for files in scenes[:LOOKED_AT]):
         return Layout("burst", folder, None, f"{len(scenes)} sub-folders of several shots of one scene each")
-    return Layout("noisy", folder, None, "pictures without clean partners (with --noise they would count as clean)")
+    why = "pictures without clean partners (with --noise they would count as clean"
+    stacks = any(is_stack(files[0]) for files in scenes)
+    return Layout(
+        "noisy", folder, None, why + (", with --burst the pages of a file as shots of one scene)" if stacks else ")")
+    )
 
 
 def scene_folders(folder: Path) -> list[list[Path]]:
@@ -74,6 +78,14 @@ def scene_folders(folder: Path) -> list[list[Path]]:
     for path in image_files(folder):
         scenes.setdefault(path.parent, []).append(path)
     return list(scenes.values())
+
+
+def is_stack(path: Path) -> bool:
+    """Whether a file has several pages."""
+    try:
+        return probe(path).frames > 1
+    except ImageError:
+        return False
 
 
 def thumbnail(pixels: NDArray[np.generic]) -> NDArray[np.float64]:

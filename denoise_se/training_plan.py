@@ -13,6 +13,7 @@ from denoise_se.checkpoint import Checkpoint
 from denoise_se.datasets import Patches
 from denoise_se.held_out_risk import HeldOutRisk, Risk
 from denoise_se.image_folder import image_files
+from denoise_se.image_io import probe
 from denoise_se.misalignment import misaligned
 from denoise_se.noise import parse_noise_spec, refuse_unfit
 from denoise_se.noise_model import NoiseModel
@@ -192,7 +193,8 @@ def _noisy(
 
 def left_out(folder: Path, images: Sequence[Pair], patch: int) -> list[str]:
     """A line that says how many pictures of a folder are too small to be of use."""
-    count = 0 if images[0].noisy is not None else len(image_files(folder)) - len(images)
+    pages = 0 if images[0].noisy is not None else sum(probe(file).frames for file in image_files(folder))
+    count = max(0, pages - len(images))
     least = max(patch, SMALLEST_SIDE)
     return [f"{folder}: {count} picture(s) smaller than {least} pixels are left out"] if count else []
 

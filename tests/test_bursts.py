@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 from denoise_se.bursts import Scene, load_bursts, refuse_shared_scenes, split_scenes
@@ -124,3 +125,16 @@ def test_shots_of_8_and_16_bits_become_one_kind(tmp_path: Path) -> None:
     assert only.shots.dtype == torch.uint16
     assert np.array_equal(only.shots[1].permute(1, 2, 0).numpy()[..., ::-1], deep)
     assert set((only.shots[0].int() % 257).unique().tolist()) == {0}
+
+
+def test_the_pages_of_a_file_are_the_shots_of_a_scene(tmp_path: Path) -> None:
+    for index in range(2):
+        shots = np.stack([np.clip(noisy(index, shot)[..., 0] * 16, 0, 4095) for shot in range(3)])  # 12 bits in 16
+        tifffile.imwrite(tmp_path / f"s{index}.tif", shots.astype(np.uint16), photometric="minisblack")
+    scenes, warnings = load_bursts(tmp_path, 1, 16)
+    assert [s.name for s in scenes] == ["s0.tif", "s1.tif"] and warnings == []
+    assert scenes[0].shots.shape == (3, 1, 48, 48)
+    assert 0.25 < float(scenes[0].shots.double().max()) / 65535 <= 1  # as `denoise` shows them to the network
+    save(tmp_path / "alone.png", noisy(0, 0)[..., 0])
+    with pytest.raises(DatasetError, match=r"alone\.png: is the only shot"):
+        load_bursts(tmp_path, 1, 16)

@@ -455,6 +455,21 @@ def test_noise_of_files_is_estimated_and_bad_ones_are_named(run: Run) -> None:
     assert float(row.split("│")[2]) == pytest.approx(10, abs=1)
 
 
+def test_the_noise_of_a_folder_and_of_each_page_of_a_stack_is_estimated(run: Run) -> None:
+    rng = np.random.default_rng(0)
+    Path("shots").mkdir()
+    pages = np.clip(rng.normal(30_000, 2570, (3, 128, 128)), 0, 65535).astype(np.uint16)
+    tifffile.imwrite("shots/s.tif", pages, photometric="minisblack")
+    result = run("noise", "estimate", "shots")
+    assert result.code == 0 and not result.err
+    for page in (1, 2, 3):
+        row = next(line for line in result.out.splitlines() if f"shots/s.tif (page {page})" in line)
+        assert float(row.split("│")[2]) == pytest.approx(10, abs=1)
+    assert run("noise", "profile", "shots", "--series", "burst", "-o", "c.json").code == 0
+    alone = run("noise", "estimate", "none.png")
+    assert alone.code == 1 and not alone.out and "none.png" in alone.err
+
+
 def save_burst(folder: str, shots: int = 4, side: int = 96) -> list[str]:
     """16-bit shots of a slope with gain 0.004, read noise 0.01 and rows of 0.02, as PNG; their paths."""
     Path(folder).mkdir()

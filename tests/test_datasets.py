@@ -14,11 +14,11 @@ import torch
 from denoise_se.datasets import VALIDATION_SIDE, Consecutive, Patches, TrainingData, WholeImages, to_unit
 from denoise_se.errors import DatasetError
 from denoise_se.image import turned
+from denoise_se.loaded import load_pixels
 from denoise_se.training_images import (
     Pair,
     PairedFiles,
     load_pairs,
-    load_pixels,
     match_pairs,
     refuse_shared_images,
     split_validation,
@@ -228,3 +228,66 @@ def test_images_are_kept_on_the_device_when_they_fit_into_a_quarter_of_its_memor
         assert {p.clean.device.type for p in module.train} == {kept}
         assert module.workers == (0 if kept == "meta" else 2)
         assert module.validation[0].clean.device.type == "cpu"
+
+
+def save_stack(path: Path, pages: int, seed: int = 0, side: int = 40) -> np.ndarray:
+    stack = np.random.default_rng(seed).integers(30_000, 65_536, (pages, side, side), np.uint16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, stack, photometric="minisblack")
+    return stack
+
+
+def test_each_page_of_a_stack_is_an_image_and_stays_on_one_side(tmp_path):
+    stacks = [save_stack(tmp_path / f"s{seed}.tif", 3, seed) for seed in range(4)]
+    pairs = load_pairs(PairedFiles(None, tmp_path), 1, 32)
+    assert [pair.name for pair in pairs[:4]] == ["s0, page 1", "s0, page 2", "s0, page 3", "s1, page 1"]
+    for pair, page in zip(pairs, np.concatenate(stacks), strict=True):
+        assert np.array_equal(pair.clean[0].numpy(), page)
+    train, validation = split_validation(pairs)
+    assert len({pair.file for pair in train}) == 3 and len(train) == 9
+    assert len({pair.file for pair in validation}) == 1 and len(validation) == 3
+
+
+def test_of_a_single_stack_the_last_pages_are_kept_for_validation(tmp_path):
+    save_stack(tmp_path / "s.tif", 20)
+    train, validation = split_validation(load_pairs(PairedFiles(None, tmp_path), 1, 32))
+    assert len(train) == 18 and [pair.name for pair in validation] == ["s, page 19", "s, page 20"]
+
+
+def test_validation_takes_few_pages_of_a_long_stack(tmp_path):
+    pairs = [Pair(f"s{k}, page {page}", None, torch.zeros(1, 8, 8)) for k in range(2) for page in range(1, 101)]
+    train, validation = split_validation(pairs)
+    assert len(train) == 100 and len(validation) == 10 and len({pair.file for pair in validation}) == 1
+
+
+def test_stacks_are_paired_page_by_page(tmp_path):
+    noisy, clean = save_stack(tmp_path / "n/s.tif", 3, 1), save_stack(tmp_path / "c/s.tif", 3, 2)
+    pairs = load_pairs(PairedFiles(tmp_path / "n", tmp_path / "c"), 1, 32)
+    for page, pair in enumerate(pairs):
+        assert pair.name == f"s, page {page + 1}"
+        assert np.array_equal(pair.noisy[0].numpy(), noisy[page]) and np.array_equal(pair.clean[0].numpy(), clean[page])
+    save_stack(tmp_path / "c/s.tif", 2, 2)
+    with pytest.raises(DatasetError, match=r"s\.tif: has 3 page\(s\), its clean partner .*s\.tif has 2"):
+        load_pairs(PairedFiles(tmp_path / "n", tmp_path / "c"), 1, 32)
+
+
+def test_what_is_wrong_with_a_page_is_told_by_its_number(tmp_path):
+    save_stack(tmp_path / "n/s.tif", 3)
+    save_stack(tmp_path / "c/s.tif", 3, side=48)
+    with pytest.raises(DatasetError, match=r"s\.tif \(page 2\): is 40x40, its clean partner .*s\.tif \(page 2\) is 48"):
+        load_pairs(PairedFiles(tmp_path / "n", tmp_path / "c"), 1, 32)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_a_pair_that_uses_a_small_part_of_its_range_is_learnt_as_it_is_denoised(tmp_path, dtype):
+    # counts of 12 bits in 16: the noisy side reaches 4000 and is shown 16 times as bright, the clean one with it
+    noisy = np.random.default_rng(0).integers(0, 4001, (40, 40)).astype(np.uint16)
+    noisy[0, 0] = 4000
+    clean = np.minimum(noisy, 1000)  # alone it would be shown 64 times as bright
+    for side, pixels in (("n", noisy), ("c", clean)):
+        (tmp_path / side).mkdir()
+        stored = pixels if dtype is np.uint16 else (pixels / 65535).astype(np.float32)
+        tifffile.imwrite(tmp_path / side / "a.tif", stored, photometric="minisblack")
+    ((_, left, right),) = load_pairs(PairedFiles(tmp_path / "n", tmp_path / "c"), 1, 32)
+    assert np.array_equal(left[0].numpy(), noisy * 16) and np.array_equal(right[0].numpy(), clean * 16)
+    assert load_pixels(tmp_path / "c/a.tif", 1).numpy().max() == 64_000

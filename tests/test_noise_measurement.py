@@ -215,3 +215,14 @@ print((peak() - before) * 1024 / 1e6)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 350
+
+
+def test_counts_that_use_a_small_part_of_their_range_are_measured_as_they_are_denoised() -> None:
+    random = np.random.default_rng(0)
+    counts = [np.rint(2000 + 40 * random.standard_normal((128, 128))).astype(np.uint16) for _ in range(4)]  # of 12 bits
+    profile = measure_noise(counts, "burst").profile
+    assert profile.variance(2000 / 4096)[0] ** 0.5 == pytest.approx(40 / 4096, rel=0.03)
+    assert "1/16 of their range" in profile.source
+    as_all = measure_noise([16 * frame for frame in counts], "burst").profile
+    assert profile.variance(0.5)[0] == pytest.approx(as_all.variance(0.5)[0], rel=1e-3)
+    assert "of their range" not in as_all.source

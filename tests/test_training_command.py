@@ -81,6 +81,7 @@ def test_pairs_rehearse_on_a_folder_of_other_pictures_and_resume_with_that_one_o
     zygote.start([*command, "others"])
     assert zygote.wait() == 0, zygote.output()
     assert "15% of the steps rehearse the start's own noise, on 3 pictures of others" in zygote.output()
+    assert "training for 4 steps" in zygote.output() and "step 4: validation" in zygote.output()
     card = (work / "practised" / "card.md").read_text()
     assert "rehearsed, on 3 pictures of others" in card and "## int8" in card
     assert re.search(r"^int8: (costs|would cost) \d\.\d+ dB", zygote.output(), re.MULTILINE)

@@ -1,0 +1,138 @@
+"""Image files as they are learnt from: decoded, page by page, in the range and the channels that a network sees."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from denoise_se.blending import LUMA_WEIGHTS
+from denoise_se.errors import ImageError
+from denoise_se.image import turned, wrong_range
+from denoise_se.image_io import read, read_pages
+from denoise_se.page import Source
+from denoise_se.scanlines import ArrayScanlines
+from denoise_se.white_level import full_range, white_level
+
+File = TypeVar("File")
+Page = TypeVar("Page")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A page as stored: `pixels` [H, W, C] and the EXIF orientation that they have."""
+
+    source: Source
+    pixels: NDArray[np.generic]
+    orientation: int
+
+    def upright(self) -> Decoded:
+        """As EXIF says that it is shown."""
+        return Decoded(self.source, turned(self.pixels, self.orientation), 1)
+
+
+class Loaded(NamedTuple):
+    """`pixels` [C, H, W], uint8 or uint16, as the network takes them, and the channels that the file has."""
+
+    source: Source
+    pixels: Tensor
+    own_channels: int
+
+    @property
+    def size(self) -> str:
+        return f"{self.pixels.shape[2]}x{self.pixels.shape[1]}"
+
+
+def decode(path: Path) -> list[Decoded]:
+    """All pages of a file. Raises ImageError, also for floats that are not meant as 0 to 1."""
+    images = read_pages(path)
+    found = []
+    for number, image in enumerate(images, 1):
+        source = Source(path, number if len(images) > 1 else None)
+        if wrong := wrong_range(image.pixels):
+            raise ImageError(source, wrong)
+        found.append(Decoded(source, image.pixels, image.metadata.orientation))
+    return found
+
+
+def each(work: Callable[[File], list[Page]], files: Sequence[File], problems: list[str]) -> list[Page]:
+    """What `work` gives for each of `files`, several at a time, in one list; its ImageErrors go to `problems`."""
+
+    def attempt(file: File) -> list[Page] | str:
+        try:
+            return work(file)
+        except ImageError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(attempt, files))
+    problems += [item for item in found if isinstance(item, str)]
+    return [page for item in found if not isinstance(item, str) for page in item]
+
+
+def as_seen(images: Sequence[Decoded], channels: int) -> list[Loaded]:
+    """Images of one scene, or an image alone, as a network sees them.
+
+    They lie as stored, which is how a sensor's rows lie and how `denoise` sees them; as shown where some are stored
+    turned and some are not. Their range is that of the first, see `white_level`.
+    """
+    if len({image.orientation for image in images}) > 1:
+        images = [image.upright() for image in images]
+    first = images[0].pixels
+    gain = full_range(first.dtype) / white_level(ArrayScanlines(first))
+    return [Loaded(i.source, from_pixels(i.pixels, channels, gain), i.pixels.shape[2]) for i in images]
+
+
+def load_pixels(path: Path, channels: int) -> Tensor:
+    """[channels, H, W], uint8 or uint16, of a file of one image; as `channels` asks, colour becomes grey (Rec. 601
+    luma), grey repeats."""
+    image = read(path)
+    return as_seen([Decoded(Source(path), image.pixels, image.metadata.orientation)], channels)[0].pixels
+
+
+def from_pixels(pixels: NDArray[np.generic], channels: int, gain: float = 1.0) -> Tensor:
+    """As `load_pixels`, from an image [H, W, C], its values times `gain`; floats become uint16."""
+    full = full_range(pixels.dtype)
+    if pixels.dtype.kind == "f" or gain != 1:
+        dtype, full = (np.dtype(np.uint16), 65535.0) if pixels.dtype.kind == "f" else (pixels.dtype, full)
+        scaled = pixels.astype(np.float32) * np.float32(gain * full / full_range(pixels.dtype))
+        pixels = np.rint(scaled.clip(0, full)).astype(dtype)
+    if channels == 1 and pixels.shape[2] == 3:
+        pixels = np.rint(pixels.astype(np.float32) @ LUMA_WEIGHTS)[..., None].astype(pixels.dtype)
+    elif channels == 3 and pixels.shape[2] == 1:
+        pixels = pixels.repeat(3, axis=2)
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def mixed_channels(images: Sequence[Loaded]) -> list[str]:
+    """A line for each image of the rarer kind when some are grey and some colour: their noise is not the same."""
+    kinds = {1: "grey", 3: "colour"}
+    counts = Counter(image.own_channels for image in images)
+    if len(counts) < 2:
+        return []
+    (most, _), *_ = counts.most_common()
+    return [
+        f"{image.source}: is {kinds.get(image.own_channels, 'of another kind')}, most others are {kinds.get(most)}"
+        for image in images
+        if image.own_channels != most
+    ]
+
+
+def same_depth(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """All as uint16 as soon as one of them is, since patches of one batch share a type; 255 becomes 65535."""
+    if all(tensor.dtype == torch.uint8 for tensor in tensors):
+        return list(tensors)
+    return [tensor if tensor.dtype == torch.uint16 else deepened(tensor) for tensor in tensors]
+
+
+def deepened(image: Tensor) -> Tensor:
+    """uint8 to uint16, 255 to 65535."""
+    return (image.to(torch.int32) * 257).to(torch.uint16)

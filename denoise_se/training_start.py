@@ -1,0 +1,126 @@
+"""The shipped model that a run starts from when it is not told one: of two, that which does better on its images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from denoise_se.checkpoint import Checkpoint, load_checkpoint
+from denoise_se.datasets import to_unit
+from denoise_se.errors import ImageError, NoiseSpecError
+from denoise_se.image_folder import image_files
+from denoise_se.image_io import probe
+from denoise_se.loaded import as_seen, decode
+from denoise_se.noise import NoiseChain, NoiseMixture, refuse_unfit
+from denoise_se.noise_estimation import estimate_noise
+from denoise_se.noisy_only import WHITE
+from denoise_se.training_images import match_pairs
+from denoise_se.training_layout import Layout, is_stack, scene_folders
+from denoise_se.warm_start import in_channels
+
+MOST_SCENES = 4  # that are looked at, spread over the set
+SIDE = 256  # pixels of their centres
+LEAST_SIGMA = 1.0  # in 8-bit units: less says little about how noise is correlated
+FOR_WHITE = {1: "gray", 3: "color"}  # noise that is independent from pixel to pixel
+FOR_CAMERAS = "photo"
+
+
+@dataclass(frozen=True)
+class Start:
+    """`checkpoint`, with the image channels of the run; its `name`, and `why` it was taken."""
+
+    checkpoint: Checkpoint
+    name: str
+    why: str
+
+
+def choose_start(layout: Layout, channels: int) -> Start:
+    """For clean images that get noise "gray" or "color". For pairs and bursts that or "photo", whichever has the higher
+    PSNR on a few of them; for noisy pictures alone by whether neighbouring pixels share their noise."""
+    white = FOR_WHITE[channels]
+    kind = "grey" if channels == 1 else "colour"
+    if layout.kind == "clean":
+        return _start(white, channels, f"for {kind} images")
+    if layout.kind == "noisy":
+        estimates = [estimate_noise(noisy.permute(1, 2, 0).numpy()) for noisy, _ in _samples(layout, channels)]
+        strong = [max(map(abs, e.correlation)) for e in estimates if e.sigma >= LEAST_SIGMA]
+        if strong and float(np.median(strong)) < WHITE:
+            return _start(white, channels, f"for {kind} images whose noise is independent from pixel to pixel")
+        return _start(FOR_CAMERAS, channels, f"for {kind} images")
+    samples = list(_samples(layout, channels))
+    starts = {name: _start(name, channels, "") for name in (FOR_CAMERAS, white)}
+    scores = {name: _psnr(start.checkpoint, samples) for name, start in starts.items()}
+    if not samples:  # what is wrong with the images is told when all of them are read
+        return starts[FOR_CAMERAS]
+    best, other = sorted(scores, key=scores.__getitem__, reverse=True)
+    why = f"{scores[best]:.1f} dB on {len(samples)} of the images, where {other} has {scores[other]:.1f}"
+    return _start(best, channels, why)
+
+
+def channels_of(layout: Layout, noise: NoiseChain | NoiseMixture | None) -> int:
+    """1 when all images are grey by their headers, else 3; unless the noise goes on the other kind only."""
+    found = set()
+    for path in image_files(layout.folder if layout.files is None else layout.files.clean):
+        with suppress(ImageError):
+            found.add(probe(path).channels)
+    usual, other = (1, 3) if found == {1} else (3, 1)
+    if noise is not None and not _goes_on(noise, usual) and _goes_on(noise, other):
+        return other
+    return usual
+
+
+def _goes_on(noise: NoiseChain | NoiseMixture, channels: int) -> bool:
+    try:
+        refuse_unfit(noise, channels, SIDE)
+    except NoiseSpecError:
+        return False
+    return True
+
+
+def _start(name: str, channels: int, why: str) -> Start:
+    return Start(in_channels(load_checkpoint(name), channels), name, why)
+
+
+def _samples(layout: Layout, channels: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Centres [C, h, w] of a few noisy images and of what they are compared with: their clean sides, or other shots of
+    the same scene. Files that cannot be used are passed over."""
+    groups: list[Sequence[Path]] = []
+    if layout.files is not None and layout.files.noisy is not None:
+        groups += match_pairs(layout.files.noisy, layout.files.clean, layout.files.endings or ("", ""))[0]
+    elif layout.kind == "burst":
+        for files in scene_folders(layout.folder):
+            stacks = [file for file in files if is_stack(file)]
+            groups += [[file] for file in stacks] or [files[:2]]
+    else:
+        groups += [[file] for file in image_files(layout.folder)]
+    for group in groups[:: -(-len(groups) // MOST_SCENES) or 1]:
+        with suppress(ImageError):
+            pages = [decode(file) for file in group]
+            two = pages[0][:2] if layout.kind == "burst" and len(pages[0]) > 1 else [page[0] for page in pages]
+            images = [image.pixels for image in as_seen(two, channels)]
+            if len({image.shape for image in images}) == 1:
+                yield _centre(images[0]), _centre(images[-1])
+
+
+def _centre(image: Tensor) -> Tensor:
+    top, left = (max(0, side - SIDE) // 2 for side in image.shape[1:])
+    return image[:, top : top + SIDE, left : left + SIDE]
+
+
+@torch.no_grad()
+def _psnr(checkpoint: Checkpoint, samples: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """Mean in dB; the noise level is estimated, as it is when a photo is denoised."""
+    network = checkpoint.network()
+    values = []
+    for noisy, clean in samples:
+        sigma = estimate_noise(noisy.permute(1, 2, 0).numpy()).level / 255
+        level = torch.full((1, 1, *noisy.shape[1:]), sigma)
+        error = (network(to_unit(noisy)[None], level).clamp(0, 1) - to_unit(clean)).square().mean()
+        values.append(float(-10 * torch.log10(error.clamp_min(1e-10))))
+    return sum(values) / max(1, len(values))
