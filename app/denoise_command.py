@@ -152,7 +152,8 @@ def run_denoise(
         }
         write_report(report, outcome.rows, previews=inspector.previews, settings=run, estimates=estimate_quality)
     if alone := [row.input for row in outcome.rows if request.left_alone(row)]:
-        errors.print(f"note: {listed(alone)}: no noise was found, so none was removed; if you see some, give --sigma 5")
+        mend = "if you see some, give --model photo, which is for cameras' noise, or --sigma 5"
+        errors.print(f"note: {listed(alone)}: no noise was found, so none was removed; {mend}")
     left = len(plan.jobs) - len(outcome.rows)
     if left:
         errors.print(f"stopped with {left} image(s) to do; go on with --resume")

@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from denoise_se.app.request import Request
+from denoise_se.app.web_parts import without_options
 from denoise_se.app.web_photo import page_of
 from denoise_se.app.web_work import Work
 from denoise_se.batch import run_batch
@@ -64,7 +65,10 @@ def run(sources: Sequence[Path], folder: Path, request: Request, work: Work) -> 
     rows = run_batch(
         plan, request.denoiser_for, request.settings(), fingerprint=request.fingerprint(), watcher=follower
     ).rows
-    named = tuple(replace(row, input=Path(row.input).name, output=Path(row.output).name) for row in rows)
+    named = tuple(
+        replace(row, input=Path(row.input).name, output=Path(row.output).name, error=without_options(row.error))
+        for row in rows
+    )
     thumbnails: list[tuple[str, str]] = []
     for row in rows:
         work.step(1.0, "Making the zip")
@@ -77,7 +81,7 @@ def run(sources: Sequence[Path], folder: Path, request: Request, work: Work) -> 
                 continue
             thumbnails.append((str(small), Path(row.output).name))
     if alone := [row.input for row in named if request.left_alone(row)]:
-        mend = "if you see some, set its level under “One photo”"
+        mend = "if you see some, take the model “photo”, or set the level under “One photo”"
         follower.notice(f"{listed(alone)}: no noise was found, so none was removed; {mend}")
     archive = folder / "denoised.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:  # images do not get smaller

@@ -58,7 +58,11 @@ class BatchTab:
             with gr.Column(scale=1, min_width=280):
                 self.strength = gr.Slider(0, 1, 1, step=0.05, label="Strength", info="Less keeps some grain")
                 self.model = gr.Dropdown(
-                    self.service.options.choices(), value=first, label="Model", info=offered[first], filterable=False
+                    list(self.service.options.offered),
+                    value=first,
+                    label="Model",
+                    info=offered[first],
+                    filterable=False,
                 )
                 self.format = gr.Dropdown(
                     [("Same as each photo", "same"), *((name.upper(), name) for name in FORMATS)],

@@ -95,7 +95,7 @@ class LearnTab:
         try:
             photos = self.service.options.check_files(as_paths(noisy))
             yield parts.note("Measuring the noise; this takes some seconds.")
-            taken = enough(photos)
+            taken = enough(photos, self.service.options.max_pixels)
             profile, plot = await measure(taken, self.service.cache.folder())
             yield as_html(profile, plot, len(taken))
         except DenoiseError as error:
@@ -121,7 +121,7 @@ class LearnTab:
     def look(self, request: gr.Request) -> Updates:
         """How far the lesson is, and what may be chosen now."""
         lesson = self.service.school.lesson
-        offered = gr.update(choices=self.service.options.choices())
+        offered = gr.update(choices=list(self.service.options.offered))
         seen: Updates = dict.fromkeys(self.dropdowns, offered)
         if lesson is None:
             return seen

@@ -46,28 +46,31 @@ class WebOptions:
         return Shelf(self.models_dir)
 
     @property
+    def named(self) -> dict[str, str]:
+        """What `models` are called, without the folders of the server, and what was given. Raises CheckpointError."""
+        return {resolve(model)[0]: model for model in self.models}
+
+    @property
     def offered(self) -> dict[str, str]:
         """The models that people may choose, with a line of explanation each; those learned here come last."""
         learned = dict.fromkeys(self.shelf.names(), "learned on this server")
         if self.models:
-            own = {name: CHECKPOINTS[name].purpose if name in CHECKPOINTS else "own model" for name in self.models}
+            own = {name: CHECKPOINTS[name].purpose if name in CHECKPOINTS else "own model" for name in self.named}
             return {**own, **learned}
         auto = "photo for colour images, gray for grey ones"
         return {"auto": auto, **{name: entry.purpose for name, entry in CHECKPOINTS.items()}, **learned}
 
-    def choices(self) -> list[tuple[str, str]]:
-        """The models as what people see (no folders of the server) and what is sent."""
-        return [(Path(name).stem if name in self.models else name, name) for name in self.offered]
-
     def request(self, model: str, sigma: float | None, strength: Strength, format: str) -> Request:
         """What one person asks for, checked. Raises UsageError with the mend."""
-        if model not in self.offered:
+        if model not in self.offered and model not in self.models:
             raise UsageError(f"model {model!r} is not offered here; one of {', '.join(self.offered)}")
         if sigma is not None and not (isinstance(sigma, (int, float)) and 0 <= sigma <= 255):
             raise UsageError(f"sigma is {sigma!r}; give a number from 0 to 255, the noise level in 8-bit units")
         if format != "same" and format not in FORMATS:
             raise UsageError(f"format {format!r} is unknown; one of same, {', '.join(FORMATS)}")
-        if model not in self.models and model in self.shelf.names():
+        if model in self.named:
+            model = self.named[model]
+        elif model in self.shelf.names():
             model = str(self.shelf.weights(model))
         return Request(model, sigma, strength, format, self.max_pixels, engine=self.engine)
 
@@ -86,8 +89,8 @@ class WebOptions:
 
     def check(self) -> None:
         """Raises UsageError for what can be told before anything is loaded: a model, an account, a path."""
-        for name in self.models:
-            resolve(name)
+        if len(self.named) < len(set(self.models)):
+            raise UsageError(f"--model {', '.join(self.models)}: two are called alike; rename one of the files")
         self.accounts()
         if self.root_path and not self.root_path.startswith("/"):
             raise UsageError(f"--root-path {self.root_path}: starts with a slash, as /denoise")

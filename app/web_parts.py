@@ -79,3 +79,11 @@ def facts(row: Row, pages: int, estimated: NoiseEstimate, notices: Sequence[str]
         f"<dl class=facts>{listed}</dl>{told}<details class=command><summary>The same from the command line</summary>"
         f"<code>{escape(command)}</code></details>"
     )
+
+
+def without_options(message: str) -> str:
+    """A message of the command line, for people who have none of its options."""
+    return message.replace(
+        "(--max-pixels): give a larger --max-pixels if the file is meant to be this large",
+        "of this server: make it smaller, or use the command line",
+    )

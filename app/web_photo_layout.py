@@ -79,7 +79,7 @@ class PhotoLayout:
                 )
                 first = next(iter(offered))
                 self.model = gr.Dropdown(
-                    self.service.options.choices(),
+                    list(self.service.options.offered),
                     value=first,
                     label="Model",
                     info=offered[first],

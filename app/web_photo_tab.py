@@ -206,7 +206,7 @@ class PhotoTab(PhotoLayout):
         }
         notices = [self.service.cache.without_folders(text) for text in saved.notices]
         if photo.at(amount, format).left_alone(saved.row):
-            notices.append("No noise was found, so none was removed. If you see some, set its level yourself.")
+            notices.append("No noise was found, so none was removed. If you see some, take “photo” or set its level.")
         command = command_line(photo, amount, format)
         return {
             self.status: "",

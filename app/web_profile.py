@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from denoise_se.errors import UsageError
+from denoise_se.errors import ImageError, UsageError
 from denoise_se.image_io import probe
 from denoise_se.noise_profile import NoiseProfile
 
@@ -19,13 +19,17 @@ BRIGHTNESS = (("dark", 0.02), ("middle", 0.5), ("bright", 0.9))
 NAMES = {1: ("grey",), 3: ("red", "green", "blue")}
 
 
-def enough(photos: Sequence[Path]) -> list[Path]:
-    """The first photos, up to MOST_PIXELS in all but one at least. Raises ImageError."""
+def enough(photos: Sequence[Path], max_pixels: int) -> list[Path]:
+    """The first photos, up to MOST_PIXELS in all but one at least. Raises ImageError, also for one above `max_pixels`,
+    all of its pages together."""
     taken: list[Path] = []
     pixels = 0
     for photo in photos:
         found = probe(photo)
-        pixels += found.width * found.height
+        own = found.width * found.height * found.frames
+        if own > max_pixels:
+            raise ImageError(photo, f"has {own:,} pixels, and this server takes {max_pixels:,}: make it smaller")
+        pixels += own
         if taken and pixels > MOST_PIXELS:
             break
         taken.append(photo)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from denoise_se.app import web_parts as parts
 from denoise_se.app.web_cache import Cache
 from denoise_se.app.web_learning import School
 from denoise_se.app.web_options import WebOptions
@@ -35,10 +36,7 @@ class Service:
 
     def explained(self, error: DenoiseError) -> str:
         """An error's message for people, without the server's folders and the command line's options."""
-        return self.cache.without_folders(str(error)).replace(
-            "(--max-pixels): give a larger --max-pixels if the file is meant to be this large",
-            "of this server: make it smaller, or use the command line",
-        )
+        return parts.without_options(self.cache.without_folders(str(error)))
 
 
 def blend(strength: float, chroma: float | None) -> Strength:

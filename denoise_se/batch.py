@@ -57,7 +57,7 @@ def run_batch(
         CancelledError: the watcher raised it.
     """
     watcher, inspector = watcher or Watcher(), inspector or Inspector()
-    manifest = prepare(plan, fingerprint, resume=settings.resume)
+    manifest = prepare(plan, fingerprint, watcher, resume=settings.resume)
     pipeline = Pipeline(plan.jobs, denoiser_for, settings, manifest, watcher, inspector, max(1, workers))
     with Stop().listening() as stop:
         try:
@@ -67,7 +67,7 @@ def run_batch(
     return outcome(plan, rows, stop)
 
 
-def prepare(plan: Plan, fingerprint: Mapping[str, Any], *, resume: bool) -> Manifest | RemoteManifest:
+def prepare(plan: Plan, fingerprint: Mapping[str, Any], watcher: Watcher, *, resume: bool) -> Manifest | RemoteManifest:
     """Makes the output folder ready, whatever engine works on the plan. Raises ImageError and UsageError."""
     try:
         plan.home.mkdir(parents=True, exist_ok=True)
@@ -77,6 +77,9 @@ def prepare(plan: Plan, fingerprint: Mapping[str, Any], *, resume: bool) -> Mani
     if resume:
         refuse_foreign(plan, manifest)
         remove_leftovers(plan)
+        names = [job.relative.as_posix() for job in plan.jobs]
+        if other := [name for name in names if manifest.is_of_other_settings(name)]:
+            watcher.notice(f"{listed(other)}: made with other settings or another version before, so done again")
     return manifest
 
 

@@ -90,6 +90,10 @@ class Ledger:
             return True
         return not isinstance(source, Address) and entry.get("input") == file_digest(source)
 
+    def is_of_other_settings(self, relative: str) -> bool:
+        """Whether an output of this name was made, but not as this run makes it."""
+        return relative in self.entries and self.entries[relative].get("settings") != self.settings
+
     def facts(self, relative: PurePath) -> dict[str, Any]:
         """What was told of how this output was made; empty where nothing was."""
         facts = self.entries.get(relative.as_posix(), {}).get("facts")

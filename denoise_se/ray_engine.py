@@ -62,7 +62,7 @@ def run_on_ray(
     """
     watcher, inspector = watcher or Watcher(), inspector or Inspector()
     with Stop().listening() as stop, connected(workers, models.options["device"]) as cluster:
-        manifest = prepare(plan, fingerprint, resume=settings.resume)
+        manifest = prepare(plan, fingerprint, watcher, resume=settings.resume)
         run = _Run(plan, settings, manifest, watcher, inspector, stop)
         with _marker(plan.home) as marker:
             run.start(cluster, models, marker)

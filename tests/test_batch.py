@@ -456,7 +456,13 @@ def test_resuming_skips_what_is_done_and_redoes_what_changed(denoiser: Denoiser)
         "0.png": "skipped", "1.png": "done", "2.png": "done", "3.png": "skipped", "4.png": "done",
     }  # fmt: skip
     assert np.array_equal(load("out/1.png"), denoiser(picture(9), sigma=25.0))
-    assert set(resumed(denoiser, fingerprint={"weights": "other"}).values()) == {"done"}
+    recorder = Recorder()
+    assert set(resumed(denoiser, fingerprint={"weights": "other"}, watcher=recorder).values()) == {"done"}
+    assert recorder.notices == [
+        "0.png, 1.png, 2.png, 3.png, 4.png: made with other settings or another version before, so done again"
+    ]
+    resumed(denoiser, fingerprint={"weights": "other"}, watcher=(quiet := Recorder()))
+    assert not quiet.notices
 
 
 def test_skipped_images_are_measured_too(denoiser: Denoiser) -> None:

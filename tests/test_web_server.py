@@ -16,9 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from tiny_model import save_tiny
 from web_server import Server, serving
 
+from denoise_se.app.web_options import WebOptions
+from denoise_se.app.web_profile import enough
+from denoise_se.errors import ImageError, UsageError
 from denoise_se.image_io import Image, write
 
 pytest.importorskip("gradio", reason="the web extra is not installed")
@@ -112,7 +116,35 @@ def test_the_noise_is_estimated_and_the_models_are_listed(server: Server, model:
     noise = answers.predict(image=upload(SAMPLES / "noisy" / "camera.png"), api_name="/estimate")
     assert noise["sigma"] == pytest.approx(25, abs=3)
     assert noise["level"] == pytest.approx(noise["sigma"], abs=0.001)  # it is white
-    assert list(answers.predict(api_name="/models")) == [str(model)]
+    assert list(answers.predict(api_name="/models")) == [model.stem]
+
+
+def test_models_of_the_server_are_told_without_its_folders(server: Server, model: Path, tmp_path: Path) -> None:
+    noisy = sixteen_bit(tmp_path)
+    result, _ = client(server).predict(image=upload(noisy), model=model.stem, api_name="/denoise")
+    command_line(noisy, "-o", tmp_path / "out.tiff", "--model", model)
+    assert Path(result).read_bytes() == (tmp_path / "out.tiff").read_bytes()
+    assert str(model.parent) not in server.get("/config")[1].decode()
+
+
+def test_the_noise_is_measured_on_as_many_photos_as_the_server_takes(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        write(tmp_path / name, Image(np.zeros((100, 100, 1), np.uint8), None, "png"))
+    photos = sorted(tmp_path.iterdir())
+    assert enough(photos, 10_000) == photos
+    with pytest.raises(ImageError, match=r"a\.png: has 10,000 pixels, and this server takes 9,999: make it smaller"):
+        enough(photos, 9_999)
+    stack = np.zeros((3, 100, 100), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
+    with pytest.raises(ImageError, match=r"a\.tif: has 30,000 pixels"):
+        enough([tmp_path / "a.tif"], 20_000)
+
+
+def test_two_models_of_one_name_are_refused_before_the_server_starts(tmp_path: Path) -> None:
+    files = tuple(str(save_tiny(tmp_path / folder / "own.safetensors")) for folder in ("a", "b"))
+    with pytest.raises(UsageError, match="two are called alike; rename"):
+        WebOptions(models=files).check()
+    WebOptions(models=(files[0], files[0], "gray")).check()
 
 
 @pytest.mark.parametrize(
@@ -129,6 +161,8 @@ def test_too_many_pixels_and_too_many_bytes_are_refused(server: Server, tmp_path
     write(tmp_path / "wide.png", Image(np.zeros((1500, 1500, 1), np.uint8), None, "png"))
     with pytest.raises(Exception, match=r"wide\.png.* exceeds 2,000,000 pixels of this server"):
         client(server).predict(image=upload(tmp_path / "wide.png"), api_name="/denoise")
+    _, report = client(server).predict(images=[upload(tmp_path / "wide.png")], api_name="/denoise_many")
+    assert "2,000,000 pixels of this server: make it smaller" in report["rows"][0]["error"]
     (tmp_path / "large.tif").write_bytes(bytes(9_000_000))
     with pytest.raises(Exception, match=r"413|exceeds|maximum"):
         client(server).predict(image=upload(tmp_path / "large.tif"), api_name="/denoise")
