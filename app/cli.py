@@ -10,6 +10,7 @@ import io
 import sys
 from dataclasses import replace
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,23 @@ app = typer.Typer(
     help="Remove the noise from images, measure how well it went, and train on the noise of your own camera.\n\n"
     "Example: [bold]denoise-se denoise photos -o clean[/]",
 )
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"denoise-se {version('denoise-se')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    wanted: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 app.add_typer(noise_app, name="noise")
 for own_app in (measure_app, developer_app):  # without a name: their commands are the app's own
     app.add_typer(own_app)

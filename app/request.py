@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from denoise_se.ray_worker import Models
     from denoise_se.report import Row
 
-FULL_STRENGTH = Strength()
 AUTO_MODELS = {1: "gray", 3: "photo"}  # by colour channels
 
 
@@ -42,7 +41,7 @@ class Request:
 
     model: str = "auto"
     sigma: float | None = None
-    strength: Strength = FULL_STRENGTH
+    strength: Strength = field(default_factory=Strength)
     format: str = "same"
     max_pixels: int = DEFAULT_MAX_PIXELS
     resume: bool = False

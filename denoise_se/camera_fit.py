@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 from torch import Tensor
 
+from denoise_se.blending import LUMA_WEIGHTS
 from denoise_se.camera_noise import Camera
 from denoise_se.datasets import to_unit
 from denoise_se.errors import UsageError
@@ -36,7 +37,6 @@ LAGS = (1, 2, 4)
 CORRELATION = 2.0  # what a correlation counts for beside the binary logarithm of a level
 EVALUATIONS = 140
 SPREAD = (0.1, 0.9)  # quantiles over the pairs that make the ranges
-WEIGHTS = (0.299, 0.587, 0.114)  # Rec. 601
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def measures(noise: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
     """Levels [BANDS + 1], binary logarithms of standard deviations: luma from dark to bright, then colour; and
     correlations [2 * len(LAGS)] of luma and of colour. Of [1, 3, H, W] each, slow differences left out."""
     noise = noise - F.avg_pool2d(F.pad(noise, (SMOOTH // 2,) * 4, mode="reflect"), SMOOTH, stride=1)
-    weights = noise.new_tensor(WEIGHTS)[:, None, None]
+    weights = noise.new_tensor(LUMA_WEIGHTS)[:, None, None]
     luma = (noise * weights).sum(dim=1, keepdim=True)
     colour = noise - luma
     order = (clean * weights).sum(dim=1).flatten().argsort()

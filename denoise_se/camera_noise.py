@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from denoise_se.blending import LUMA_WEIGHTS
 from denoise_se.errors import NoiseSpecError
 from denoise_se.noise import Jpeg
 from denoise_se.noise_model import NoiseModel, Noisy, Range, level_of, standard_normal
@@ -63,7 +64,7 @@ class Camera(NoiseModel):
         gain, read = self.gain.draw(clean, generator), self.read.draw(clean, generator)
         sensor = (gain * linear + read**2).sqrt() * standard_normal(clean, generator)
         noise = linear_to_srgb((linear + demosaic(sensor)) * balance) - clean.clamp(0, 1)
-        luma = (noise * noise.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(dim=1, keepdim=True)
+        luma = (noise * noise.new_tensor(LUMA_WEIGHTS)[:, None, None]).sum(dim=1, keepdim=True)
         blurred = []
         for part, radius in ((luma, self.luma), (noise - luma, self.chroma)):
             size = 2 * math.ceil(3 * radius.high) + 1

@@ -110,8 +110,8 @@ def brightness_points(patches: Patches, channel: int) -> tuple[Float, Float, Flo
     return x, v, np.divide(error, v, out=np.ones_like(v), where=v > 0)
 
 
-def noise_line(patches: Patches, channels: range | None = None) -> NoiseLine:
-    """Variance over brightness, one line through the points of the given channels (all of them by default)."""
-    every = [brightness_points(patches, channel) for channel in channels or range(len(patches.means))]
+def noise_line(patches: Patches) -> NoiseLine:
+    """Variance over brightness, one line through the points of all channels."""
+    every = [brightness_points(patches, channel) for channel in range(len(patches.means))]
     x, v, relative = (np.concatenate(part) for part in zip(*every, strict=True))
     return fit_line(x, v, relative)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,7 @@ def _plan(
 def _scan(folder: Location, recursive: bool, out: Location, notices: list[str]) -> Iterator[tuple[Location, Path]]:
     """Images of a folder in sorted order with their names below it, without the output folder, hidden files and linked
     folders."""
-    skipped = 0
+    skipped: Counter[str] = Counter()
     for base, names in _folders(folder, recursive, real_name(out), notices):
         for name in names:
             path = base / name
@@ -132,9 +133,10 @@ def _scan(folder: Location, recursive: bool, out: Location, notices: list[str]) 
             if path.suffix.lower() in READABLE_SUFFIXES:
                 yield path, path.relative_to(folder)  # type: ignore[arg-type]
             else:
-                skipped += 1
+                skipped[path.suffix.lower()] += 1
     if skipped:
-        notices.append(f"{folder}: {skipped} file(s) without an image suffix were left out")
+        kinds = ", ".join(name or "without a suffix" for name, _ in skipped.most_common(LISTED))
+        notices.append(f"{folder}: {skipped.total()} file(s) of kinds that are not read were left out ({kinds})")
 
 
 def _folders(folder: Location, recursive: bool, own: str, notices: list[str]) -> Iterator[tuple[Location, list[str]]]:

@@ -35,6 +35,7 @@ class TrainingConfig:
         drawings: share of the patches of clean images that have lettering, lines or checks drawn on them, or lie in
             whole under a drawing, see `denoise_se.drawings`.
         rehearsal: share of the steps on clean images with the noise that the start was trained on, against forgetting.
+        compile: whether the network is compiled by torch first: faster steps after a minute or so.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)

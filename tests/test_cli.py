@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import json
 import re
 import shutil
@@ -442,6 +443,11 @@ def test_a_name_that_is_no_text_is_printed_as_far_as_it_goes(tmp_path: Path, tin
     assert result.returncode == 1 and b"Traceback" not in result.stderr and b"caf\\udce9.png" in result.stderr
     assert json.loads(result.stdout)["input"] == "in/caf\udce9.png"
     assert json.loads((tmp_path / "r.json").read_text())["rows"][0]["status"] == "failed"
+
+
+def test_the_version_is_that_of_the_package(run: Run) -> None:
+    assert run("--version").out == f"denoise-se {importlib.metadata.version('denoise-se')}\n"
+    assert "Remove the noise from images" in run("--help").out
 
 
 def test_noise_of_files_is_estimated_and_bad_ones_are_named(run: Run) -> None:
