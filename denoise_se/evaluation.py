@@ -26,6 +26,7 @@ from denoise_se.metrics import mean_absolute_error, mean_finite, psnr, ssim
 from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
 from denoise_se.peers import PEERS
 from denoise_se.quality import QualityEstimate, estimate_psnr, looks_clipped
+from denoise_se.threads import granted_cores
 
 Pixels = NDArray[np.float32]
 OnProgress = Callable[[int, int, str], None]
@@ -184,7 +185,6 @@ def evaluate(
         methods = [ModelMethod("gray", 1, Denoiser.load("gray")), *parse_against("nlm,dncnn=dncnn_25.pth")]
         result = evaluate(methods, clean=[Path("Set12")], noises=["gaussian:25"])
     """
-    import torch
 
     from denoise_se.noise import parse_noise_spec
 
@@ -204,8 +204,7 @@ def evaluate(
             bench.measure(case, noise, target, noisy, sigma if tell_sigma else None)
         if on_progress:
             on_progress(done, len(steps), f"{case.test_set}/{case.image} {noise}")
-    threads = torch.get_num_threads()
-    return Evaluation(tuple(bench.scores), bench.crops, bench.notes(), threads, machine_name())
+    return Evaluation(tuple(bench.scores), bench.crops, bench.notes(), bench.threads, machine_name())
 
 
 class _Bench:
@@ -215,7 +214,9 @@ class _Bench:
         import cv2
         import torch
 
-        cv2.setNumThreads(torch.get_num_threads())
+        self.threads = granted_cores()  # as the engines have it, so that all methods work with as many
+        torch.set_num_threads(self.threads)
+        cv2.setNumThreads(self.threads)
         self.methods, self.estimate_quality = methods, estimate_quality
         self.scores: list[ImageScore] = []
         self.crops: tuple[Crop, ...] = ()

@@ -7,6 +7,7 @@ import io
 import json
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -259,6 +260,17 @@ def test_time_is_of_the_call_and_progress_is_told(gray_set, monkeypatch):
     assert row.seconds_per_megapixel == pytest.approx(3e6 / pixels)  # the clock ticks one second in each of three calls
     assert steps == [(i + 1, 3, f"Set12/{i:02d} gaussian:5") for i in range(3)]
     assert result.threads == torch.get_num_threads() and result.machine
+
+
+def test_all_methods_work_with_the_cores_that_were_granted(gray_set, monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr("denoise_se.evaluation.granted_cores", lambda: 3)  # a container's quota, say
+    try:
+        result = evaluate([Recorder()], clean=[gray_set], noises=["gaussian:5"])
+        assert result.threads == torch.get_num_threads() == cv2.getNumThreads() == 3
+    finally:
+        torch.set_num_threads(before)
+        cv2.setNumThreads(before)
 
 
 def test_it_can_be_interrupted(gray_set):
