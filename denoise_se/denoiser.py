@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from denoise_se.backends import Backend, Sides, make_backend
 from denoise_se.blending import Strength, blended
 from denoise_se.checkpoint import CheckpointFile, open_checkpoint
 from denoise_se.errors import DenoiseError, UsageError
+from denoise_se.image import wrong_range
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.scanlines import ArrayScanlines, Scanlines
 from denoise_se.self_ensemble import SelfEnsemble
@@ -161,7 +163,8 @@ class Denoiser:
 
         Args:
             noisy: [H, W] or [H, W, C], C = 1 or 3 (RGB), uint8, uint16 or float. Integers stand for their full range,
-                floats for [0, 1]; floats are clipped neither on the way in nor on the way out. A one-channel network
+                floats for [0, 1]; floats are clipped neither on the way in nor on the way out, and many that lie far
+                outside, as in a float image from 0 to 255, bring a UserWarning. A one-channel network
                 treats the channels of a colour image one by one; a three-channel one sees a grey image in triplicate.
             sigma: standard deviation of the noise in 8-bit units (25 means 25/255 of the range) for the whole image,
                 or a map [H, W] of it; None estimates it (`NoiseEstimate.level`, more than sigma where noise is
@@ -177,6 +180,8 @@ class Denoiser:
         """
         began = time.perf_counter()
         source = ArrayScanlines(check_image(noisy))
+        if wrong := wrong_range(source.pixels):
+            warnings.warn(f"the image {wrong}", stacklevel=3)  # where the denoiser is called
         if not isinstance(strength, Strength):
             strength = Strength(strength, strength)
         level = self.noise_level(source, sigma)

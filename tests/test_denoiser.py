@@ -392,3 +392,14 @@ def test_a_result_that_overflows_in_float16_is_computed_again_in_float32_and_sai
     ]
     assert np.isfinite(result).all()
     np.testing.assert_allclose(result, load("gray")(noisy, 20.0), rtol=1e-5)
+
+
+def test_floats_of_another_range_bring_a_warning_and_noise_beyond_the_range_does_not(load):
+    noisy = picture(40, 40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load("gray")(noisy, 20)
+        load("gray")(picture(40, 40, dtype=np.uint8), 20)
+        load("gray")(np.random.default_rng(0).normal(0, 0.2, (40, 40)), 50)
+    with pytest.warns(UserWarning, match="float values far outside of 0 to 1; scale them so that 1 is white"):
+        load("gray")(noisy * 255, 20)
