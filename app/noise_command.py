@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from denoise_se.app.console import table_console
 from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, ImageError, UsageError
 from denoise_se.image import wrong_range
 from denoise_se.image_folder import image_files
-from denoise_se.image_io import read_pages
+from denoise_se.image_io import open_pages
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.noise_measurement import MIN_SIDE, Measurement, measure_noise
 from denoise_se.page import Source
@@ -109,7 +110,7 @@ def run_check() -> int:
 
 def _measured(files: list[Path], series: str | None) -> Measurement:
     """Raises UsageError with all that is wrong with the files, by name."""
-    pages = [page for path in files for page in _pages(path)]
+    pages = [page for path in files for page in _pages(path)]  # all of them at once
     images = [pixels for _, pixels in pages]
     usual_shape = Counter(pixels.shape[:2] for pixels in images).most_common(1)[0][0]
     usual_kind = Counter(pixels.shape[2] for pixels in images).most_common(1)[0][0]
@@ -134,15 +135,17 @@ def _expanded(paths: list[Path]) -> list[Path]:
     return [file for path in paths for file in (image_files(path) if path.is_dir() else [path])]
 
 
-def _pages(path: Path) -> list[tuple[Source, NDArray[np.generic]]]:
-    """The pixels of each page of a file. Raises ImageError."""
-    images = read_pages(path)
-    return [(Source(path, k if len(images) > 1 else None), image.pixels) for k, image in enumerate(images, 1)]
+def _pages(path: Path) -> Iterator[tuple[Source, NDArray[np.generic]]]:
+    """The pixels of each page of a file, one after the other. Raises ImageError."""
+    with open_pages(path) as pages:
+        for number, page in enumerate(pages, 1):
+            yield Source(path, number if len(pages) > 1 else None), page.image().pixels
 
 
 def _profile_table(measurement: Measurement) -> Table:
     profile = measurement.profile
-    table = Table("channel", "gain (95 %)", "read noise (95 %)", "rows", "columns", "correlation (h, v)")
+    names = "channel", "gain (95 %)", "read noise (95 %)", "rows", "columns", "correlation (h, v)"
+    table = Table(*names, caption=profile.source)
     reach = profile.reach
     for c, name in enumerate(("grey",) if profile.channels == 1 else ("red", "green", "blue")):
         own = profile.autocorrelation[c]

@@ -109,8 +109,11 @@ class LearnTab:
                 raise UsageError("teaching models is switched off on this server (--allow-training)")
             if not 0 < minutes <= options.max_minutes:
                 raise UsageError(f"{minutes:g} minutes; give 1 to {options.max_minutes:g}")
+            name = name.strip().lower()
+            if name in options.offered:
+                raise UsageError(f"model name {name!r} is taken; choose another")
             photos, originals = options.check_files(as_paths(noisy)), as_paths(clean)
-            self.service.school.start(name.strip().lower(), photos, originals, minutes, _owner(request))
+            self.service.school.start(name, photos, originals, minutes, _owner(request))
         except DenoiseError as error:
             return {self.status: parts.problem(self.service.explained(error))}
         return self.look(request)

@@ -9,7 +9,7 @@ from pathlib import Path
 from denoise_se.app.request import Engine, Request
 from denoise_se.app.web_models import Shelf, default_folder
 from denoise_se.blending import Strength
-from denoise_se.checkpoint import CHECKPOINTS, resolve
+from denoise_se.checkpoint import ALIASES, CHECKPOINTS, resolve
 from denoise_se.errors import UsageError
 from denoise_se.image_io import FORMATS
 
@@ -55,8 +55,11 @@ class WebOptions:
         """The models that people may choose, with a line of explanation each; those learned here come last."""
         learned = dict.fromkeys(self.shelf.names(), "learned on this server")
         if self.models:
-            own = {name: CHECKPOINTS[name].purpose if name in CHECKPOINTS else "own model" for name in self.named}
-            return {**own, **learned}
+            own = {
+                name: CHECKPOINTS[name].purpose if model in (*CHECKPOINTS, *ALIASES) else "own model"
+                for name, model in self.named.items()
+            }
+            return own | {name: purpose for name, purpose in learned.items() if name not in own}
         auto = "photo for colour images, gray for grey ones"
         return {"auto": auto, **{name: entry.purpose for name, entry in CHECKPOINTS.items()}, **learned}
 
@@ -89,7 +92,7 @@ class WebOptions:
 
     def check(self) -> None:
         """Raises UsageError for what can be told before anything is loaded: a model, an account, a path."""
-        if len(self.named) < len(set(self.models)):
+        if len(self.named) < len({resolve(model)[1].resolve() for model in self.models}):
             raise UsageError(f"--model {', '.join(self.models)}: two are called alike; rename one of the files")
         self.accounts()
         if self.root_path and not self.root_path.startswith("/"):

@@ -27,11 +27,11 @@ def enough(photos: Sequence[Path], max_pixels: int) -> list[Path]:
     for photo in photos:
         found = probe(photo)
         own = found.width * found.height * found.frames
-        if own > max_pixels:
-            raise ImageError(photo, f"has {own:,} pixels, and this server takes {max_pixels:,}: make it smaller")
         pixels += own
         if taken and pixels > MOST_PIXELS:
             break
+        if own > max_pixels:
+            raise ImageError(photo, f"has {own:,} pixels, and this server takes {max_pixels:,}: make it smaller")
         taken.append(photo)
     return taken
 

@@ -70,7 +70,7 @@ def load_bursts(folder: Path, channels: int, minimum: int) -> tuple[list[Scene],
     """
     problems: list[str] = []
     warnings: list[str] = []
-    found: dict[str, list[Loaded]] = {}
+    found: list[tuple[str, list[Loaded]]] = []
     for files in scene_folders(folder):
         broken: list[str] = []
         scenes_here: dict[Path, list[Decoded]] = {}
@@ -78,8 +78,8 @@ def load_bursts(folder: Path, channels: int, minimum: int) -> tuple[list[Scene],
             path, page = image.source
             scenes_here.setdefault(path.parent if page is None else path, []).append(image)
         problems += broken
-        for where, images in scenes_here.items():
-            shots = as_seen(images, channels)
+        for where in list(scenes_here):
+            shots = as_seen(scenes_here.pop(where), channels)
             if len(shots) < 2 and broken:  # perhaps one of the others of its scene
                 continue
             if len(shots) < 2:
@@ -87,14 +87,14 @@ def load_bursts(folder: Path, channels: int, minimum: int) -> tuple[list[Scene],
             elif wrong := _not_alike(shots, minimum):
                 problems += wrong
             else:
-                found[where.relative_to(folder).as_posix() if where != folder else folder.name] = shots
+                found.append((where.relative_to(folder).as_posix() if where != folder else folder.name, shots))
                 warnings += _moved(shots)
-    problems += mixed_channels([shot for shots in found.values() for shot in shots])
+    problems += mixed_channels([shot for _, shots in found for shot in shots])
     if problems:
         raise problems_of(str(folder), problems)
-    deep = same_depth([shot.pixels for shots in found.values() for shot in shots])
+    deep = same_depth([shot.pixels for _, shots in found for shot in shots])
     scenes = []
-    for name, shots in found.items():
+    for name, shots in found:
         scenes.append(Scene(name, torch.stack(deep[: len(shots)])))
         del deep[: len(shots)]
     return scenes, warnings

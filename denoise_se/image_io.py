@@ -53,7 +53,6 @@ __all__ = [
     "output_suffix",
     "probe",
     "read",
-    "read_pages",
     "write",
     "write_pages",
 ]
@@ -133,12 +132,6 @@ def read(path: str | Location, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image
             raise ImageError(path, f"has {len(pages):,} pages: split it into one file for each")
         image = pages[0].image()
         return replace(image, notices=(*misnamed(path, image.format), *image.notices))
-
-
-def read_pages(path: str | Location, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> list[Image]:
-    """All pages of a file, at least one, as `read` gives one. Raises ImageError as it does, but not for several."""
-    with open_pages(path, max_pixels=max_pixels) as pages:
-        return [page.image() for page in pages]
 
 
 @contextmanager

@@ -17,13 +17,14 @@ from torch import Tensor
 from denoise_se.blending import LUMA_WEIGHTS
 from denoise_se.errors import ImageError
 from denoise_se.image import turned, wrong_range
-from denoise_se.image_io import read, read_pages
+from denoise_se.image_io import open_pages, read
 from denoise_se.page import Source
 from denoise_se.scanlines import ArrayScanlines
 from denoise_se.white_level import full_range, white_level
 
 File = TypeVar("File")
 Page = TypeVar("Page")
+MOST_CLIPPED = 0.001  # of the values, by the gain of another image
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,15 @@ class Loaded(NamedTuple):
         return f"{self.pixels.shape[2]}x{self.pixels.shape[1]}"
 
 
-def decode(path: Path) -> list[Decoded]:
-    """All pages of a file. Raises ImageError, also for floats that are not meant as 0 to 1."""
-    images = read_pages(path)
+def decode(path: Path, most: int | None = None) -> list[Decoded]:
+    """All pages of a file, or the first `most`. Raises ImageError, also for floats that are not meant as 0 to 1."""
     found = []
-    for number, image in enumerate(images, 1):
-        source = Source(path, number if len(images) > 1 else None)
-        if wrong := wrong_range(image.pixels):
-            raise ImageError(source, wrong)
-        found.append(Decoded(source, image.pixels, image.metadata.orientation))
+    with open_pages(path) as pages:
+        for number, page in enumerate(pages[:most], 1):
+            source, image = Source(path, number if len(pages) > 1 else None), page.image()
+            if wrong := wrong_range(image.pixels):
+                raise ImageError(source, wrong)
+            found.append(Decoded(source, image.pixels, image.metadata.orientation))
     return found
 
 
@@ -82,13 +83,25 @@ def as_seen(images: Sequence[Decoded], channels: int) -> list[Loaded]:
     """Images of one scene, or an image alone, as a network sees them.
 
     They lie as stored, which is how a sensor's rows lie and how `denoise` sees them; as shown where some are stored
-    turned and some are not. Their range is that of the first, see `white_level`.
+    turned and some are not. The range of the deep ones is that of the first of these, see `white_level`, but for what
+    would be clipped to white in the others.
     """
     if len({image.orientation for image in images}) > 1:
         images = [image.upright() for image in images]
-    first = images[0].pixels
-    gain = full_range(first.dtype) / white_level(ArrayScanlines(first))
-    return [Loaded(i.source, from_pixels(i.pixels, channels, gain), i.pixels.shape[2]) for i in images]
+    deep = [image.pixels for image in images if image.pixels.dtype != np.uint8]
+    gain = full_range(deep[0].dtype) / white_level(ArrayScanlines(deep[0])) if deep else 1.0
+    while gain > 1 and any(_clipped(pixels, gain) > MOST_CLIPPED for pixels in deep):
+        gain /= 2
+    gains = [1.0 if image.pixels.dtype == np.uint8 else gain for image in images]
+    return [
+        Loaded(image.source, from_pixels(image.pixels, channels, own), image.pixels.shape[2])
+        for image, own in zip(images, gains, strict=True)
+    ]
+
+
+def _clipped(pixels: NDArray[np.generic], gain: float) -> float:
+    """The share of the values that are above the range after the gain."""
+    return float(np.mean(np.asarray(pixels, np.float32) * gain > full_range(pixels.dtype)))
 
 
 def load_pixels(path: Path, channels: int) -> Tensor:

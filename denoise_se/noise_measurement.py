@@ -47,7 +47,9 @@ class Measurement:
     points: tuple[Points, ...]
 
 
-def measure_noise(images: Sequence[NDArray[np.generic]], series: str | None = None) -> Measurement:
+def measure_noise(
+    images: Sequence[NDArray[np.generic]], series: str | None = None, *, whole_range: bool = False
+) -> Measurement:
     """The noise of one device.
 
     Args:
@@ -56,6 +58,7 @@ def measure_noise(images: Sequence[NDArray[np.generic]], series: str | None = No
         series: None for any noisy pictures, "burst" for shots of one scene that does not move, "flats" for evenly lit
             frames at several exposures (dark ones among them). A series says more: pictures hide weak noise, and the
             grain of single images is known no further than 6 pixels.
+        whole_range: that they use all of their range, whatever is in them.
 
     Raises:
         UsageError: no images, too small, of mixed kinds, or with nothing in them that can be measured.
@@ -77,7 +80,8 @@ def measure_noise(images: Sequence[NDArray[np.generic]], series: str | None = No
         raise UsageError("an image holds NaN or infinite values; replace them first")
     height, width = stored[0].shape[:2]
     source = f"{series or 'pictures'}: {len(stored)} image(s), the first {width}x{height}"
-    used = max(white_level(ArrayScanlines(frame)) / full_range(frame.dtype) for frame in stored)
+    shares = (white_level(ArrayScanlines(frame)) / full_range(frame.dtype) for frame in stored)
+    used = 1.0 if whole_range else max(shares)
     if used < 1:
         source += f", in units of 1/{round(1 / used)} of their range, of which they use no more"
     whites = [used * full_range(frame.dtype) for frame in stored]

@@ -25,7 +25,7 @@ def probe(stream: BinaryIO) -> Probe:
     tag_file, chain = _opened(stream)
     directory = _directory(tag_file, chain.full[0][1])
     layout = layout_of(tag_file, directory)
-    frames = max(len(chain.full), _images_of_imagej(directory))
+    frames = len(chain.full) if len(chain.full) > 1 else _images_of_imagej(directory)
     depth = 32 if layout.is_float else 16 if layout.bits > 8 else 8
     return Probe("tiff", layout.width, layout.height, layout.channels, depth, frames, layout.extra is not None)
 

@@ -175,9 +175,15 @@ def split_validation(pairs: Sequence[Pair], fraction: float = 0.1, most: int = 1
         count = _share(len(pairs), fraction, most)
         return list(pairs[:-count]), list(pairs[-count:])
     ranked = sorted(files, key=lambda file: hashlib.sha256(file.encode()).digest())
-    count = _share(len(files), fraction, most)
-    train, kept = ([pair for file in part for pair in files[file]] for part in (ranked[count:], ranked[:count]))
-    return train, kept[:: -(-len(kept) // most)]
+    count, pages = _share(len(files), fraction, most), 0
+    kept: set[str] = set()
+    for file in ranked:
+        if len(kept) < count and pages + len(files[file]) <= len(pairs) / 2:  # however long some of the stacks are
+            kept.add(file)
+            pages += len(files[file])
+    train = [pair for file in ranked if file not in kept for pair in files[file]]
+    validation = [pair for file in ranked if file in kept for pair in files[file]]
+    return train, validation[:: -(-len(validation) // most)]
 
 
 def _share(count: int, fraction: float, most: int) -> int:
@@ -190,7 +196,8 @@ def refuse_shared_images(train: Sequence[Pair], validation: Sequence[Pair]) -> N
     def digests(pair: Pair) -> set[bytes]:
         images = (image for image in (pair.noisy, pair.clean) if image is not None)
         deep = (image if image.dtype == torch.uint16 else deepened(image) for image in images)
-        return {hashlib.sha256(repr(image.shape).encode() + image.numpy().tobytes()).digest() for image in deep}
+        pictures = (image for image in deep if image.numpy().min() < image.numpy().max())  # blank pages are all alike
+        return {hashlib.sha256(repr(image.shape).encode() + image.numpy().tobytes()).digest() for image in pictures}
 
     seen = {digest: pair.name for pair in train for digest in digests(pair)}
     shared = []

@@ -101,7 +101,7 @@ def _samples(layout: Layout, channels: int) -> Iterator[tuple[Tensor, Tensor]]:
         groups += [[file] for file in image_files(layout.folder)]
     for group in groups[:: -(-len(groups) // MOST_SCENES) or 1]:
         with suppress(ImageError):
-            pages = [decode(file) for file in group]
+            pages = [decode(file, 2) for file in group]
             two = pages[0][:2] if layout.kind == "burst" and len(pages[0]) > 1 else [page[0] for page in pages]
             images = [image.pixels for image in as_seen(two, channels)]
             if len({image.shape for image in images}) == 1:

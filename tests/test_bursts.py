@@ -138,3 +138,22 @@ def test_the_pages_of_a_file_are_the_shots_of_a_scene(tmp_path: Path) -> None:
     save(tmp_path / "alone.png", noisy(0, 0)[..., 0])
     with pytest.raises(DatasetError, match=r"alone\.png: is the only shot"):
         load_bursts(tmp_path, 1, 16)
+
+
+def test_shots_of_longer_exposure_than_the_first_are_not_clipped(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 1, 48 * 48).reshape(48, 48)
+    for shot, peak in enumerate((2000, 4000, 8000)):
+        tifffile.imwrite(tmp_path / f"{shot}.tif", np.rint(peak * ramp).astype(np.uint16), photometric="minisblack")
+    ((scene_of_three,), _) = load_bursts(tmp_path, 1, 16)
+    shots = scene_of_three.shots.double()
+    assert np.allclose(shots[0, 0], shots[1, 0] / 2, atol=32) and np.allclose(shots[0, 0], shots[2, 0] / 4, atol=32)
+    assert shots.max() > 60_000
+
+
+def test_scenes_of_one_name_are_all_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "shots"
+    for place, seed in ((folder, 1), (folder / "shots", 2), (folder / "x", 3)):
+        for shot in range(2):
+            save(place / f"{shot}.png", noisy(seed, shot))
+    scenes, _ = load_bursts(folder, 3, 16)
+    assert [s.name for s in scenes] == ["shots", "shots", "x"]

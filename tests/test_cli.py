@@ -472,6 +472,8 @@ def test_the_noise_of_a_folder_and_of_each_page_of_a_stack_is_estimated(run: Run
         row = next(line for line in result.out.splitlines() if f"shots/s.tif (page {page})" in line)
         assert float(row.split("│")[2]) == pytest.approx(10, abs=1)
     assert run("noise", "profile", "shots", "--series", "burst", "-o", "c.json").code == 0
+    tifffile.imwrite("dim.tif", pages // 16, photometric="minisblack")
+    assert "1/16 of their range" in " ".join(run("noise", "estimate", "dim.tif", "--series", "burst").out.split())
     alone = run("noise", "estimate", "none.png")
     assert alone.code == 1 and not alone.out and "none.png" in alone.err
 

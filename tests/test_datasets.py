@@ -15,6 +15,8 @@ from denoise_se.datasets import VALIDATION_SIDE, Consecutive, Patches, TrainingD
 from denoise_se.errors import DatasetError
 from denoise_se.image import turned
 from denoise_se.loaded import load_pixels
+from denoise_se.noise_estimation import estimate_noise
+from denoise_se.scanlines import ArrayScanlines
 from denoise_se.training_images import (
     Pair,
     PairedFiles,
@@ -24,6 +26,7 @@ from denoise_se.training_images import (
     split_validation,
 )
 from denoise_se.training_plan import left_out
+from denoise_se.white_level import white_level
 
 
 def save(path: Path, shape: tuple[int, ...] = (32, 40, 3), dtype: type = np.uint8, seed: int = 0) -> np.ndarray:
@@ -281,8 +284,7 @@ def test_what_is_wrong_with_a_page_is_told_by_its_number(tmp_path):
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 def test_a_pair_that_uses_a_small_part_of_its_range_is_learnt_as_it_is_denoised(tmp_path, dtype):
     # counts of 12 bits in 16: the noisy side reaches 4000 and is shown 16 times as bright, the clean one with it
-    noisy = np.random.default_rng(0).integers(0, 4001, (40, 40)).astype(np.uint16)
-    noisy[0, 0] = 4000
+    noisy = np.linspace(0, 4000, 1600).round().reshape(40, 40).astype(np.uint16)
     clean = np.minimum(noisy, 1000)  # alone it would be shown 64 times as bright
     for side, pixels in (("n", noisy), ("c", clean)):
         (tmp_path / side).mkdir()
@@ -291,3 +293,51 @@ def test_a_pair_that_uses_a_small_part_of_its_range_is_learnt_as_it_is_denoised(
     ((_, left, right),) = load_pairs(PairedFiles(tmp_path / "n", tmp_path / "c"), 1, 32)
     assert np.array_equal(left[0].numpy(), noisy * 16) and np.array_equal(right[0].numpy(), clean * 16)
     assert load_pixels(tmp_path / "c/a.tif", 1).numpy().max() == 64_000
+
+
+def as_learnt(folder: Path, noisy: np.ndarray, clean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides of a pair of grey TIFFs as they are trained on, in [0, 1]."""
+    for side, pixels in (("n", noisy), ("c", clean)):
+        (folder / side).mkdir(exist_ok=True)
+        tifffile.imwrite(folder / side / "a.tif", pixels, photometric="minisblack")
+    ((_, left, right),) = load_pairs(PairedFiles(folder / "n", folder / "c"), 1, 32)
+    return to_unit(left)[0].numpy(), to_unit(right)[0].numpy()
+
+
+def test_no_side_of_a_pair_is_clipped_by_the_range_of_the_other(tmp_path):
+    ramp = np.linspace(0, 1, 1600).reshape(40, 40)
+    # an 8-bit clean side is full-range, whatever the noisy one's counts are
+    noisy, clean = as_learnt(tmp_path, np.rint(4000 * ramp).astype(np.uint16), np.rint(250 * ramp).astype(np.uint8))
+    assert np.abs(noisy - clean).max() < 0.01
+    # counts of a noisy side that reach four times as far in the clean one
+    noisy, clean = as_learnt(tmp_path, *(np.rint(peak * ramp).astype(np.uint16) for peak in (4000, 16_000)))
+    assert np.abs(4 * noisy - clean).max() < 0.001 and clean.max() > 0.9
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.3, 0.6])
+def test_dim_pictures_are_learnt_in_the_range_in_which_they_are_denoised(tmp_path, sigma):
+    noise = np.random.default_rng(0).normal(0, sigma, (96, 96))
+    noisy = np.clip((np.linspace(0.2, 0.8, 96)[:, None] + noise) / 16, 0, 1).astype(np.float32)
+    seen, _ = as_learnt(tmp_path, noisy, noisy)
+    level = estimate_noise(noisy).level
+    gain = 1 / white_level(ArrayScanlines(noisy[..., None]), level)
+    assert np.abs(seen - np.clip(gain * noisy, 0, 1)).max() < 1e-4 and gain > 1
+
+
+def test_one_long_stack_does_not_take_all_images_for_validation():
+    pairs = [Pair(f"stack, page {page}", None, torch.zeros(1, 8, 8)) for page in range(1, 17)]
+    train, validation = split_validation([*pairs, Pair("single", None, torch.zeros(1, 8, 8))])
+    assert len(train) == 16 and [pair.name for pair in validation] == ["single"]
+
+
+def test_blank_pages_are_no_shared_pictures(tmp_path):
+    blank = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    refuse_shared_images([Pair("a, page 1", None, blank)], [Pair("a, page 2", None, blank.clone())])
+
+
+def test_a_claim_of_more_pages_than_there_are_leaves_none_out(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for page in save_stack(tmp_path / "other/b.tif", 4):
+            writer.write(page, photometric="minisblack", description="ImageJ=1.53\nimages=200\n", contiguous=False)
+    images = load_pairs(PairedFiles(None, tmp_path), 1, 32)
+    assert len(images) == 8 and left_out(tmp_path, images, 32) == []

@@ -88,3 +88,14 @@ def test_banding_of_pairs_is_seen_in_their_difference() -> None:
 
     assert has_banding(pairs("gaussian:10+banding:row=8")) and has_banding(pairs("gaussian:10+banding:column=8"))
     assert not has_banding(pairs("gaussian:20")) and not has_banding([Pair("a", None, clean[0])])
+
+
+def test_noise_is_measured_in_the_units_of_what_is_trained_on() -> None:
+    # dim pictures that were not brightened, as a hot pixel outside their middle showed the whole range
+    images = []
+    for seed in range(4):
+        noisy = clean_picture(seed).numpy() / 32 + np.random.default_rng(seed).normal(0, 0.002, (3, 128, 128))
+        pixels = torch.from_numpy(np.rint(noisy.clip(0, 1) * 65535).astype(np.uint16))
+        images.append(Pair(f"{seed}", pixels, pixels))
+    variance = plan_noisy_only(images, None).noise.profile.variance(1 / 64)
+    assert np.sqrt(variance) == pytest.approx(0.002, rel=0.1)

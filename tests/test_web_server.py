@@ -22,6 +22,7 @@ from web_server import Server, serving
 
 from denoise_se.app.web_options import WebOptions
 from denoise_se.app.web_profile import enough
+from denoise_se.blending import Strength
 from denoise_se.errors import ImageError, UsageError
 from denoise_se.image_io import Image, write
 
@@ -144,7 +145,16 @@ def test_two_models_of_one_name_are_refused_before_the_server_starts(tmp_path: P
     files = tuple(str(save_tiny(tmp_path / folder / "own.safetensors")) for folder in ("a", "b"))
     with pytest.raises(UsageError, match="two are called alike; rename"):
         WebOptions(models=files).check()
-    WebOptions(models=(files[0], files[0], "gray")).check()
+    twice = str(tmp_path / "a" / ".." / "a" / "own.safetensors")
+    WebOptions(models=(files[0], files[0], twice, "gray")).check()
+
+
+def test_an_own_model_keeps_its_name_beside_a_learned_one(tmp_path: Path) -> None:
+    own = str(save_tiny(tmp_path / "photo.safetensors"))
+    save_tiny(tmp_path / "shelf/photo/best.safetensors")
+    options = WebOptions(models=(own, "gray-fast"), models_dir=tmp_path / "shelf")
+    assert options.offered["photo"] == "own model" and options.offered["gray"] != "own model"
+    assert options.request("photo", None, Strength(), "same").model == own
 
 
 @pytest.mark.parametrize(
