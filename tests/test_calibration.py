@@ -224,7 +224,7 @@ def test_the_engine_computes_in_integers_what_the_rounded_network_does_in_floats
     with torch.inference_mode():
         expected = network(torch.from_numpy(noisy)[None, None], torch.full((1, 1, 96, 96), 0.1))[0, 0].numpy()
     difference = 255 * np.abs(denoiser(noisy, 25.5) - expected)
-    assert np.sqrt((difference**2).mean()) < 0.5
+    assert np.sqrt((difference**2).mean()) < 1  # the overflow made 2.4; bf16, where the CPU has it, up to 0.6
 
 
 def test_vnni_is_read_from_what_linux_says_of_the_cpu(tmp_path, monkeypatch):

@@ -349,7 +349,8 @@ def test_a_photo_in_which_no_noise_is_found_says_what_to_do_unless_nothing_was_a
     request = options.request(str(model), None, Strength(1.0, 1.0), "same")
     batch = web_batch.run([source, grainy], cache.folder(), request, Work("ann"))
     assert [text for text in batch.notices if "no noise was found" in text] == [
-        "even.png: no noise was found, so none was removed; if you see some, set its level under “One photo”"
+        "even.png: no noise was found, so none was removed; if you see some, take the model “photo”, "
+        "or set the level under “One photo”"
     ]
 
 
