@@ -20,7 +20,7 @@ from denoise_se.image_folder import image_files
 from denoise_se.image_io import open_pages
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.noise_measurement import MIN_SIDE, Measurement, measure_noise
-from denoise_se.page import Source
+from denoise_se.page import Source, sourced
 
 KINDS = {1: "grey", 3: "colour"}
 
@@ -110,7 +110,7 @@ def run_check() -> int:
 
 def _measured(files: list[Path], series: str | None) -> Measurement:
     """Raises UsageError with all that is wrong with the files, by name."""
-    pages = [page for path in files for page in _pages(path)]  # all of them at once
+    pages = [page for path in files for page in _pages(path)]
     images = [pixels for _, pixels in pages]
     usual_shape = Counter(pixels.shape[:2] for pixels in images).most_common(1)[0][0]
     usual_kind = Counter(pixels.shape[2] for pixels in images).most_common(1)[0][0]
@@ -138,8 +138,8 @@ def _expanded(paths: list[Path]) -> list[Path]:
 def _pages(path: Path) -> Iterator[tuple[Source, NDArray[np.generic]]]:
     """The pixels of each page of a file, one after the other. Raises ImageError."""
     with open_pages(path) as pages:
-        for number, page in enumerate(pages, 1):
-            yield Source(path, number if len(pages) > 1 else None), page.image().pixels
+        for source, page in sourced(path, pages):
+            yield source, page.image().pixels
 
 
 def _profile_table(measurement: Measurement) -> Table:

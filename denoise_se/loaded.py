@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -18,7 +19,7 @@ from denoise_se.blending import LUMA_WEIGHTS
 from denoise_se.errors import ImageError
 from denoise_se.image import turned, wrong_range
 from denoise_se.image_io import open_pages, read
-from denoise_se.page import Source
+from denoise_se.page import Source, sourced
 from denoise_se.scanlines import ArrayScanlines
 from denoise_se.white_level import full_range, white_level
 
@@ -56,8 +57,8 @@ def decode(path: Path, most: int | None = None) -> list[Decoded]:
     """All pages of a file, or the first `most`. Raises ImageError, also for floats that are not meant as 0 to 1."""
     found = []
     with open_pages(path) as pages:
-        for number, page in enumerate(pages[:most], 1):
-            source, image = Source(path, number if len(pages) > 1 else None), page.image()
+        for source, page in islice(sourced(path, pages), most):
+            image = page.image()
             if wrong := wrong_range(image.pixels):
                 raise ImageError(source, wrong)
             found.append(Decoded(source, image.pixels, image.metadata.orientation))
@@ -113,11 +114,10 @@ def load_pixels(path: Path, channels: int) -> Tensor:
 
 def from_pixels(pixels: NDArray[np.generic], channels: int, gain: float = 1.0) -> Tensor:
     """As `load_pixels`, from an image [H, W, C], its values times `gain`; floats become uint16."""
-    full = full_range(pixels.dtype)
     if pixels.dtype.kind == "f" or gain != 1:
-        dtype, full = (np.dtype(np.uint16), 65535.0) if pixels.dtype.kind == "f" else (pixels.dtype, full)
-        scaled = pixels.astype(np.float32) * np.float32(gain * full / full_range(pixels.dtype))
-        pixels = np.rint(scaled.clip(0, full)).astype(dtype)
+        dtype = np.dtype(np.uint16) if pixels.dtype.kind == "f" else pixels.dtype
+        scaled = pixels.astype(np.float32) * np.float32(gain / full_range(pixels.dtype) * full_range(dtype))
+        pixels = np.rint(scaled.clip(0, full_range(dtype))).astype(dtype)
     if channels == 1 and pixels.shape[2] == 3:
         pixels = np.rint(pixels.astype(np.float32) @ LUMA_WEIGHTS)[..., None].astype(pixels.dtype)
     elif channels == 3 and pixels.shape[2] == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -68,6 +69,12 @@ class ImagePage(ArrayScanlines):
 
     def image(self) -> Image:
         return self.whole
+
+
+def sourced(path: Path, pages: Sequence[Page]) -> Iterator[tuple[Source, Page]]:
+    """The pages of a file, each with where it is."""
+    for number, page in enumerate(pages, 1):
+        yield Source(path, number if len(pages) > 1 else None), page
 
 
 def stored_bytes(page: Page) -> int:

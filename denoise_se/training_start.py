@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +54,13 @@ def choose_start(layout: Layout, channels: int) -> Start:
             return _start(white, channels, f"for {kind} images whose noise is independent from pixel to pixel")
         return _start(FOR_CAMERAS, channels, f"for {kind} images")
     samples = list(_samples(layout, channels))
-    starts = {name: _start(name, channels, "") for name in (FOR_CAMERAS, white)}
-    scores = {name: _psnr(start.checkpoint, samples) for name, start in starts.items()}
     if not samples:  # what is wrong with the images is told when all of them are read
-        return starts[FOR_CAMERAS]
-    best, other = sorted(scores, key=scores.__getitem__, reverse=True)
-    why = f"{scores[best]:.1f} dB on {len(samples)} of the images, where {other} has {scores[other]:.1f}"
-    return _start(best, channels, why)
+        return _start(FOR_CAMERAS, channels, "")
+    starts = [_start(name, channels, "") for name in (FOR_CAMERAS, white)]
+    (best, start), (other, less) = sorted(
+        ((_psnr(start.checkpoint, samples), start) for start in starts), key=lambda scored: scored[0], reverse=True
+    )
+    return replace(start, why=f"{best:.1f} dB on {len(samples)} of the images, where {less.name} has {other:.1f}")
 
 
 def channels_of(layout: Layout, noise: NoiseChain | NoiseMixture | None) -> int:
@@ -95,8 +95,7 @@ def _samples(layout: Layout, channels: int) -> Iterator[tuple[Tensor, Tensor]]:
         groups += match_pairs(layout.files.noisy, layout.files.clean, layout.files.endings or ("", ""))[0]
     elif layout.kind == "burst":
         for files in scene_folders(layout.folder):
-            stacks = [file for file in files if is_stack(file)]
-            groups += [[file] for file in stacks] or [files[:2]]
+            groups += [[file] for file in files if is_stack(file)] or [files[:2]]
     else:
         groups += [[file] for file in image_files(layout.folder)]
     for group in groups[:: -(-len(groups) // MOST_SCENES) or 1]:
@@ -123,4 +122,4 @@ def _psnr(checkpoint: Checkpoint, samples: Sequence[tuple[Tensor, Tensor]]) -> f
         level = torch.full((1, 1, *noisy.shape[1:]), sigma)
         error = (network(to_unit(noisy)[None], level).clamp(0, 1) - to_unit(clean)).square().mean()
         values.append(float(-10 * torch.log10(error.clamp_min(1e-10))))
-    return sum(values) / max(1, len(values))
+    return sum(values) / len(values)

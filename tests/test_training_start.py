@@ -90,7 +90,7 @@ def test_noise_that_was_measured_on_grey_images_asks_for_a_grey_network(tmp_path
 
 def test_stacks_of_shots_are_looked_at_page_by_page_and_broken_files_passed_over(tmp_path):
     for seed, (label, picture) in enumerate(PICTURES.items()):
-        shots = np.stack([with_noise(picture, 5 * seed + shot, 0) for shot in range(3)]) * 8  # 11 bits in 16
+        shots = np.stack([with_noise(picture, 5 * seed + shot, 0) for shot in range(3)]) * 8
         tifffile.imwrite(tmp_path / f"{label}.tif", shots.clip(0).astype(np.uint16), photometric="minisblack")
     (tmp_path / "broken.tif").write_bytes(b"II*\0nothing")
     start = choose_start(Layout("burst", tmp_path, None, ""), 1)
