@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
+from multiprocessing import get_start_method
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,6 +71,7 @@ def run_train(
 
     from denoise_se.fitting import fit
     from denoise_se.heap import keep_freed_memory
+    from denoise_se.pixel_store import PixelStore
     from denoise_se.place import this_rank
     from denoise_se.ranks import Ranks
     from denoise_se.training_images import PairedFiles
@@ -101,9 +103,19 @@ def run_train(
     again = [sys.executable, "-m", "denoise_se.app", *sys.argv[1:]]
     ranks = Ranks.from_environment(devices, num_nodes, strategy, again)
     ranks.check_batch(recipe_config.batch)
-    console.print("reading the images ...")
     held_out = PairedFiles(*val_pairs) if val_pairs else None
-    plan = plan_training(layout, recipe_config, start, held_out, rehearse)
+    reading = console.status("reading the images ...")
+    if not console.is_terminal:
+        console.print("reading the images ...")
+    with reading:
+        store = PixelStore(
+            run, processes=ranks.devices, tell=lambda kept: reading.update(f"reading the images: {kept}")
+        )
+        plan = plan_training(layout, recipe_config, start, held_out, rehearse, store.keep)
+    if store.mapped:
+        console.print(f"{store}: the disk of {run} gives that room until the run ends")
+        if get_start_method() != "fork":
+            workers = 0  # they would get copies in memory
     for line in plan.warnings:
         console.print(f"warning: {line}")
     for line in plan.notes:

@@ -8,7 +8,7 @@ learns faster. The scene and the camera must not move; brightness that differs f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise_se.errors import DatasetError
-from denoise_se.loaded import Decoded, Loaded, as_seen, decode, each, mixed_channels, same_depth
+from denoise_se.loaded import Keep, Loaded, as_seen, decode, each, in_memory, mixed_channels, same_depth
 from denoise_se.misalignment import MOST_SHIFT, shift_between
 from denoise_se.training_images import Pair, problems_of, too_small
-from denoise_se.training_layout import alike, scene_folders, thumbnail
+from denoise_se.training_layout import alike, is_stack, scene_folders, thumbnail
 
 SAME = 0.99  # correlation of the thumbnails of two scenes' means
 HELD_OUT_SHOTS = 2  # of each validation scene; more shots of one scene say little more
@@ -29,15 +29,17 @@ HELD_OUT_SHOTS = 2  # of each validation scene; more shots of one scene say litt
 
 @dataclass(frozen=True)
 class Scene:
-    """The shots of one scene: `shots` [N, C, H, W], uint8 or uint16, N >= 2."""
+    """The shots of one scene: two or more of [C, H, W], uint8 or uint16."""
 
     name: str
-    shots: Tensor
+    shots: Sequence[Tensor]
 
     def pairs(self, most: int | None = None) -> list[Pair]:
         """The first `most` shots, each with the mean of all the others (uint16, at the shot's own brightness)."""
-        full = 255.0 if self.shots.dtype == torch.uint8 else 65535.0
-        total = self.shots.to(torch.int64).sum(dim=0)
+        full = self.full_range
+        total = torch.zeros(self.shots[0].shape, dtype=torch.int64)
+        for shot in self.shots:
+            total += shot.to(torch.int64)
         count = len(self.shots)
         pairs = []
         for index, shot in enumerate(self.shots[:most]):
@@ -47,23 +49,26 @@ class Scene:
             pairs.append(Pair(f"{self.name}, shot {index + 1}", shot, target))
         return pairs
 
+    @property
+    def full_range(self) -> float:
+        return 255.0 if self.shots[0].dtype == torch.uint8 else 65535.0
+
     def held_out_pairs(self) -> list[Pair]:
         """Those of `pairs` that are enough to validate on."""
         return self.pairs(HELD_OUT_SHOTS)
 
     def target_psnr(self) -> float:
         """PSNR in dB of the targets themselves, from the differences between shots: no result can measure better."""
-        full = 255.0 if self.shots.dtype == torch.uint8 else 65535.0
-        variance = float((self.shots[0].double() - self.shots[1].double()).div(full).square().mean() / 2)
+        variance = float((self.shots[0].double() - self.shots[1].double()).div(self.full_range).square().mean() / 2)
         return -10 * float(torch.log10(torch.tensor(max(variance / (len(self.shots) - 1), 1e-10))))
 
 
-def load_bursts(folder: Path, channels: int, minimum: int) -> tuple[list[Scene], list[str]]:
+def load_bursts(folder: Path, channels: int, minimum: int, keep: Keep = in_memory) -> tuple[list[Scene], list[str]]:
     """The scenes below `folder`, one a sub-folder or a file of several pages, and a warning for each shot that moved by
     more than a pixel.
 
     Args:
-        channels, minimum: as for `load_pairs`.
+        channels, minimum, keep: as for `load_pairs`.
 
     Raises:
         DatasetError: listing every scene of one shot, shot of another size, scene or kind, and file that is unreadable.
@@ -71,33 +76,37 @@ def load_bursts(folder: Path, channels: int, minimum: int) -> tuple[list[Scene],
     problems: list[str] = []
     warnings: list[str] = []
     found: list[tuple[str, list[Loaded]]] = []
-    for files in scene_folders(folder):
+    for where, files in _scenes(folder):
         broken: list[str] = []
-        scenes_here: dict[Path, list[Decoded]] = {}
-        for image in each(decode, files, broken):  # the pages of a file are a scene, the other files together one
-            path, page = image.source
-            scenes_here.setdefault(path.parent if page is None else path, []).append(image)
+        shots = as_seen(each(decode, files, broken), channels, keep)
         problems += broken
-        for where in list(scenes_here):
-            shots = as_seen(scenes_here.pop(where), channels)
-            if len(shots) < 2 and broken:  # perhaps one of the others of its scene
-                continue
-            if len(shots) < 2:
-                problems.append(f"{shots[0].source}: is the only shot of its scene; a burst needs two or more")
-            elif wrong := _not_alike(shots, minimum):
-                problems += wrong
-            else:
-                found.append((where.relative_to(folder).as_posix() if where != folder else folder.name, shots))
-                warnings += _moved(shots)
+        if len(shots) < 2 and broken:  # perhaps one of the others of its scene
+            continue
+        if len(shots) < 2:
+            problems.append(f"{shots[0].source}: is the only shot of its scene; a burst needs two or more")
+        elif wrong := _not_alike(shots, minimum):
+            problems += wrong
+        else:
+            found.append((where.relative_to(folder).as_posix() if where != folder else folder.name, shots))
+            warnings += _moved(shots)
     problems += mixed_channels([shot for _, shots in found for shot in shots])
     if problems:
         raise problems_of(str(folder), problems)
-    deep = same_depth([shot.pixels for _, shots in found for shot in shots])
+    deep = same_depth([shot.pixels for _, shots in found for shot in shots], keep)
     scenes = []
     for name, shots in found:
-        scenes.append(Scene(name, torch.stack(deep[: len(shots)])))
+        scenes.append(Scene(name, deep[: len(shots)]))
         del deep[: len(shots)]
     return scenes, warnings
+
+
+def _scenes(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """The files of each scene and where it is: a file of several pages, or the other files of a folder together."""
+    for files in scene_folders(folder):
+        stacks = [file for file in files if is_stack(file)]
+        yield from ((file, [file]) for file in stacks)
+        if len(stacks) < len(files):
+            yield files[0].parent, [file for file in files if file not in stacks]
 
 
 def split_scenes(scenes: Sequence[Scene], fraction: float = 0.1, most: int = 5) -> tuple[list[Scene], list[Scene]]:
@@ -123,7 +132,10 @@ def refuse_shared_scenes(train: Sequence[Scene], validation: Sequence[Scene]) ->
 
 
 def _thumbnail(scene: Scene) -> NDArray[np.float64]:
-    return thumbnail(scene.shots.float().mean(dim=0).permute(1, 2, 0).numpy())
+    mean = torch.zeros(scene.shots[0].shape)
+    for shot in scene.shots:
+        mean += shot.float() / len(scene.shots)
+    return thumbnail(mean.permute(1, 2, 0).numpy())
 
 
 def _not_alike(shots: Sequence[Loaded], minimum: int) -> list[str]:

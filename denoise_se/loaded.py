@@ -25,6 +25,7 @@ from denoise_se.white_level import full_range, white_level
 
 File = TypeVar("File")
 Page = TypeVar("Page")
+Keep = Callable[[Tensor], Tensor]  # what becomes of an image's pixels when they are decoded, see `PixelStore.keep`
 MOST_CLIPPED = 0.001  # of the values, by the gain of another image
 
 
@@ -80,7 +81,12 @@ def each(work: Callable[[File], list[Page]], files: Sequence[File], problems: li
     return [page for item in found if not isinstance(item, str) for page in item]
 
 
-def as_seen(images: Sequence[Decoded], channels: int) -> list[Loaded]:
+def in_memory(image: Tensor) -> Tensor:
+    """The simplest Keep."""
+    return image
+
+
+def as_seen(images: Sequence[Decoded], channels: int, keep: Keep = in_memory) -> list[Loaded]:
     """Images of one scene, or an image alone, as a network sees them.
 
     They lie as stored, which is how a sensor's rows lie and how `denoise` sees them; as shown where some are stored
@@ -95,7 +101,7 @@ def as_seen(images: Sequence[Decoded], channels: int) -> list[Loaded]:
         gain /= 2
     gains = [1.0 if image.pixels.dtype == np.uint8 else gain for image in images]
     return [
-        Loaded(image.source, from_pixels(image.pixels, channels, own), image.pixels.shape[2])
+        Loaded(image.source, keep(from_pixels(image.pixels, channels, own)), image.pixels.shape[2])
         for image, own in zip(images, gains, strict=True)
     ]
 
@@ -139,11 +145,11 @@ def mixed_channels(images: Sequence[Loaded]) -> list[str]:
     ]
 
 
-def same_depth(tensors: Sequence[Tensor]) -> list[Tensor]:
+def same_depth(tensors: Sequence[Tensor], keep: Keep) -> list[Tensor]:
     """All as uint16 as soon as one of them is, since patches of one batch share a type; 255 becomes 65535."""
     if all(tensor.dtype == torch.uint8 for tensor in tensors):
         return list(tensors)
-    return [tensor if tensor.dtype == torch.uint16 else deepened(tensor) for tensor in tensors]
+    return [tensor if tensor.dtype == torch.uint16 else keep(deepened(tensor)) for tensor in tensors]
 
 
 def deepened(image: Tensor) -> Tensor:

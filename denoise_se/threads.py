@@ -6,8 +6,7 @@ import math
 import os
 from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_GROUPS = Path("/proc/self/cgroup")
+from denoise_se.control_group import group_folders
 
 
 def granted_cores() -> int:
@@ -33,25 +32,8 @@ def group_quota() -> float | None:
 
     Linux: `cpu.max` of version 2, `cpu.cfs_quota_us` over `cpu.cfs_period_us` of version 1.
     """
-    quotas = [quota for folder in _groups() if (quota := _quota(folder)) is not None]
+    quotas = [quota for folder in group_folders("cpu") if (quota := _quota(folder)) is not None]
     return min(quotas, default=None)
-
-
-def _groups() -> list[Path]:
-    """The folders of this process's groups and of all above them. Inside a container its own group is the root."""
-    try:
-        lines = OWN_GROUPS.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    folders = [CGROUPS, CGROUPS / "cpu"]
-    for line in lines:
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        root = CGROUPS / "cpu" if controllers else CGROUPS
-        group = root / path.lstrip("/")
-        folders += [folder for folder in (group, *group.parents) if folder.is_relative_to(root)]
-    return folders
 
 
 def _quota(folder: Path) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from denoise_se.errors import DatasetError, ImageError
 from denoise_se.image_folder import image_files
-from denoise_se.loaded import Loaded, as_seen, decode, deepened, each, mixed_channels, same_depth
+from denoise_se.loaded import Keep, Loaded, as_seen, decode, deepened, each, in_memory, mixed_channels, same_depth
 from denoise_se.page import Source
 
 SMALLER_PATCH = "take a smaller --patch"
@@ -73,7 +73,13 @@ def match_pairs(
 
 
 def load_pairs(
-    files: PairedFiles, channels: int, minimum: int, *, one_kind: bool = False, mend: str = SMALLER_PATCH
+    files: PairedFiles,
+    channels: int,
+    minimum: int,
+    *,
+    one_kind: bool = False,
+    mend: str = SMALLER_PATCH,
+    keep: Keep = in_memory,
 ) -> list[Pair]:
     """Decode a whole training set; each page of a file is an image.
 
@@ -84,13 +90,14 @@ def load_pairs(
             there are others; a pair below it is a problem.
         one_kind: whether grey and colour images may not be mixed where they have no partners; pairs never may.
         mend: what to do about an image that is too small.
+        keep: where the pixels go as soon as they are decoded.
 
     Raises:
         DatasetError: listing every file without a partner, unreadable, of another size or number of channels or pages
             than its partner, or too small.
     """
     if files.noisy is None:
-        return _load_alone(files.clean, channels, minimum, one_kind, mend)
+        return _load_alone(files.clean, channels, minimum, one_kind, mend, keep)
     matched, problems = match_pairs(files.noisy, files.clean, files.endings or ("", ""))
 
     def load(paths: tuple[Path, Path]) -> list[list[Loaded]]:
@@ -99,7 +106,7 @@ def load_pairs(
             raise ImageError(
                 paths[0], f"has {len(noisy)} page(s), its clean partner {paths[1]} has {len(clean)}: they are paired"
             )
-        return [as_seen(both, channels) for both in zip(noisy, clean, strict=True)]
+        return [as_seen(both, channels, keep) for both in zip(noisy, clean, strict=True)]
 
     sound: list[list[Loaded]] = []
     for noisy, clean in each(load, matched, problems):
@@ -119,13 +126,13 @@ def load_pairs(
         folders = " and ".join(dict.fromkeys((str(files.noisy), str(files.clean))))
         raise problems_of(folders, problems)
     names = names_below(files.clean, [clean.source for _, clean in sound])
-    sides = (same_depth([image.pixels for image in side]) for side in zip(*sound, strict=True))
+    sides = (same_depth([image.pixels for image in side], keep) for side in zip(*sound, strict=True))
     return [Pair(*entry) for entry in zip(names, *sides, strict=True)]
 
 
-def _load_alone(folder: Path, channels: int, minimum: int, one_kind: bool, mend: str) -> list[Pair]:
+def _load_alone(folder: Path, channels: int, minimum: int, one_kind: bool, mend: str, keep: Keep) -> list[Pair]:
     def load(path: Path) -> list[list[Loaded]]:
-        return [as_seen([page], channels) for page in decode(path)]
+        return [as_seen([page], channels, keep) for page in decode(path)]
 
     problems: list[str] = []
     sound = [image for (image,) in each(load, image_files(folder), problems)]
@@ -137,7 +144,7 @@ def _load_alone(folder: Path, channels: int, minimum: int, one_kind: bool, mend:
     if problems:
         raise problems_of(str(folder), problems)
     names = names_below(folder, [image.source for image in useful])
-    pixels = same_depth([image.pixels for image in useful])
+    pixels = same_depth([image.pixels for image in useful], keep)
     return [Pair(name, None, tensor) for name, tensor in zip(names, pixels, strict=True)]
 
 
@@ -190,7 +197,7 @@ def _share(count: int, fraction: float, most: int) -> int:
     return min(most, max(1, round(count * fraction)))
 
 
-def refuse_shared_images(train: Sequence[Pair], validation: Sequence[Pair]) -> None:
+def refuse_shared_images(train: Iterable[Pair], validation: Sequence[Pair]) -> None:
     """DatasetError naming each validation image of which either side's pixels are also in the training set."""
 
     def digests(pair: Pair) -> set[bytes]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from denoise_se.bursts import load_bursts, refuse_shared_scenes, split_scenes
+from denoise_se.bursts import Scene, load_bursts, refuse_shared_scenes, split_scenes
 from denoise_se.checkpoint import Checkpoint
 from denoise_se.datasets import Patches
 from denoise_se.held_out_risk import HeldOutRisk, Risk
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import probe
+from denoise_se.loaded import Keep, in_memory
 from denoise_se.misalignment import misaligned
 from denoise_se.noise import parse_noise_spec, refuse_unfit
 from denoise_se.noise_model import NoiseModel
@@ -56,6 +58,7 @@ def plan_training(
     start: Checkpoint | None,
     validation: PairedFiles | None = None,
     rehearse: Path | None = None,
+    keep: Keep = in_memory,
 ) -> TrainingPlan:
     """Load and check everything.
 
@@ -65,6 +68,7 @@ def plan_training(
         start: the weights to start from.
         validation: pairs to validate on instead of a part of the images.
         rehearse: folder of clean pictures to practise the start's own noise on.
+        keep: where the pixels go as soon as they are decoded, see `PixelStore`.
 
     Raises:
         DatasetError: listing all that is wrong with the images.
@@ -72,13 +76,13 @@ def plan_training(
         UsageError: noisy pictures whose noise cannot be measured, or nothing to rehearse.
     """
     makers = {"pairs": _with_clean, "clean": _with_clean, "burst": _burst, "noisy": _noisy}
-    plan = makers[layout.kind](layout, config, start, validation or layout.validation)
+    plan = makers[layout.kind](layout, config, start, validation or layout.validation, keep)
     if rehearse is None and layout.kind in ("burst", "noisy"):  # no clean sides
         return plan
     others: list[Pair] = []
     pictures, where = None, ""
     if rehearse is not None:
-        others = load_pairs(PairedFiles(None, rehearse), config.network.channels, config.patch)
+        others = load_pairs(PairedFiles(None, rehearse), config.network.channels, config.patch, keep=keep)
         refuse_shared_images(others, plan.validation)
         pictures = Patches(others, config.patch, config.seed, config.drawings)
         where = f", on {len(others)} pictures of {rehearse.name}"
@@ -91,12 +95,12 @@ def plan_training(
 
 
 def _with_clean(
-    layout: Layout, config: TrainingConfig, start: Checkpoint | None, held_out: PairedFiles | None
+    layout: Layout, config: TrainingConfig, start: Checkpoint | None, held_out: PairedFiles | None, keep: Keep
 ) -> TrainingPlan:
     channels = config.network.channels
     assert layout.files is not None
-    images = load_pairs(layout.files, channels, max(config.patch, SMALLEST_SIDE))
-    train, validation = _sides(images, held_out, channels)
+    images = load_pairs(layout.files, channels, max(config.patch, SMALLEST_SIDE), keep=keep)
+    train, validation = _sides(images, held_out, channels, keep)
     notes = []
     if has_banding(train):
         config = replace(config, turns=False)
@@ -120,22 +124,22 @@ def _with_clean(
 
 
 def _burst(
-    layout: Layout, config: TrainingConfig, start: Checkpoint | None, held_out: PairedFiles | None
+    layout: Layout, config: TrainingConfig, start: Checkpoint | None, held_out: PairedFiles | None, keep: Keep
 ) -> TrainingPlan:
     channels = config.network.channels
-    scenes, warnings = load_bursts(layout.folder, channels, max(config.patch, SMALLEST_SIDE))
+    scenes, warnings = load_bursts(layout.folder, channels, max(config.patch, SMALLEST_SIDE), keep)
     remarks = {}
     if held_out is not None:
-        train, validation = scenes, load_pairs(held_out, channels, SMALLEST_SIDE, mend="leave it out")
-        means = [Pair(scene.name, None, scene.pairs(1)[0].clean) for scene in train]
-        refuse_shared_images([*means, *(pair for scene in train for pair in scene.pairs())], validation)
+        train, validation = scenes, load_pairs(held_out, channels, SMALLEST_SIDE, mend="leave it out", keep=keep)
+        means = (Pair(scene.name, None, scene.pairs(1)[0].clean) for scene in train)
+        refuse_shared_images(itertools.chain(means, _shots(train)), validation)
     else:
         train, kept = split_scenes(scenes)
         refuse_shared_scenes(train, kept)
         validation = [pair for scene in kept for pair in scene.held_out_pairs()]
         limit = float(np.mean([scene.target_psnr() for scene in kept]))
         remarks["validated against"] = f"the mean of the other shots, itself {limit:.1f} dB from the scene"
-    pairs = [pair for scene in train for pair in scene.pairs()]
+    pairs = [pair._replace(clean=keep(pair.clean)) for pair in _shots(train)]
     fewest = min(len(scene.shots) for scene in train)
     way = "another shot as the target (Noise2Noise)" if fewest == 2 else "the mean of the other shots as the target"
     notes = [f"{len(train)} scenes of {fewest} shots or more for training: {way}"]
@@ -154,14 +158,20 @@ def _burst(
     )
 
 
+def _shots(scenes: Sequence[Scene]) -> Iterator[Pair]:
+    return (pair for scene in scenes for pair in scene.pairs())
+
+
 def _noisy(
-    layout: Layout, config: TrainingConfig, start: Checkpoint | None, held_out: PairedFiles | None
+    layout: Layout, config: TrainingConfig, start: Checkpoint | None, held_out: PairedFiles | None, keep: Keep
 ) -> TrainingPlan:
     channels = config.network.channels
-    images = load_pairs(PairedFiles(None, layout.folder), channels, max(config.patch, SMALLEST_SIDE), one_kind=True)
+    images = load_pairs(
+        PairedFiles(None, layout.folder), channels, max(config.patch, SMALLEST_SIDE), one_kind=True, keep=keep
+    )
     noisy = [Pair(name, picture, picture) for name, _, picture in images]
     if held_out is not None:
-        train, validation = _sides(noisy, held_out, channels)
+        train, validation = _sides(noisy, held_out, channels, keep)
     else:
         train, validation = split_validation(noisy)
         refuse_shared_images(train, validation)
@@ -199,10 +209,12 @@ def left_out(folder: Path, images: Sequence[Pair], patch: int) -> list[str]:
     return [f"{folder}: {count} picture(s) smaller than {least} pixels are left out"] if count else []
 
 
-def _sides(images: list[Pair], held_out: PairedFiles | None, channels: int) -> tuple[list[Pair], list[Pair]]:
+def _sides(
+    images: list[Pair], held_out: PairedFiles | None, channels: int, keep: Keep
+) -> tuple[list[Pair], list[Pair]]:
     if held_out is None:
         train, validation = split_validation(images)
     else:
-        train, validation = images, load_pairs(held_out, channels, SMALLEST_SIDE, mend="leave it out")
+        train, validation = images, load_pairs(held_out, channels, SMALLEST_SIDE, mend="leave it out", keep=keep)
     refuse_shared_images(train, validation)
     return train, validation

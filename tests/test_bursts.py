@@ -67,7 +67,7 @@ def test_scenes_are_read_from_their_folders(tmp_path: Path) -> None:
             save(tmp_path / f"s{index}" / f"{shot}.png", noisy(index, shot))
     scenes, warnings = load_bursts(tmp_path, 3, 16)
     assert [s.name for s in scenes] == ["s0", "s1", "s2"] and warnings == []
-    assert scenes[0].shots.shape == (3, 3, 48, 48) and scenes[0].shots.dtype == torch.uint8
+    assert [(shot.shape, shot.dtype) for shot in scenes[0].shots] == 3 * [((3, 48, 48), torch.uint8)]
     train, validation = split_scenes(scenes)
     assert len(train) == 2 and len(validation) == 1
     refuse_shared_scenes(train, validation)
@@ -122,7 +122,7 @@ def test_shots_of_8_and_16_bits_become_one_kind(tmp_path: Path) -> None:
     deep = np.clip(np.rint(noisy(1, 1) * 257), 0, 65535).astype(np.uint16)
     cv2.imwrite(str(tmp_path / "s" / "1.png"), deep)
     ((only,), _) = load_bursts(tmp_path, 3, 16)
-    assert only.shots.dtype == torch.uint16
+    assert {shot.dtype for shot in only.shots} == {torch.uint16}
     assert np.array_equal(only.shots[1].permute(1, 2, 0).numpy()[..., ::-1], deep)
     assert set((only.shots[0].int() % 257).unique().tolist()) == {0}
 
@@ -133,8 +133,10 @@ def test_the_pages_of_a_file_are_the_shots_of_a_scene(tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / f"s{index}.tif", shots.astype(np.uint16), photometric="minisblack")
     scenes, warnings = load_bursts(tmp_path, 1, 16)
     assert [s.name for s in scenes] == ["s0.tif", "s1.tif"] and warnings == []
-    assert scenes[0].shots.shape == (3, 1, 48, 48)
-    assert 0.25 < float(scenes[0].shots.double().max()) / 65535 <= 1  # as `denoise` shows them to the network
+    assert [shot.shape for shot in scenes[0].shots] == 3 * [(1, 48, 48)]
+    assert (
+        0.25 < float(torch.stack(scenes[0].shots).double().max()) / 65535 <= 1
+    )  # as `denoise` shows them to the network
     save(tmp_path / "alone.png", noisy(0, 0)[..., 0])
     with pytest.raises(DatasetError, match=r"alone\.png: is the only shot"):
         load_bursts(tmp_path, 1, 16)
@@ -145,7 +147,7 @@ def test_shots_of_longer_exposure_than_the_first_are_not_clipped(tmp_path: Path)
     for shot, peak in enumerate((2000, 4000, 8000)):
         tifffile.imwrite(tmp_path / f"{shot}.tif", np.rint(peak * ramp).astype(np.uint16), photometric="minisblack")
     ((scene_of_three,), _) = load_bursts(tmp_path, 1, 16)
-    shots = scene_of_three.shots.double()
+    shots = torch.stack(scene_of_three.shots).double()
     assert np.allclose(shots[0, 0], shots[1, 0] / 2, atol=32) and np.allclose(shots[0, 0], shots[2, 0] / 4, atol=32)
     assert shots.max() > 60_000
 

@@ -6,15 +6,15 @@ import os
 
 import pytest
 
-from denoise_se import threads
+from denoise_se import control_group
 from denoise_se.threads import granted_cores, group_quota
 
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """A machine of 8 cores without a quota; gives a function that writes files of control groups."""
-    monkeypatch.setattr(threads, "CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(threads, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(control_group, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(control_group, "OWN_GROUPS", tmp_path / "own")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
