@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from denoise_se.image import wrong_range
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import open_pages
 from denoise_se.noise_estimation import estimate_noise
-from denoise_se.noise_measurement import MIN_SIDE, Measurement, measure_noise
+from denoise_se.noise_measurement import MIN_SIDE, Measurement, measure_noise, used_share
 from denoise_se.page import Source, sourced
 
 KINDS = {1: "grey", 3: "colour"}
@@ -34,7 +35,7 @@ def run_estimate(files: list[Path], series: str | None) -> int:
     names = "sigma (8-bit units)", "95 %", "gain", "read noise", "correlation (h, v)", "--sigma auto"
     table = Table(Column("file", overflow="fold"), *names)
     code = EXIT_DONE
-    for path in files:
+    for path in Pages(files, "measuring").progress():
         try:
             for source, pixels in _pages(path):
                 if wrong := wrong_range(pixels):
@@ -85,7 +86,7 @@ def run_fit(noisy: Path, clean: Path) -> int:
 
     pairs = load_pairs(PairedFiles(noisy, clean), 3, SMALLEST_SIDE, mend="take larger crops")
     console = Console(stderr=True, markup=False, emoji=False)
-    fit = fit_camera(track(pairs, "fitting", console=console))
+    fit = fit_camera(track(pairs, "fitting", console=console, transient=True, disable=not console.is_terminal))
     table = Table("parameter", "least", "10 %", "median", "90 %", "most")
     for name, values in zip(PARAMETERS, fit.parameters.T, strict=True):
         table.add_row(name, *(f"{value:.2g}" for value in np.quantile(values, (0, 0.1, 0.5, 0.9, 1))))
@@ -108,26 +109,55 @@ def run_check() -> int:
     return EXIT_DONE
 
 
+@dataclass(frozen=True)
+class Pages:
+    """The pages of image files, decoded anew each time that they are gone through, with a bar on a terminal.
+
+    Raises ImageError on the way.
+    """
+
+    files: list[Path]
+    doing: str
+
+    def __iter__(self) -> Iterator[NDArray[np.generic]]:
+        return (pixels for path in self.progress() for _, pixels in _pages(path))
+
+    def progress(self) -> Iterable[Path]:
+        console = Console(stderr=True)
+        return track(self.files, self.doing, console=console, transient=True, disable=not console.is_terminal)
+
+
 def _measured(files: list[Path], series: str | None) -> Measurement:
     """Raises UsageError with all that is wrong with the files, by name."""
-    pages = [page for path in files for page in _pages(path)]
-    images = [pixels for _, pixels in pages]
-    usual_shape = Counter(pixels.shape[:2] for pixels in images).most_common(1)[0][0]
-    usual_kind = Counter(pixels.shape[2] for pixels in images).most_common(1)[0][0]
-    problems = []
-    for source, pixels in pages:
-        height, width, channels = pixels.shape
-        if wrong := wrong_range(pixels):
-            problems.append(f"{source}: {wrong}")
+    problems: list[str] = []
+    found: list[tuple[Source, tuple[int, ...]]] = []
+    images: list[NDArray[np.generic]] = []
+    used = 0.0
+    for path in Pages(files, "reading").progress():
+        try:
+            for source, pixels in _pages(path):
+                found.append((source, pixels.shape))
+                if wrong := wrong_range(pixels):
+                    problems.append(f"{source}: {wrong}")
+                elif min(pixels.shape[:2]) >= MIN_SIDE:
+                    used = max(used, used_share(pixels))
+                if series is not None:  # all of its shots are needed at once
+                    images.append(pixels)
+        except ImageError as error:
+            problems.append(str(error))
+    usual_shape = Counter(shape[:2] for _, shape in found).most_common(1)
+    usual_kind = Counter(shape[2] for _, shape in found).most_common(1)
+    for source, (height, width, channels) in found:
         if min(height, width) < MIN_SIDE:
             problems.append(f"{source}: has {width}x{height} pixels; a profile needs at least {MIN_SIDE}x{MIN_SIDE}")
-        if channels != usual_kind:
-            problems.append(f"{source}: is {KINDS[channels]}, most are {KINDS[usual_kind]}; profile them apart")
-        if series is not None and (height, width) != usual_shape:
-            problems.append(f"{source}: has {width}x{height} pixels, most have {usual_shape[1]}x{usual_shape[0]}")
+        if channels != usual_kind[0][0]:
+            problems.append(f"{source}: is {KINDS[channels]}, most are {KINDS[usual_kind[0][0]]}; profile them apart")
+        if series is not None and (height, width) != usual_shape[0][0]:
+            most = "{1}x{0}".format(*usual_shape[0][0])
+            problems.append(f"{source}: has {width}x{height} pixels, most have {most}")
     if problems:
         raise UsageError("\n  - ".join([f"{len(problems)} problem(s) with the images", *problems]))
-    return measure_noise(images, series)
+    return measure_noise(images if series is not None else Pages(files, "measuring"), series, used=used)
 
 
 def _expanded(paths: list[Path]) -> list[Path]:

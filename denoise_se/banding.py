@@ -7,7 +7,7 @@ share the banding and nothing else, so their covariance is the banding's, whatev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,21 @@ SURE = 4.0  # standard errors above chance
 CUT = 3.0  # standard deviations; what lies beyond is an edge of the picture
 
 
-def row_covariance(images: Sequence[NDArray[np.generic]]) -> Float:
+Halves = tuple[Float, Float]
+
+
+def row_covariance(images: Iterable[NDArray[np.generic]]) -> Float:
     """[C, C], the covariance of the channels' row shifts over all images [H, W, C], in the images' units squared.
 
     0 where the rows do not differ by more than chance. Give images with their axes swapped for the columns. The rows'
     shifts are taken to be white; edges that run along most of a row count up to three standard deviations.
     """
-    halves = [half for image in images for half in _halves(image)]
-    even, odd = (np.concatenate(part) for part in (halves[::2], halves[1::2]))
+    return halves_covariance([row_halves(image) for image in images])
+
+
+def halves_covariance(halves: Sequence[Halves]) -> Float:
+    """As `row_covariance`, of what `row_halves` gave for each image."""
+    even, odd = (np.concatenate(part) for part in zip(*halves, strict=True))
     channels = even.shape[1]
     if len(even) < 8:
         return np.zeros((channels, channels))
@@ -40,7 +47,7 @@ def row_covariance(images: Sequence[NDArray[np.generic]]) -> Float:
     return (vectors * np.maximum(values, 0)) @ vectors.T
 
 
-def _halves(image: NDArray[np.generic]) -> tuple[Float, Float]:
+def row_halves(image: NDArray[np.generic]) -> Halves:
     """Second differences down the rows [H - 2, C] of the medians over even blocks, and over odd ones."""
     height, width, channels = image.shape
     count = min(MAX_BLOCKS, width // MIN_BLOCK)

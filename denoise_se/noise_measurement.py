@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from denoise_se.banding import row_covariance
+from denoise_se.banding import halves_covariance, row_covariance, row_halves
 from denoise_se.errors import UsageError
 from denoise_se.noise_estimation import OPPONENT
 from denoise_se.noise_line import NoiseLine, roots
@@ -48,17 +48,17 @@ class Measurement:
 
 
 def measure_noise(
-    images: Sequence[NDArray[np.generic]], series: str | None = None, *, whole_range: bool = False
+    images: Iterable[NDArray[np.generic]], series: str | None = None, *, used: float | None = None
 ) -> Measurement:
     """The noise of one device.
 
     Args:
         images: [H, W] or [H, W, C], C = 1 or 3 for all of them, uint8, uint16 or float in [0, 1]; at least 64x64.
-            Where all of them use a small part of their range, that is measured as 0 to 1, see `white_level`.
         series: None for any noisy pictures, "burst" for shots of one scene that does not move, "flats" for evenly lit
             frames at several exposures (dark ones among them). A series says more: pictures hide weak noise, and the
             grain of single images is known no further than 6 pixels.
-        whole_range: that they use all of their range, whatever is in them.
+        used: the share of their range that is measured as 0 to 1; the most that one of them uses (`used_share`) unless
+            given. With it, pictures are taken one after the other, and need not be in memory together.
 
     Raises:
         UsageError: no images, too small, of mixed kinds, or with nothing in them that can be measured.
@@ -69,32 +69,58 @@ def measure_noise(
     """
     if series is not None and series not in SERIES:
         raise UsageError(f"--series {series!r}: give {' or '.join(SERIES)}, or leave it out for any noisy pictures")
-    stored = [_checked(image) for image in images]
-    if not stored:
-        raise UsageError("no image to measure the noise of")
-    if len({frame.shape[2] for frame in stored}) > 1:
-        raise UsageError("some of the images are grey and some are colour; profile them apart")
-    if min(min(frame.shape[:2]) for frame in stored) < MIN_SIDE:
-        raise UsageError(f"a noise profile needs images of at least {MIN_SIDE}x{MIN_SIDE} pixels")
-    if not all(np.isfinite(frame).all() for frame in stored):
-        raise UsageError("an image holds NaN or infinite values; replace them first")
-    height, width = stored[0].shape[:2]
-    source = f"{series or 'pictures'}: {len(stored)} image(s), the first {width}x{height}"
-    shares = (white_level(ArrayScanlines(frame)) / full_range(frame.dtype) for frame in stored)
-    used = 1.0 if whole_range else max(shares)
-    if used < 1:
-        source += f", in units of 1/{round(1 / used)} of their range, of which they use no more"
-    whites = [used * full_range(frame.dtype) for frame in stored]
-    steps = [0.0 if frame.dtype.kind == "f" else 1 / white for frame, white in zip(stored, whites, strict=True)]
-    rounding = float(np.mean(np.square(steps))) / 12
-    frames: list[Array] = [
-        frame.astype(np.float32) / np.float32(white) for frame, white in zip(stored, whites, strict=True)
-    ]
+    if used is None:
+        images = [_checked(image) for image in images]
+        used = max(map(used_share, images), default=1.0)
+    frames = Frames(images, used)
     if series is None:
-        return _of_pictures(frames, source, rounding)
-    residuals = SERIES[series](frames)
-    del frames  # of a camera's burst there is no room for both
-    return measure_residuals(residuals, source, rounding)
+        return _of_pictures(frames)
+    residuals = SERIES[series](list(frames))  # not kept here: of a camera's burst there is no room for both
+    return measure_residuals(residuals, f"{series}: {frames.said()}", frames.rounding)
+
+
+def used_share(image: NDArray[np.generic]) -> float:
+    """1, or less for a deep image that uses a small part of its range, see `white_level`."""
+    return white_level(ArrayScanlines(image)) / full_range(image.dtype)
+
+
+class Frames:
+    """Images as frames [H, W, C] of float32, of whose range the share `used` is 0 to 1; checked as they go by.
+
+    Attributes:
+        count, size: of those that went by, of the first (width, height).
+        rounding: the variance of their files' rounding, mean over them.
+    """
+
+    def __init__(self, images: Iterable[NDArray[np.generic]], used: float) -> None:
+        self.images, self.used = images, used
+        self.count, self.size, self.steps = 0, (0, 0), 0.0
+
+    def __iter__(self) -> Iterator[Array]:
+        kinds = set()
+        for image in self.images:
+            frame = _checked(image)
+            kinds.add(frame.shape[2])
+            if len(kinds) > 1:
+                raise UsageError("some of the images are grey and some are colour; profile them apart")
+            white = self.used * full_range(frame.dtype)
+            self.size = self.size if self.count else (frame.shape[1], frame.shape[0])
+            self.count += 1
+            self.steps += 0.0 if frame.dtype.kind == "f" else 1 / white**2
+            yield frame.astype(np.float32) / np.float32(white)
+        if not self.count:
+            raise UsageError("no image to measure the noise of")
+
+    @property
+    def rounding(self) -> float:
+        return self.steps / self.count / 12
+
+    def said(self) -> str:
+        """What they are, in words."""
+        text = f"{self.count} image(s), the first {self.size[0]}x{self.size[1]}"
+        if self.used < 1:
+            text += f", in units of 1/{round(1 / self.used)} of their range, of which they use no more"
+        return text
 
 
 def _checked(image: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -103,6 +129,10 @@ def _checked(image: NDArray[np.generic]) -> NDArray[np.generic]:
         raise UsageError(f"noise is measured on images [H, W] or [H, W, C] with C = 1 or 3, not {image.shape}")
     if image.dtype.kind not in "uf":
         raise UsageError(f"noise is measured on uint8, uint16 or float images, not {image.dtype}; convert it first")
+    if min(image.shape[:2]) < MIN_SIDE:
+        raise UsageError(f"a noise profile needs images of at least {MIN_SIDE}x{MIN_SIDE} pixels")
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise UsageError("an image holds NaN or infinite values; replace them first")
     return image.reshape(*image.shape[:2], -1)
 
 
@@ -125,9 +155,18 @@ def measure_residuals(residuals: list[Residual], source: str, rounding: float) -
     )
 
 
-def _of_pictures(frames: list[Array], source: str, rounding: float) -> Measurement:
-    rows, columns = row_covariance(frames), row_covariance([frame.swapaxes(0, 1) for frame in frames])
-    patches = _pooled(frames)
+def _of_pictures(frames: Frames) -> Measurement:
+    across, down, every = [], [], []
+    for frame in frames:
+        across.append(row_halves(frame))
+        down.append(row_halves(frame.swapaxes(0, 1)))
+        if (own := cut(ArrayScanlines(frame), 255.0)) is not None:
+            every.append(own)
+            if sum(p.means.shape[1] for p in every) > 2 * MAX_PATCHES:
+                every = _thinned(every)
+    source, rounding = f"pictures: {frames.said()}", frames.rounding
+    rows, columns = halves_covariance(across), halves_covariance(down)
+    patches = _pooled(every)
     channels = len(rows)
     mix = OPPONENT if channels == 3 else np.eye(1)
     white = [Points(*brightness_points(patches, c)) for c in range(channels)]
@@ -160,13 +199,17 @@ def _of_pictures(frames: list[Array], source: str, rounding: float) -> Measureme
     return Measurement(profile, tuple(grain))
 
 
-def _pooled(frames: list[Array]) -> Patches:
+def _thinned(every: Sequence[Patches]) -> list[Patches]:
+    """At most MAX_PATCHES of all images together, evenly spread over each."""
+    share = max(1, MAX_PATCHES // len(every))
+    return [p.select(np.arange(0, p.means.shape[1], -(-p.means.shape[1] // share))) for p in every]
+
+
+def _pooled(every: Sequence[Patches]) -> Patches:
     """The patches of all images, thinned out to a bounded number."""
-    every = [patches for frame in frames if (patches := cut(ArrayScanlines(frame), 255.0)) is not None]
     if not every:
         raise UsageError("nothing in these images says what their noise is: they are constant or clipped")
-    share = MAX_PATCHES // len(every)
-    parts = [p.select(np.arange(0, p.means.shape[1], -(-p.means.shape[1] // share))) for p in every]
+    parts = _thinned(every)
     return replace(
         parts[0],
         dct=np.concatenate([p.dct for p in parts], axis=1),

@@ -47,7 +47,7 @@ def plan_noisy_only(images: Sequence[Pair], start: Checkpoint | None) -> NoisyOn
     if not chosen:
         raise UsageError(f"no image is at least {MIN_SIDE}x{MIN_SIDE} pixels, so their noise cannot be measured")
     pictures = [_centre(image.permute(1, 2, 0).numpy()) for image in chosen]
-    profile, hidden = measure_noise(pictures, whole_range=True).profile, ""
+    profile, hidden = measure_noise(pictures, used=1.0).profile, ""
     if start is not None:
         few = pictures[:: -(-len(pictures) // IMAGES)]
         full = [np.float32(1 / (255 if picture.dtype == np.uint8 else 65535)) for picture in few]

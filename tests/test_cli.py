@@ -307,9 +307,11 @@ def test_a_profile_names_every_image_that_does_not_fit(run: Run) -> None:
     for name, shape in shapes.items():
         PIL.Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(name)
     tifffile.imwrite("hdr.tif", rng.uniform(0, 4000, (80, 80, 3)).astype(np.float32), photometric="rgb")
-    result = run("noise", "profile", *shapes, "hdr.tif", "-o", "p.json")
+    Path("broken.png").write_bytes(b"no image")
+    result = run("noise", "profile", *shapes, "hdr.tif", "broken.png", "-o", "p.json")
     assert result.code == 2 and not Path("p.json").exists()
-    assert "3 problem(s)" in result.err and "grey.png: is grey, most are colour" in result.err
+    assert "broken.png: " in result.err
+    assert "4 problem(s)" in result.err and "grey.png: is grey, most are colour" in result.err
     assert "small.png: has 40x80 pixels; a profile needs at least 64x64" in result.err
     assert "hdr.tif: has float values far outside of 0 to 1" in result.err
     result = run("noise", "estimate", "a.png", "hdr.tif")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +205,7 @@ def test_a_measurement_is_drawn(tmp_path, suffix: str) -> None:
 def test_a_burst_of_a_camera_fits_in_the_memory_of_a_laptop() -> None:
     # 8 shots of 24 megapixels in colour take 8 GB, besides the shots themselves
     script = """
+from collections.abc import Iterator
 from pathlib import Path
 import numpy as np
 from denoise_se.noise_measurement import measure_noise
@@ -215,6 +218,32 @@ print((peak() - before) * 1024 / 1e6)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 350
+
+
+def test_pictures_that_come_one_after_the_other_are_let_go_and_measured_as_if_all_were_there() -> None:
+    pictures = shots(40, chart(1, 96))
+    alive = [0]
+
+    def one_by_one() -> Iterator[np.ndarray]:
+        for picture in pictures:
+            copy = picture.copy()
+            weakref.finalize(copy, lambda: alive.append(alive[-1] - 1))
+            alive.append(alive[-1] + 1)
+            yield copy
+
+    streamed = measure_noise(one_by_one(), used=1.0)
+    assert streamed.profile == measure_noise(pictures).profile
+    assert max(alive) <= 3
+
+
+def test_more_patches_than_are_kept_are_thinned_out_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    from denoise_se import noise_measurement
+
+    pictures = shots(20, chart(1, 96))
+    whole = measure_noise(pictures).profile
+    monkeypatch.setattr(noise_measurement, "MAX_PATCHES", 16_000)
+    few = measure_noise(pictures).profile
+    assert few.variance(0.5)[0] == pytest.approx(whole.variance(0.5)[0], rel=0.1)
 
 
 def test_counts_that_use_a_small_part_of_their_range_are_measured_as_they_are_denoised() -> None:
