@@ -200,7 +200,8 @@ def train(
         ),
     ] = None,
     val_pairs: Annotated[
-        tuple[Path, Path] | None, typer.Option(metavar="NOISY CLEAN", help="Validation pairs.")
+        tuple[Path, Path] | None,
+        typer.Option(metavar="NOISY CLEAN", help="Validation pairs; of very many 100, evenly spread."),
     ] = None,
     rehearse: Annotated[
         Path | None,

@@ -38,7 +38,8 @@ class PhotoTab(PhotoLayout):
         self.connect()
 
     def connect(self) -> None:
-        look = [self.strength, self.apart, self.chroma, self.format, self.view, self.page]
+        blended = [self.strength, self.apart, self.chroma, self.format]
+        look = [*blended, self.view, self.page]
         given = [self.photo, self.reference]
         asked = [*given, self.model, self.auto, self.sigma, *look, self.state]
         shown = [
@@ -87,7 +88,7 @@ class PhotoTab(PhotoLayout):
         moved = [self.strength.change, self.chroma.change, self.format.input, self.view.input, self.page.change]
         gr.on(moved, self.look, **again)  # one event, so that the answer to the last move is the last
         self.reference.change(self.as_asked, **again)  # that of an example comes before its result
-        self.download.click(self.save, [*look, self.state], [self.status, self.file], **QUIET, **SAVING).success(
+        self.download.click(self.save, [*blended, self.state], [self.status, self.file], **QUIET, **SAVING).success(
             None,
             None,
             None,
@@ -257,9 +258,7 @@ class PhotoTab(PhotoLayout):
             return {self.status: gr.skip()}
         return {**shown, self.state: photo, self.view: gr.update(**views)}  # the state's age counts from now
 
-    def save(
-        self, strength: float, apart: bool, chroma: float, format: str, view: str, page: int, photo: Photo | None
-    ) -> Updates:
+    def save(self, strength: float, apart: bool, chroma: float, format: str, photo: Photo | None) -> Updates:
         """The file to download."""
         try:
             if photo is None:

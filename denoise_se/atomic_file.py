@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from denoise_se.errors import DenoiseError
 from denoise_se.remote_files import Address, Location
 
 try:
@@ -52,6 +53,15 @@ def replacing(path: str | Location) -> Iterator[BinaryIO]:
             temporary.unlink()
         raise
     _sync_folder(path.parent)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all. Raises DenoiseError with its name."""
+    try:
+        with replacing(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise DenoiseError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def remove_temporary_files(folder: Path) -> None:

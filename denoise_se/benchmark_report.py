@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from denoise_se.atomic_file import replacing
+from denoise_se.atomic_file import write_whole
 from denoise_se.benchmark import Benchmark, Result
-from denoise_se.errors import DenoiseError, UsageError
+from denoise_se.errors import UsageError
 from denoise_se.evaluation_report import refuse_among
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def render(benchmark: Benchmark) -> Group:
 def write_report(path: Path, benchmark: Benchmark) -> None:
     """Write `.json` (everything) or `.md` (the tables), whole or not at all. Raises DenoiseError."""
     text = _json(benchmark) if path.suffix.lower() == ".json" else _markdown(benchmark)
-    _write(path, text.encode(errors="backslashreplace"))
+    write_whole(path, text.encode(errors="backslashreplace"))
 
 
 def write_plot(path: Path, benchmark: Benchmark) -> None:
@@ -87,7 +87,7 @@ def write_plot(path: Path, benchmark: Benchmark) -> None:
         plot.legend(fontsize=7)
     content = io.BytesIO()
     figure.savefig(content, format=path.suffix.lower()[1:], dpi=120)
-    _write(path, content.getvalue())
+    write_whole(path, content.getvalue())
 
 
 def _tables(benchmark: Benchmark) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:
@@ -165,11 +165,3 @@ def _json(benchmark: Benchmark) -> str:
         "notes": list(benchmark.notes),
     }
     return json.dumps(content, indent=1, ensure_ascii=False)
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        with replacing(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise DenoiseError(f"{path}: cannot be written ({error.strerror})") from error

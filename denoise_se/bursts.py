@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise_se.errors import DatasetError
-from denoise_se.loaded import Keep, Loaded, as_seen, decode, each, in_memory, mixed_channels, same_depth
+from denoise_se.loaded import Keep, Loaded, as_seen, decode, each, full_scale, in_memory, mixed_channels, same_depth
 from denoise_se.misalignment import MOST_SHIFT, shift_between
 from denoise_se.training_images import Pair, problems_of, too_small
 from denoise_se.training_layout import alike, is_stack, scene_folders, thumbnail
@@ -36,7 +36,7 @@ class Scene:
 
     def pairs(self, most: int | None = None) -> list[Pair]:
         """The first `most` shots, each with the mean of all the others (uint16, at the shot's own brightness)."""
-        full = self.full_range
+        full = full_scale(self.shots[0])
         total = torch.zeros(self.shots[0].shape, dtype=torch.int64)
         for shot in self.shots:
             total += shot.to(torch.int64)
@@ -49,17 +49,15 @@ class Scene:
             pairs.append(Pair(f"{self.name}, shot {index + 1}", shot, target))
         return pairs
 
-    @property
-    def full_range(self) -> float:
-        return 255.0 if self.shots[0].dtype == torch.uint8 else 65535.0
-
     def held_out_pairs(self) -> list[Pair]:
         """Those of `pairs` that are enough to validate on."""
         return self.pairs(HELD_OUT_SHOTS)
 
     def target_psnr(self) -> float:
         """PSNR in dB of the targets themselves, from the differences between shots: no result can measure better."""
-        variance = float((self.shots[0].double() - self.shots[1].double()).div(self.full_range).square().mean() / 2)
+        variance = float(
+            (self.shots[0].double() - self.shots[1].double()).div(full_scale(self.shots[0])).square().mean() / 2
+        )
         return -10 * float(torch.log10(torch.tensor(max(variance / (len(self.shots) - 1), 1e-10))))
 
 

@@ -103,14 +103,13 @@ class OpenVinoDnCNN:
 
     def __init__(self, network: DnCNN) -> None:
         try:
-            from denoise_se.openvino_core import core
+            from denoise_se.openvino_core import core, properties
         except ImportError as error:
             raise UsageError('OpenVINO is not installed; pip install "denoise-se[openvino]"') from error
         import torch
         from torch import nn
 
         from denoise_se.graph import onnx_bytes
-        from denoise_se.threads import granted_cores
 
         self.name, self.channels = f"{network.name} openvino fp32", network.channels
         layers: list[nn.Module] = []
@@ -122,13 +121,8 @@ class OpenVinoDnCNN:
         image = torch.zeros(1, self.channels, 64, 64)
         free = {2: "height", 3: "width"}
         model = onnx_bytes(nn.Sequential(*layers[:-1]), {"image": image}, ["noise"], {"image": free, "noise": free})
-        hints = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": granted_cores(),
-            "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,
-        }
-        self.request = core().compile_model(core().read_model(model), "CPU", hints).create_infer_request()
+        compiled = core().compile_model(core().read_model(model), "CPU", properties("fp32"))
+        self.request = compiled.create_infer_request()
 
     def __call__(self, noisy: Pixels, sigma: float | None) -> Pixels:
         """As `DnCNN` itself."""

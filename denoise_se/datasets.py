@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from denoise_se.drawings import drawn, sheet
-from denoise_se.loaded import deepened
+from denoise_se.loaded import deepened, full_scale
 from denoise_se.training_images import Pair
 
 VALIDATION_SIDE = 384  # a validation image's centre is cut to this many pixels a side, so that validating stays cheap
@@ -28,7 +28,7 @@ SHEET, MOST_SHEETS = 192, 16  # pixels a side, and number, of the sheets of draw
 
 def to_unit(image: Tensor) -> Tensor:
     """uint8 or uint16 to float32 in [0, 1]."""
-    return image.float() / (255.0 if image.dtype == torch.uint8 else 65535.0)
+    return image.float() / full_scale(image)
 
 
 def generator_of(seed: int, *key: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -11,9 +11,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from denoise_se.atomic_file import replacing
+from denoise_se.atomic_file import write_whole
 from denoise_se.crops import crops_png
-from denoise_se.errors import DenoiseError, UsageError
+from denoise_se.errors import UsageError
 from denoise_se.estimate_error import EstimateError, estimate_errors
 from denoise_se.evaluation import NOISY, Evaluation, ImageScore, MeanScore
 from denoise_se.published import CITATIONS, published
@@ -102,13 +102,13 @@ def write_report(path: Path, evaluation: Evaluation) -> None:
     """
     writers = {".csv": _csv, ".json": _json, ".md": _markdown}
     check_outputs(path, None)
-    _write_whole(path, writers[path.suffix.lower()](evaluation).encode(errors="backslashreplace"))
+    write_whole(path, writers[path.suffix.lower()](evaluation).encode(errors="backslashreplace"))
 
 
 def save_crops(path: Path, evaluation: Evaluation) -> None:
     """Write the picture of the crops where the methods differ most as a PNG, whole or not at all."""
     check_outputs(None, path)
-    _write_whole(path, crops_png(evaluation.crops))
+    write_whole(path, crops_png(evaluation.crops))
 
 
 def _csv(evaluation: Evaluation) -> str:
@@ -221,11 +221,3 @@ def _published_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
     """JSON has no infinity: PSNR of identical images becomes the string "inf"."""
     return {key: "inf" if isinstance(value, float) and math.isinf(value) else value for key, value in row.items()}
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    try:
-        with replacing(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise DenoiseError(f"{path}: cannot be written ({error.strerror})") from error

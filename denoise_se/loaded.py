@@ -152,6 +152,11 @@ def same_depth(tensors: Sequence[Tensor], keep: Keep) -> list[Tensor]:
     return [tensor if tensor.dtype == torch.uint16 else keep(deepened(tensor)) for tensor in tensors]
 
 
+def full_scale(image: Tensor) -> float:
+    """The value that stands for 1.0: 255 of uint8, 65535 of uint16."""
+    return 255.0 if image.dtype == torch.uint8 else 65535.0
+
+
 def deepened(image: Tensor) -> Tensor:
     """uint8 to uint16, 255 to 65535."""
     return (image.to(torch.int32) * 257).to(torch.uint16)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from denoise_se.loaded import full_scale
 from denoise_se.training_images import Pair
 
 MOST_SHIFT = 1.0  # pixels
@@ -62,7 +63,6 @@ def _plane(image: Tensor) -> Plane:
 
     height, width = image.shape[1:]
     top, left = max(0, height - SIDE) // 2, max(0, width - SIDE) // 2
-    full = 255.0 if image.dtype.itemsize == 1 else 65535.0
-    centre = image[:, top : top + SIDE, left : left + SIDE].numpy().mean(axis=0, dtype=np.float64) / full
+    centre = image[:, top : top + SIDE, left : left + SIDE].numpy().mean(axis=0, dtype=np.float64) / full_scale(image)
     smooth: Plane = gaussian_filter(centre, SMOOTH)
     return smooth - smooth.mean()

@@ -52,7 +52,7 @@ def render_card(
         f"| started from | {training.get('started_from', 'random weights')} |",
         f"| steps | {training.get('steps', 0):,} of {recipe.get('batch')} patches of {recipe.get('patch')} pixels |",
         *changed_on_the_way(training),
-        f"| wall time | {training.get('seconds', 0) / 60:.1f} minutes on {training.get('hardware', 'not recorded')} |",
+        f"| wall time | {_time(training.get('seconds', 0))} on {training.get('hardware', 'not recorded')} |",
         f"| seed, precision | {recipe.get('seed')}, {training.get('precision', recipe.get('precision'))} |",
         f"| program | denoise-se {training.get('version', '')} {training.get('commit', '')} |",
         "",
@@ -71,6 +71,10 @@ def render_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
 
 
 def changed_on_the_way(training: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from denoise_se.banding import row_covariance
 from denoise_se.checkpoint import Checkpoint
+from denoise_se.datasets import to_unit
 from denoise_se.errors import UsageError
 from denoise_se.noise_measurement import MIN_SIDE, measure_noise
 from denoise_se.noise_profile import NoiseProfile
@@ -17,6 +18,7 @@ from denoise_se.objectives import Neighbours, Objective, Recorrupted
 from denoise_se.profile_noise import ProfileNoise
 from denoise_se.removed_noise import IMAGES, excess, removed_noise, removed_profile
 from denoise_se.training_images import Pair
+from denoise_se.white_level import full_range
 
 MEASURED_IMAGES = 24  # spread over the set; more say little more
 MEASURED_SIDE = 768  # of their centres
@@ -50,8 +52,7 @@ def plan_noisy_only(images: Sequence[Pair], start: Checkpoint | None) -> NoisyOn
     profile, hidden = measure_noise(pictures, used=1.0).profile, ""
     if start is not None:
         few = pictures[:: -(-len(pictures) // IMAGES)]
-        full = [np.float32(1 / (255 if picture.dtype == np.uint8 else 65535)) for picture in few]
-        floats = [picture.astype(np.float32) * scale for picture, scale in zip(few, full, strict=True)]
+        floats = [picture.astype(np.float32) / np.float32(full_range(picture.dtype)) for picture in few]
         removed = removed_noise(floats, start, ProfileNoise(profile))
         times = excess(removed, profile) ** 0.5
         if times**2 > HIDDEN:
@@ -84,9 +85,8 @@ def has_banding(pairs: Sequence[Pair]) -> bool:
     differences = []
     for _, noisy, clean in pairs[:: -(-len(pairs) // MEASURED_IMAGES)]:
         if noisy is not None:
-            full = [255.0 if image.dtype.itemsize == 1 else 65535.0 for image in (noisy, clean)]
-            difference = noisy.numpy() / np.float32(full[0]) - clean.numpy() / np.float32(full[1])
-            differences.append(_centre(difference.transpose(1, 2, 0)))
+            difference = to_unit(noisy) - to_unit(clean)
+            differences.append(_centre(difference.permute(1, 2, 0).numpy()))
     if not differences:
         return False
     turned = [difference.swapaxes(0, 1) for difference in differences]

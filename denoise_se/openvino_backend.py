@@ -18,11 +18,10 @@ from denoise_se.errors import UsageError
 from denoise_se.graph import INPUTS, Graph, trace
 from denoise_se.graph_backend import GraphBackend
 from denoise_se.graph_cache import Entry, cached
-from denoise_se.openvino_core import core
+from denoise_se.openvino_core import core, properties
 from denoise_se.quantisation import rounded
 from denoise_se.threads import granted_cores
 
-HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
 CPU_INFO = Path("/proc/cpuinfo")
 X86 = ("x86_64", "AMD64")
@@ -57,13 +56,7 @@ class OpenVinoBackend(GraphBackend):
         floats = precision if precision != "int8" else "bf16" if "BF16" in able else "fp32"
         cores = granted_cores()
         self.lanes = max(count for count in range(1, MOST_LANES + 1) if cores % count == 0)  # as many cores for each
-        self.properties: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": HINTS[floats],
-            "INFERENCE_NUM_THREADS": cores,
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
-        }
+        self.properties = properties(floats)
         self.weight_bits = 8 if has_vnni() else 7
         self.description = f"openvino cpu {precision}"
         self.gates_given: _Engine | None = None  # made when it is needed

@@ -7,11 +7,27 @@ telling the system; the next signal (Ctrl-C, SIGTERM) would then crash the proce
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import openvino as ov
+
+from denoise_se.threads import granted_cores
+
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 @cache
 def core() -> ov.Core:
     """The core, made at its first use and kept until the process ends."""
     return ov.Core()
+
+
+def properties(precision: str) -> dict[str, Any]:
+    """How a network is compiled for the CPU: for one image at a time, on all cores that were granted."""
+    return {
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "INFERENCE_NUM_THREADS": granted_cores(),
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
+    }

@@ -16,6 +16,7 @@ from denoise_se.errors import DatasetError
 from denoise_se.memory import free_memory
 
 SHARE = 0.5  # of the free memory, for images
+BESIDES = 2e9  # bytes of memory that are left for the rest: decoding, steps and the report on a run
 SEGMENT = 1 << 30  # bytes of a file; one for each image would be more mappings than a process may have
 PAGE = 4096
 SPARE_DISK = 500_000_000  # bytes that are left for the run's own files
@@ -36,9 +37,11 @@ class PixelStore:
     def __init__(
         self, folder: Path, *, processes: int = 1, tell: Callable[[PixelStore], None] = lambda _: None
     ) -> None:
-        """`budget` is half of the free memory, shared by so many processes; no limit where the system does not say."""
+        """`budget` is at most half of the free memory, shared by so many processes; without end where the system does
+        not say how much there is."""
         free = free_memory()
-        self.budget = float("inf") if free is None else SHARE * free / processes
+        share = float("inf") if free is None else free / processes
+        self.budget = max(0.0, min(SHARE * share, share - BESIDES))
         self.folder, self.tell = folder, tell
         self.count = self.kept = self.mapped = 0
         self._lock = Lock()

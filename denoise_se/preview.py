@@ -46,11 +46,6 @@ class Preview:
     box: tuple[int, int, int, int]
     change: float
 
-    @property
-    def bytes(self) -> int:
-        """Of all four pictures."""
-        return sum(map(len, (*self.thumbnails, *self.crops)))
-
 
 def picture_bytes(images: int) -> int | None:
     """How many bytes each of so many images' pictures may take; None when there is no room for pictures of all."""

@@ -11,12 +11,15 @@ import pytest
 import tifffile
 import torch
 
+from denoise_se import training_plan
 from denoise_se.datasets import VALIDATION_SIDE, Consecutive, Patches, TrainingData, WholeImages, to_unit
 from denoise_se.errors import DatasetError
 from denoise_se.image import turned
 from denoise_se.loaded import load_pixels
+from denoise_se.network import NetworkConfig
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.scanlines import ArrayScanlines
+from denoise_se.training_config import TrainingConfig
 from denoise_se.training_images import (
     Pair,
     PairedFiles,
@@ -25,6 +28,7 @@ from denoise_se.training_images import (
     refuse_shared_images,
     split_validation,
 )
+from denoise_se.training_layout import Layout
 from denoise_se.training_plan import left_out
 from denoise_se.white_level import white_level
 
@@ -341,3 +345,19 @@ def test_a_claim_of_more_pages_than_there_are_leaves_none_out(tmp_path):
             writer.write(page, photometric="minisblack", description="ImageJ=1.53\nimages=200\n", contiguous=False)
     images = load_pairs(PairedFiles(None, tmp_path), 1, 32)
     assert len(images) == 8 and left_out(tmp_path, images, 32) == []
+
+
+def test_of_very_many_pairs_to_validate_on_some_are_taken_evenly_spread(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_plan, "MOST_HELD_OUT", 3)
+    for index in range(8):
+        for side in ("n", "c"):
+            save(tmp_path / "val" / side / f"{index}.png", seed=index)
+    for index in range(2):
+        save(tmp_path / "clean" / f"{index}.png", seed=100 + index)
+    config = TrainingConfig(
+        patch=32, noise="gaussian:10", network=NetworkConfig(layout="flat", channels=3, widths=(4,))
+    )
+    layout = Layout("clean", tmp_path / "clean", PairedFiles(None, tmp_path / "clean"), "")
+    held_out = PairedFiles(tmp_path / "val/n", tmp_path / "val/c")
+    plan = training_plan.plan_training(layout, config, None, held_out)
+    assert [pair.name for pair in plan.validation] == ["0", "3", "6"] and len(plan.train) == 2

@@ -32,9 +32,10 @@ def made(seed: int, shape: tuple[int, int, int], dtype: torch.dtype) -> torch.Te
 
 @pytest.fixture
 def room(monkeypatch):
-    """Says how many bytes of memory are free."""
+    """Says how many bytes of memory are free, besides those for the rest."""
 
     def free(count: int | None) -> None:
+        monkeypatch.setattr(pixel_store, "BESIDES", 0)
         monkeypatch.setattr(pixel_store, "free_memory", lambda: count)
 
     return free
@@ -77,6 +78,12 @@ def test_without_word_from_the_system_all_is_kept_in_memory(tmp_path, room):
     store = PixelStore(tmp_path / "run")
     image = made(0, (3, 20, 25), torch.uint8)
     assert store.keep(image) is image and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("free", "budget"), [(10e9, 5e9), (3e9, 1e9), (1e9, 0)])
+def test_where_memory_is_short_room_is_left_for_the_rest(tmp_path, monkeypatch, free, budget):
+    monkeypatch.setattr(pixel_store, "free_memory", lambda: free)
+    assert PixelStore(tmp_path).budget == budget
 
 
 def test_processes_share_the_memory(tmp_path, room):
