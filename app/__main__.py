@@ -1,5 +1,15 @@
-"""`python -m denoise_se.app` is `denoise-se`."""
+"""The start of `denoise-se` and of `python -m denoise_se.app`."""
 
-from denoise_se.app.cli import main
+from denoise_se.stop import ending_at_signals
 
-main()
+
+def main() -> None:
+    """Run the command line, which takes a moment to import: a signal then is no traceback."""
+    with ending_at_signals():
+        from denoise_se.app.cli import main as run
+
+        run()
+
+
+if __name__ == "__main__":
+    main()

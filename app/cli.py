@@ -19,7 +19,7 @@ import typer
 from denoise_se.app.developer_cli import developer_app
 from denoise_se.app.measure_cli import measure_app
 from denoise_se.app.noise_cli import noise_app
-from denoise_se.errors import EXIT_INTERRUPTED, DenoiseError
+from denoise_se.errors import DenoiseError
 from denoise_se.noise_spec import noise_help
 from denoise_se.remote_files import parse_location
 
@@ -349,10 +349,3 @@ def main() -> None:
     except DenoiseError as error:
         print(f"denoise-se: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("denoise-se: interrupted", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
-
-
-if __name__ == "__main__":
-    main()

@@ -19,7 +19,7 @@ from denoise_se.app.web_guard import Application, Guard
 from denoise_se.app.web_login import Login
 from denoise_se.app.web_options import WebOptions
 from denoise_se.app.web_work import Crew
-from denoise_se.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UsageError
+from denoise_se.errors import UsageError, exit_code_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -46,7 +46,7 @@ def run_web(options: WebOptions) -> int:
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal ended
-        ended = EXIT_TERMINATED if number == signal.SIGTERM else EXIT_INTERRUPTED
+        ended = exit_code_of(number)
 
     try:
         # uvicorn stops at a signal and then raises it again for these, the handlers that it found

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from denoise_se.denoiser import Denoiser
-from denoise_se.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_TERMINATED, ImageError, UsageError
+from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, ImageError, UsageError, exit_code_of
 from denoise_se.file_work import Settings
 from denoise_se.inspection import Inspector
 from denoise_se.manifest import Ledger, Manifest
@@ -110,7 +109,7 @@ def finish(plan: Plan, manifest: Ledger) -> None:
 def outcome(plan: Plan, rows: Sequence[Row], stop: Stop) -> Outcome:
     """What the rows and a signal, if there was one, come to."""
     if stop.signal is not None and len(rows) < len(plan.jobs):
-        code = EXIT_TERMINATED if stop.signal == signal.SIGTERM else EXIT_INTERRUPTED
+        code = exit_code_of(stop.signal)
     else:
         code = EXIT_SOME_FAILED if any(row.status == "failed" for row in rows) else EXIT_DONE
     return Outcome(tuple(rows), code)

@@ -110,6 +110,7 @@ class OpenVinoDnCNN:
         from torch import nn
 
         from denoise_se.graph import onnx_bytes
+        from denoise_se.threads import granted_cores
 
         self.name, self.channels = f"{network.name} openvino fp32", network.channels
         layers: list[nn.Module] = []
@@ -121,7 +122,7 @@ class OpenVinoDnCNN:
         image = torch.zeros(1, self.channels, 64, 64)
         free = {2: "height", 3: "width"}
         model = onnx_bytes(nn.Sequential(*layers[:-1]), {"image": image}, ["noise"], {"image": free, "noise": free})
-        compiled = core().compile_model(core().read_model(model), "CPU", properties("fp32"))
+        compiled = core().compile_model(core().read_model(model), "CPU", properties("fp32", granted_cores()))
         self.request = compiled.create_infer_request()
 
     def __call__(self, noisy: Pixels, sigma: float | None) -> Pixels:

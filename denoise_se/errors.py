@@ -16,6 +16,11 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 
+def exit_code_of(number: int) -> int:
+    """What a program that a signal ended returns."""
+    return EXIT_TERMINATED if number == signal.SIGTERM else EXIT_INTERRUPTED
+
+
 class DenoiseError(Exception):
     """A problem with a known cause; `exit_code` is what the command line returns when nothing else was done."""
 
@@ -72,4 +77,4 @@ class Interrupted(DenoiseError):
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
-        self.exit_code = EXIT_TERMINATED if number == signal.SIGTERM else EXIT_INTERRUPTED
+        self.exit_code = exit_code_of(number)

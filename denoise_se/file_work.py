@@ -33,6 +33,7 @@ from denoise_se.page import ImagePage, Page, stored_bytes
 from denoise_se.plan import Job
 from denoise_se.remote_files import Address
 from denoise_se.report import Row, facts, known_facts
+from denoise_se.stop import Stop
 from denoise_se.tiff_storage import Rows
 from denoise_se.watcher import CancelledError, Watcher
 
@@ -62,6 +63,10 @@ class Loaded:
     files: ExitStack
 
 
+class StoppedError(CancelledError):
+    """A file is left in the middle, as its user wishes to stop."""
+
+
 class FileWork:
     """The steps of a file's way; each may run in a thread of its own. `writer` is the one thread that writes."""
 
@@ -73,9 +78,10 @@ class FileWork:
         watcher: Watcher,
         inspector: Inspector,
         writer: ThreadPoolExecutor,
+        stop: Stop,
     ) -> None:
         self.denoiser_for, self.settings, self.manifest = denoiser_for, settings, manifest
-        self.watcher, self.inspector, self.writer = watcher, inspector, writer
+        self.watcher, self.inspector, self.writer, self.stop = watcher, inspector, writer, stop
 
     def read(self, job: Job) -> Loaded | Row:
         try:
@@ -100,7 +106,12 @@ class FileWork:
         return self.writer.submit(self._measured, job, row) if row.status == "skipped" else _finished(row)
 
     def denoise(self, job: Job, loaded: Loaded, lane: Denoiser | None = None) -> Future[Row]:
-        """Denoises a file, by `lane` or with all cores, and starts or does its writing; the future is its row."""
+        """Denoises a file, by `lane` or with all cores, and starts or does its writing; the future is its row.
+
+        Raises:
+            StoppedError: it was wished to stop, and there were tiles left to do.
+            CancelledError: the watcher raised it.
+        """
         height, width, channels = loaded.pages[0].shape
         depth = loaded.pages[0].dtype.itemsize * 8
         row = _row(job, "done", width=width, height=height, channels=channels, bit_depth=depth)
@@ -132,7 +143,7 @@ class FileWork:
         level = denoiser.noise_level(page, self.settings.sigma)
         pixels = page.pixels if page.pixels.flags.writeable else np.empty_like(page.pixels)
         inspection = self.inspector.begin(page.shape, page.dtype, page.metadata.orientation)
-        for band in denoiser.bands(page, level, self.settings.strength, self.watcher.tiles):
+        for band in denoiser.bands(page, level, self.settings.strength, self._progress()):
             pixels[band.rows.slice] = band.clean
             inspection.add(band)
         share = 1 if lane is None else lane.backend.lanes  # as much was done meanwhile
@@ -157,7 +168,7 @@ class FileWork:
             page, denoiser = loaded.pages[0], self.denoiser_for(loaded.pages[0].shape[2])
             level = denoiser.noise_level(page, self.settings.sigma)
             inspection = self.inspector.begin(page.shape, page.dtype, page.metadata.orientation)
-            for band in denoiser.bands(page, level, self.settings.strength, self.watcher.tiles):
+            for band in denoiser.bands(page, level, self.settings.strength, self._progress()):
                 inspection.add(band)
             row = _with_model(row, denoiser, [level], time.perf_counter() - began)
             return self.writer.submit(self._write, job, None, loaded, row, self._inspected(inspection, denoiser, level))
@@ -192,8 +203,16 @@ class FileWork:
         self._notify(job, (*misnamed(job.source, "tiff"), *reading), notices)
         return self.writer.submit(self._measured, job, row, inspected)
 
-    def _progress(self, page: int, pages: int) -> Callable[[int, int], None]:
-        return lambda done, total: self.watcher.tiles(page * total + done, pages * total)
+    def _progress(self, page: int = 0, pages: int = 1) -> Callable[[int, int], None]:
+        """Tells of tiles; raises StoppedError between two of them."""
+
+        def tell(done: int, total: int) -> None:
+            done, total = page * total + done, pages * total
+            if self.stop.signal is not None and 0 < done < total:
+                raise StoppedError
+            self.watcher.tiles(done, total)
+
+        return tell
 
     def _prepare(self, job: Job, loaded: Loaded, row: Row) -> None:
         """Before an output is written. Raises ImageError."""

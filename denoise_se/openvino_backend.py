@@ -56,7 +56,7 @@ class OpenVinoBackend(GraphBackend):
         floats = precision if precision != "int8" else "bf16" if "BF16" in able else "fp32"
         cores = granted_cores()
         self.lanes = max(count for count in range(1, MOST_LANES + 1) if cores % count == 0)  # as many cores for each
-        self.properties = properties(floats)
+        self.properties = properties(floats, cores)
         self.weight_bits = 8 if has_vnni() else 7
         self.description = f"openvino cpu {precision}"
         self.gates_given: _Engine | None = None  # made when it is needed

@@ -11,8 +11,6 @@ from typing import Any
 
 import openvino as ov
 
-from denoise_se.threads import granted_cores
-
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
@@ -22,11 +20,11 @@ def core() -> ov.Core:
     return ov.Core()
 
 
-def properties(precision: str) -> dict[str, Any]:
-    """How a network is compiled for the CPU: for one image at a time, on all cores that were granted."""
+def properties(precision: str, threads: int) -> dict[str, Any]:
+    """How a network is compiled for the CPU: for one image at a time, on so many threads."""
     return {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
-        "INFERENCE_NUM_THREADS": granted_cores(),
+        "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores

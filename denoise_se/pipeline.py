@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from denoise_se.denoiser import Denoiser
-from denoise_se.file_work import FileWork, Loaded, Settings, memory_of
+from denoise_se.file_work import FileWork, Loaded, Settings, StoppedError, memory_of
 from denoise_se.inspection import Inspector
 from denoise_se.manifest import Ledger
 from denoise_se.page import ImagePage
@@ -63,9 +63,10 @@ class Pipeline:
         self.laned: dict[int, Denoiser | None] = {}  # by the channels of the images
 
     def rows(self, stop: Stop) -> list[Row]:
-        """Works until all is done or `stop` is wished, once; the rows in the plan's order."""
+        """Works until all is done or `stop` is wished, once; the rows in the plan's order. An image of several tiles
+        that it is at then is left, and has none."""
         with ThreadPoolExecutor(self.workers) as readers, ThreadPoolExecutor(1) as writer, ExitStack() as stack:
-            work = FileWork(self.denoiser_for, self.settings, self.manifest, self.watcher, self.inspector, writer)
+            work = FileWork(self.denoiser_for, self.settings, self.manifest, self.watcher, self.inspector, writer, stop)
             lanes: ThreadPoolExecutor | None = None
             leave = 0  # as many images wait for a lane as are in one, so that none is empty
             try:
@@ -84,7 +85,10 @@ class Pipeline:
                         denoised = lanes.submit(work.denoise, job, loaded, lane)
                         self.pending.append(_Pending(denoised, self.sizes[index], in_lane=True))
                     else:
-                        written = work.denoise(job, loaded)
+                        try:
+                            written = work.denoise(job, loaded)
+                        except StoppedError:
+                            break
                         self._finish()
                         self.pending.append(_Pending(written, self.sizes[index]))
                     del loaded

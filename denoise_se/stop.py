@@ -1,34 +1,59 @@
-"""Ctrl-C and SIGTERM as a wish that long work looks at between two images."""
+"""Ctrl-C and SIGTERM: the end of a program, or a wish that long work looks at between two tiles."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
+from denoise_se.errors import exit_code_of
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+Handler = Callable[[int, FrameType | None], None]
+
+
+def end(number: int, frame: FrameType | None) -> None:
+    """Ends the program, with a word and the code of the signal."""
+    os.write(2, b"denoise-se: interrupted\n")  # straight away: the signal may have come amid a print
+    raise SystemExit(exit_code_of(number))
+
+
+@contextmanager
+def ending_at_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM end what is in the block; those that a shell had this program ignore stay ignored."""
+    with _handling({number: end for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}):
+        yield
+
+
+@contextmanager
+def _handling(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
+    """Changes nothing outside of the main thread, where Python takes no signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
 
 class Stop:
-    """Turns SIGINT and SIGTERM into a wish to stop after the current image; a second one stops at once."""
+    """Turns SIGINT and SIGTERM into a wish to stop soon; a second one ends the program at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
     @contextmanager
     def listening(self) -> Iterator[Stop]:
-        """Changes nothing outside of the main thread, where Python takes no signals."""
-        if threading.current_thread() is not threading.main_thread():
+        with _handling(dict.fromkeys(SIGNALS, self._note)):
             yield self
-            return
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            raise KeyboardInterrupt
+            end(number, frame)
         self.signal = number

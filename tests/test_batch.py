@@ -33,6 +33,7 @@ from denoise_se.inspection import Inspector
 from denoise_se.plan import make_plan
 from denoise_se.report import Row
 from denoise_se.scanlines import Scanlines
+from denoise_se.stop import Stop
 from denoise_se.tiling import Span
 from denoise_se.watcher import CancelledError, Watcher
 
@@ -533,6 +534,38 @@ def test_a_signal_during_the_last_image_changes_nothing(denoiser: Denoiser) -> N
                 os.kill(os.getpid(), signal.SIGTERM)
 
     assert run(denoiser, watcher=Signalling()).exit_code == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("pages", [1, 2])
+def test_a_signal_ends_an_image_of_several_tiles_between_two_of_them(
+    denoiser: Denoiser, number: signal.Signals, code: int, pages: int
+) -> None:
+    save("in/a.png", picture())
+    for name in ("b", "c"):
+        tifffile.imwrite(f"in/{name}.tif", np.stack(pages * [picture(1, (128, 96, 3))]), photometric="rgb")
+    tiled = Denoiser(denoiser.checkpoint, denoiser.backend, tile=32)
+    tiles = []
+
+    class Signalling(Watcher):
+        def tiles(self, done: int, total: int) -> None:
+            tiles.append(done)
+            if total == 12 * pages and done == 2:
+                os.kill(os.getpid(), number)
+
+    outcome = run(tiled, watcher=Signalling())
+    assert outcome.exit_code == code and [Path(row.output).stem for row in outcome.rows] == ["a"]
+    assert tiles[-1] == 2 and outputs() == ["a.png"]
+
+
+def test_a_second_signal_ends_the_program_at_once_with_its_code(capfd: pytest.CaptureFixture[str]) -> None:
+    with Stop().listening() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+        with pytest.raises(SystemExit) as end:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+    assert end.value.code == 143 and capfd.readouterr().err == "denoise-se: interrupted\n"
 
 
 class Inverting(Denoiser):

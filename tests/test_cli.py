@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -291,6 +293,39 @@ def test_the_images_are_done_though_nobody_reads_their_lines(tiny: Path, tmp_pat
     process.stdout.close()
     assert process.wait(120) == 0, process.stderr.read()
     assert len(list((tmp_path / "out").glob("*.png"))) == 4
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("module", ["denoise_se.app.cli", "denoise_se.app.noise_command"])
+def test_a_signal_while_the_program_starts_is_no_traceback(number: signal.Signals, code: int, module: str) -> None:
+    script = f"""
+import os, sys
+class Hook:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Hook())
+sys.argv[1:] = ["noise", "estimate", "a.png"]
+from denoise_se.app.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "denoise-se: interrupted\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_signal_that_the_shell_had_ignored_stays_ignored() -> None:
+    script = """
+import os, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from denoise_se.stop import ending_at_signals
+with ending_at_signals():
+    os.kill(os.getpid(), signal.SIGINT)
+print("on")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "on\n")
 
 
 def test_a_profile_and_its_plot_never_replace_an_image(run: Run) -> None:
