@@ -11,7 +11,7 @@ import platform
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -32,12 +32,15 @@ WHOLE: Sides = (False, False, False, False)
 class Backend(Protocol):
     """A network on a device.
 
-    `squeeze` maps windows [N, C, h, w] of one image and their noise levels [N, 1, h, w] to gates [1, G]; `denoise` maps
-    one window [1, C, h, w], its levels and the gates (None: the window's own) to the restored window without the
-    margins along the sides where the image goes on, see `Network.forward`. All float32.
+    `squeeze` maps windows [N, C, h, w] of one image and their noise levels [N, 1, h, w] to the gates: [1, G], or
+    what the backend makes of them. `denoise` maps one window [1, C, h, w], its levels and these gates (None: the
+    window's own) to the restored window without the margins along the sides where the image goes on, see
+    `Network.forward`; `at` is where its first pixel lies in the image. All float32.
     `description` names the engine, device and precision for reports; `halo` is the network's, see `denoise_se.tiling`.
     `in_lanes` gives the same with the cores shared out, for `lanes` threads that each denoise small windows of their
     own, to the same results: then cores wait less for each other. An engine of one lane cannot do that.
+    `fine` gives one whose results on parts of an image are those on the whole to 1e-4, for images that are not rounded
+    to 8 bits, and whose gates are its own.
     """
 
     description: str
@@ -46,10 +49,17 @@ class Backend(Protocol):
 
     def in_lanes(self) -> Backend: ...
 
-    def squeeze(self, windows: np.ndarray, level: np.ndarray) -> np.ndarray: ...
+    def fine(self) -> Backend: ...
+
+    def squeeze(self, windows: np.ndarray, level: np.ndarray) -> Any: ...
 
     def denoise(
-        self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None, cut: Sides = WHOLE
+        self,
+        window: np.ndarray,
+        level: np.ndarray,
+        gates: Any,
+        cut: Sides = WHOLE,
+        at: tuple[int, int] = (0, 0),
     ) -> np.ndarray: ...
 
 
@@ -67,7 +77,12 @@ def _openvino(checkpoint: CheckpointFile, device: str, precision: str) -> Backen
     if backend.calibration is None or not checkpoint.config.noise_map:
         return backend
     margin = in_cells(backend.halo, checkpoint.config.multiple_of)
-    return GuardedBackend(backend, lambda: OpenVinoBackend(checkpoint, "fp32"), margin)
+
+    def exact() -> Backend:
+        log.warning("note: int8 does not know what is in this picture; such parts are computed in fp32")
+        return OpenVinoBackend(checkpoint, "fp32")
+
+    return GuardedBackend(backend, exact, margin)
 
 
 def _onnxruntime(checkpoint: CheckpointFile, device: str, precision: str) -> Backend:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +17,13 @@ from denoise_se.backends import Backend, Sides, make_backend
 from denoise_se.blending import Strength, blended
 from denoise_se.checkpoint import CheckpointFile, open_checkpoint
 from denoise_se.errors import DenoiseError, UsageError
+from denoise_se.guarded_backend import GuardedBackend
 from denoise_se.image import wrong_range
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.scanlines import ArrayScanlines, Scanlines
 from denoise_se.self_ensemble import SelfEnsemble
 from denoise_se.tiling import (
+    BLOCK,
     LANES_WINDOWS,
     WHOLE_PIXELS,
     Span,
@@ -33,7 +36,6 @@ from denoise_se.tiling import (
 from denoise_se.white_level import full_range, white_level
 
 BAND = 768  # rows that are copied at a time when there is nothing to compute
-MIN_TILE = 32
 Progress = Callable[[int, int], None]
 FULL_STRENGTH = Strength()
 
@@ -91,8 +93,8 @@ class Denoiser:
     """
 
     def __init__(self, checkpoint: CheckpointFile, backend: Backend, tile: int | str = "auto") -> None:
-        if tile != "auto" and not (type(tile) is int and (tile == 0 or tile >= MIN_TILE)):
-            raise UsageError(f"--tile {tile!r}: give auto, 0 for the whole image at once, or at least {MIN_TILE}")
+        if tile != "auto" and not (type(tile) is int and (tile == 0 or tile >= BLOCK)):
+            raise UsageError(f"--tile {tile!r}: give auto, 0 for the whole image at once, or at least {BLOCK}")
         channels = checkpoint.config.channels
         if channels not in (1, 3):
             raise UsageError(f"{checkpoint.name}: a network of {channels} channels; images have 1 or 3")
@@ -117,7 +119,8 @@ class Denoiser:
         Args:
             device: "auto", "cpu", "cuda" or "mps".
             backend, precision: see `denoise_se.backends`.
-            tile: side of the tiles in pixels, "auto", or 0 for the whole image at once; the result is the same.
+            tile: side of the tiles in pixels, filled up to a multiple of 32, "auto", or 0 for the whole image at once;
+                the result is the same.
             self_ensemble: the mean over the eight symmetries of the picture: a little better at eight times the time.
 
         Raises:
@@ -127,7 +130,11 @@ class Denoiser:
         checkpoint = open_checkpoint(model)
         engine = make_backend(checkpoint, backend, device, precision)
         if self_ensemble:
-            engine = SelfEnsemble(engine, checkpoint.config.multiple_of)
+            multiple = checkpoint.config.multiple_of
+            if isinstance(engine, GuardedBackend):  # looks at the image as it lies
+                engine = engine.each(lambda part: SelfEnsemble(part, multiple))
+            else:
+                engine = SelfEnsemble(engine, multiple)
         return cls(checkpoint, engine, tile)
 
     def in_lanes(self) -> Denoiser:
@@ -250,15 +257,16 @@ class Denoiser:
                 report(done, total)
             return
         total = math.prod(map(len, self._grid(height, width)))
+        backend = self.backend if source.dtype == np.uint8 else self.backend.fine()
         gates, white = None, white_level(source, level)
         if total > 1 or height * width > WHOLE_PIXELS or self.network.channels < channels:
-            gates = self._gates(source, level, white)
+            gates = self._gates(backend, source, level, white)
         report(0, total)
         network = ThreadPoolExecutor(1)  # works on a tile while the next is read and the one before is used
         try:
             running: tuple[_Window, Future[np.ndarray]] | None = None
             for done, window in enumerate(self._windows(source, level, white)):
-                started = window, network.submit(self._restored, window, gates)
+                started = window, network.submit(self._restored, backend, window, gates)
                 if running:
                     yield self._tile(*running, source.shape, white)
                     report(done, total)
@@ -283,11 +291,12 @@ class Denoiser:
                 noisy = held[rows.within(above), columns.slice].copy()  # a view would keep all rows
                 yield _Window(rows, columns, above, beside, noisy, planes, levels, cut)
 
-    def _restored(self, window: _Window, gates: np.ndarray | None) -> np.ndarray:
+    def _restored(self, backend: Backend, window: _Window, gates: Any) -> np.ndarray:
         """What the network makes of a window [N, C, h, w], less the margins that are cut."""
-        planes, levels = window.planes, window.levels
+        planes, levels, margin = window.planes, window.levels, in_cells(self.halo, self.network.multiple_of)
+        at = window.above.start + margin * window.cut[0], window.beside.start + margin * window.cut[2]
         results = [
-            self.backend.denoise(planes[i : i + 1], levels[i : i + 1], gates, window.cut) for i in range(len(planes))
+            backend.denoise(planes[i : i + 1], levels[i : i + 1], gates, window.cut, at) for i in range(len(planes))
         ]
         return results[0] if len(results) == 1 else np.concatenate(results)
 
@@ -327,7 +336,7 @@ class Denoiser:
         margin = in_cells(self.halo, self.network.multiple_of)
         return Span(window.start + margin * (window.start > 0), window.stop - margin * (window.stop < size))
 
-    def _gates(self, source: Scanlines, level: float | np.ndarray | None, white: float) -> np.ndarray:
+    def _gates(self, backend: Backend, source: Scanlines, level: float | np.ndarray | None, white: float) -> Any:
         """The gates of the whole image, from all of it or from its sample windows."""
         height, width, _ = source.shape
         samples = []
@@ -336,7 +345,7 @@ class Denoiser:
             if rows != held_rows:
                 held, held_rows = source.rows(rows.start, rows.stop), rows
             samples.append(self._input(held[:, columns.slice], level, white, rows, columns))
-        return self.backend.squeeze(*(np.concatenate(part) for part in zip(*samples, strict=True)))
+        return backend.squeeze(*(np.concatenate(part) for part in zip(*samples, strict=True)))
 
     def _input(
         self, pixels: np.ndarray, level: float | np.ndarray | None, white: float, rows: Span, columns: Span

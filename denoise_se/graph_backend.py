@@ -32,6 +32,9 @@ class GraphBackend(ABC):
     def in_lanes(self) -> Backend:
         return self
 
+    def fine(self) -> Backend:
+        return self
+
     @abstractmethod
     def _make(self) -> Entry:
         """Trace the network, take it into use, and give what is to be kept; the facts hold `halo`."""
@@ -54,7 +57,12 @@ class GraphBackend(ABC):
         return self._run(self._values(windows, level, None), "pooled")
 
     def denoise(
-        self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None, cut: Sides = WHOLE
+        self,
+        window: np.ndarray,
+        level: np.ndarray,
+        gates: np.ndarray | None,
+        cut: Sides = WHOLE,
+        at: tuple[int, int] = (0, 0),
     ) -> np.ndarray:
         return self._run(self._values(window, level, gates, cut), "restored")
 

@@ -7,29 +7,54 @@ a result that is right lies no further from the noisy picture than the noise tha
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from denoise_se.backends import WHOLE, Backend, Sides
+from denoise_se.tiling import BLOCK
 
 log = logging.getLogger(__name__)
 
 # Times the noise's standard deviation that the root mean square of what is taken out of a block may reach: right
 # results came to 1.17, on photographs with a sigma that was right, too low or too high, and checks of a pixel to 4.8.
 MOST = 1.5
-BLOCK = 32  # pixels, a block's side
-FEWEST = 256  # values whose root mean square means something
+SURE = 8.0  # standard deviations of the mean square of few values, in the smallest blocks
 CODE = 1 / 255
+Made = TypeVar("Made")
+
+
+class _Once(Generic[Made]):
+    """Calls `make` at its first call, whichever thread it comes from."""
+
+    def __init__(self, make: Callable[[], Made]) -> None:
+        self.make, self.making = make, threading.Lock()
+        self.made: Made | None = None
+
+    def __call__(self) -> Made:
+        with self.making:
+            if self.made is None:
+                self.made = self.make()
+            return self.made
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Those of either backend; the exact ones are found when they are needed."""
+
+    quick: np.ndarray
+    exact: _Once[np.ndarray]
 
 
 class GuardedBackend:
-    """A `quick` backend, and in its place, window by window, the `exact` one, which is made at its first use.
+    """A `quick` backend, and in its place, block by block, the `exact` one, which is made at its first use.
 
-    `margin` is the network's, see `Network.forward`.
+    The blocks lie where they lie in the image, whatever the windows. `margin` is the network's, see `Network.forward`.
     """
 
     def __init__(self, quick: Backend, exact: Callable[[], Backend], margin: int) -> None:
@@ -37,61 +62,64 @@ class GuardedBackend:
         self.description, self.halo, self.lanes = quick.description, quick.halo, quick.lanes
 
     def in_lanes(self) -> GuardedBackend:
-        shared = copy.copy(self)
-        shared.quick = self.quick.in_lanes()
-        return shared
+        return GuardedBackend(self.quick.in_lanes(), self.exact, self.margin)
 
-    def squeeze(self, windows: np.ndarray, level: np.ndarray) -> np.ndarray:
-        return self.quick.squeeze(windows, level)
+    def fine(self) -> GuardedBackend:
+        return GuardedBackend(self.quick.fine(), self.exact, self.margin)
+
+    def each(self, change: Callable[[Backend], Backend]) -> GuardedBackend:
+        """The same of both backends after a change."""
+        return GuardedBackend(change(self.quick), lambda: change(self.exact()), self.margin)
+
+    def squeeze(self, windows: np.ndarray, level: np.ndarray) -> Gates:
+        return Gates(self.quick.squeeze(windows, level), _Once(lambda: self.exact().squeeze(windows, level)))
 
     def denoise(
-        self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None, cut: Sides = WHOLE
+        self,
+        window: np.ndarray,
+        level: np.ndarray,
+        gates: Gates | None,
+        cut: Sides = WHOLE,
+        at: tuple[int, int] = (0, 0),
     ) -> np.ndarray:
-        restored = self.quick.denoise(window, level, gates, cut)
+        restored = self.quick.denoise(window, level, gates and gates.quick, cut, at)
         top, bottom, left, right = (self.margin * side for side in cut)
         height, width = window.shape[-2:]
         core = (..., slice(top, height - bottom), slice(left, width - right))
-        if not takes_too_much(window[core], restored, level[core]):
-            return restored
-        return self.exact().denoise(window, level, gates, cut)
+        broken = takes_too_much(window[core], restored, level[core], at)
+        if broken.any():
+            better = self.exact().denoise(window, level, gates and gates.exact(), cut, at)
+            rows, columns = (edges(start, length) for start, length in zip(at, restored.shape[2:], strict=True))
+            for row, column in np.argwhere(broken):
+                block = (..., slice(*rows[row : row + 2]), slice(*columns[column : column + 2]))
+                restored[block] = better[block]
+        return restored
 
 
-class _Once:
-    """Calls `make` at its first call, whichever thread it comes from."""
-
-    def __init__(self, make: Callable[[], Backend]) -> None:
-        self.make, self.making = make, threading.Lock()
-        self.made: Backend | None = None
-
-    def __call__(self) -> Backend:
-        with self.making:
-            if self.made is None:
-                log.warning("note: int8 does not know what is in this picture; such parts are computed in fp32")
-                self.made = self.make()
-            return self.made
-
-
-def takes_too_much(noisy: np.ndarray, restored: np.ndarray, level: np.ndarray) -> bool:
-    """Whether somewhere more is taken out of [1, C, h, w] than noise of `level` [1, 1, h, w], all in [0, 1]."""
+def takes_too_much(
+    noisy: np.ndarray, restored: np.ndarray, level: np.ndarray, at: tuple[int, int] = (0, 0)
+) -> NDArray[np.bool_]:
+    """In which blocks, [rows, columns] of them, more is taken out of [1, C, h, w] than noise of `level` [1, 1, h, w],
+    all in [0, 1]; `at` is where its first pixel lies in the image, whose blocks these are."""
     _, channels, height, width = noisy.shape
-    if noisy.size < FEWEST:
-        return False
+    rows, columns = edges(at[0], height), edges(at[1], width)
     same = not any(level.strides[2:])  # one level, repeated
-    columns, widths = _blocks(width)
-    for row, rows in zip(*_blocks(height), strict=True):
-        strip = (0, slice(None), slice(row, row + rows))
+    broken = np.zeros((len(rows) - 1, len(columns) - 1), bool)
+    for found, top, bottom in zip(broken, rows, rows[1:], strict=False):
+        strip = (0, slice(None), slice(top, bottom))
+        pixels = (bottom - top) * np.diff(columns)
+        most = np.maximum(MOST**2, 1 + SURE * np.sqrt(2 / (channels * pixels)))
         change = noisy[strip] - restored[strip]
-        taken = np.add.reduceat(np.square(change, out=change).sum((0, 1)), columns) / (channels * rows * widths)
+        taken = np.add.reduceat(np.square(change, out=change).sum((0, 1)), columns[:-1]) / (channels * pixels)
         if same:
             told = np.square(level[0, 0, 0, :1])
         else:
-            told = np.add.reduceat(np.square(level[strip]).sum((0, 1)), columns) / (rows * widths)
-        if (taken > MOST**2 * (told + CODE**2)).any():
-            return True
-    return False
+            told = np.add.reduceat(np.square(level[strip]).sum((0, 1)), columns[:-1]) / pixels
+        found[:] = taken > most * (told + CODE**2)
+    return broken
 
 
-def _blocks(length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Starts and lengths of the blocks that an axis is cut into; the last is up to twice as long as BLOCK."""
-    starts = np.arange(0, max(1, length - BLOCK + 1), BLOCK)
-    return starts, np.diff(starts, append=length)
+def edges(start: int, length: int) -> NDArray[np.int64]:
+    """Where the blocks of an image's axis begin and end in a part of it, counted from the part's `start`."""
+    inner = np.arange(start // BLOCK * BLOCK + BLOCK, start + length, BLOCK)
+    return np.concatenate([[start], inner, [start + length]]) - start

@@ -35,7 +35,9 @@ class OpenVinoBackend(GraphBackend):
     calibration.
     """
 
-    def __init__(self, checkpoint: CheckpointFile, precision: str = "auto") -> None:
+    def __init__(self, checkpoint: CheckpointFile, precision: str = "auto", *, rough: bool = True) -> None:
+        """`rough`: that what int8 leaves in float, sums and gates, may be in bf16 where the CPU has it. It takes less
+        memory and time and costs 0.003 dB, but the order of its sums, so their rounding, depends on the window."""
         self.calibration = read_calibration(checkpoint) if precision in ("auto", "int8") else None
         if precision == "auto":
             harmless = self.calibration is not None and self.calibration.worst_loss <= MOST_LOSS
@@ -52,14 +54,15 @@ class OpenVinoBackend(GraphBackend):
         if CAPABILITIES.get(precision) not in able:
             known = ", ".join(name for name in CAPABILITIES if CAPABILITIES[name] in able)
             raise UsageError(f"--precision {precision}: OpenVINO on this CPU has {known}; use one of these or auto")
-        # what int8 leaves in float, sums and gates, is in bf16 where the CPU has it: less memory and time for 0.003 dB
-        floats = precision if precision != "int8" else "bf16" if "BF16" in able else "fp32"
+        self.rough = rough and precision == "int8" and "BF16" in able
+        floats = precision if precision != "int8" else "bf16" if self.rough else "fp32"
         cores = granted_cores()
         self.lanes = max(count for count in range(1, MOST_LANES + 1) if cores % count == 0)  # as many cores for each
         self.properties = properties(floats, cores)
         self.weight_bits = 8 if has_vnni() else 7
         self.description = f"openvino cpu {precision}"
-        self.gates_given: _Engine | None = None  # made when it is needed
+        self.gates_given: _Engine | None = None  # made when it is needed, as is the next
+        self.finer: OpenVinoBackend | None = None
         self.making = threading.Lock()
         super().__init__(
             checkpoint,
@@ -76,8 +79,17 @@ class OpenVinoBackend(GraphBackend):
     def in_lanes(self) -> OpenVinoBackend:
         shared = copy.copy(self)
         shared.pooling = self._imported(self.entry, self.lanes)
-        shared.gates_given, shared.making = None, threading.Lock()
+        shared.gates_given, shared.finer, shared.making = None, None, threading.Lock()
         return shared
+
+    def fine(self) -> OpenVinoBackend:
+        if not self.rough:
+            return self
+        with self.making:
+            if self.finer is None:
+                made = OpenVinoBackend(self.checkpoint, "int8", rough=False)
+                self.finer = made if self.pooling.lanes == 1 else made.in_lanes()
+            return self.finer
 
     def _imported(self, entry: Entry, lanes: int) -> _Engine:
         """What was kept, for so many threads; RuntimeError when OpenVINO refuses it."""

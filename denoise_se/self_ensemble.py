@@ -28,13 +28,21 @@ class SelfEnsemble:
     def in_lanes(self) -> SelfEnsemble:
         return SelfEnsemble(self.backend.in_lanes(), self.multiple)
 
+    def fine(self) -> SelfEnsemble:
+        return SelfEnsemble(self.backend.fine(), self.multiple)
+
     def squeeze(self, windows: np.ndarray, level: np.ndarray) -> np.ndarray:
         windows, level = self._filled(windows), self._filled(level)
         gates = [self.backend.squeeze(turned(windows, *how), turned(level, *how)) for how in SYMMETRIES]
         return np.concatenate(gates, axis=1)
 
     def denoise(
-        self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None, cut: Sides = WHOLE
+        self,
+        window: np.ndarray,
+        level: np.ndarray,
+        gates: np.ndarray | None,
+        cut: Sides = WHOLE,
+        at: tuple[int, int] = (0, 0),
     ) -> np.ndarray:
         height, width = window.shape[2:]
         window, level = self._filled(window), self._filled(level)

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+BLOCK = 32  # pixels: a tile's core starts at multiples of it, for what is decided by blocks of an image
 WHOLE_PIXELS = 1024 * 1024  # up to this size an image's gates are pooled over all of it
 SHORTEST_CORE = 256  # pixels
 FEATURE_BYTES = 23  # of activations at a time, for each of the network's features of a pixel of a window
 PLANE_BYTES = 64  # a pixel of a window: the network's inputs and its result, and copies of them
 IMAGE_BYTES = 8  # a pixel of an image that is read and written
 MEMORY = 1_200_000_000  # bytes that a window and an image may come to, as long as the window stays in these bounds:
-SMALLEST_WINDOW, LARGEST_WINDOW = 430_000_000, 1_080_000_000  # bytes
+SMALLEST_WINDOW, LARGEST_WINDOW = 430_000_000, 1_083_000_000  # bytes
 LANES_WINDOWS = 208_000_000  # bytes that the windows of all lanes may come to, besides the window of a large image
 WINDOW_STEP = 8  # pixels that windows' sides are multiples of: with other widths AMX took up to 23 % longer
 SAMPLE_SIDE = 128
@@ -52,11 +53,11 @@ def in_cells(length: int, multiple: int) -> int:
 def spans(size: int, tile: int, halo: int, multiple: int) -> list[tuple[Span, Span]]:
     """(core, window) along one axis; cores of equal length but the last, all starting at multiples of `multiple`.
 
-    `tile` is the cores' length; 0 means one core, all of the axis. A window is the core and `halo` around it, and more
-    where that makes its length a multiple of WINDOW_STEP.
+    `tile` is the cores' length, filled up to whole blocks; 0 means one core, all of the axis. A window is the core and
+    `halo` around it, and more where that makes its length a multiple of WINDOW_STEP.
     """
     tile = tile or max(size, 1)
-    tile = in_cells(tile, multiple)
+    tile = in_cells(tile, math.lcm(multiple, BLOCK))
     halo = in_cells(halo, multiple)
     cores = [Span(start, min(start + tile, size)) for start in range(0, size, tile)]
     return [(core, _window(core, size, halo, multiple)) for core in cores]
@@ -87,7 +88,7 @@ def tile_shape(height: int, width: int, halo: int, multiple: int, features: floa
     def cuts(size: int) -> list[tuple[int, int, int]]:
         """An axis in one part, two, and so on: the core, the largest window, and the sum of the windows."""
         parts = range(1, -(-size // SHORTEST_CORE) + 1)
-        cores = [-(-size // (count * multiple)) * multiple for count in parts]
+        cores = [in_cells(-(-size // count), math.lcm(multiple, BLOCK)) for count in parts]
         windows = [
             min(size, in_cells(core + min(count - 1, 2) * halo, step)) for core, count in zip(cores, parts, strict=True)
         ]

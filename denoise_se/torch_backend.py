@@ -42,6 +42,9 @@ class TorchBackend:
     def in_lanes(self) -> TorchBackend:
         return self
 
+    def fine(self) -> TorchBackend:
+        return self
+
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.require(array, requirements=("C", "W"))).to(self.device)
 
@@ -53,7 +56,12 @@ class TorchBackend:
 
     @torch.inference_mode()
     def denoise(
-        self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None, cut: Sides = WHOLE
+        self,
+        window: np.ndarray,
+        level: np.ndarray,
+        gates: np.ndarray | None,
+        cut: Sides = WHOLE,
+        at: tuple[int, int] = (0, 0),
     ) -> np.ndarray:
         inputs = self.tensor(window), self.tensor(level), None if gates is None else self.tensor(gates)
         sides = torch.tensor(cut, dtype=torch.int64) if any(cut) else None

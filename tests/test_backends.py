@@ -126,8 +126,8 @@ def test_lanes_give_the_bytes_that_all_cores_give(model, precision, self_ensembl
     images = [picture(*size, denoiser.network.channels, seed) for seed, size in enumerate(sizes)]
     expected = [denoiser(image, 20.0) for image in images]
     lane = denoiser.in_lanes()
-    engine = lane.backend.backend if self_ensemble else lane.backend
-    engine = getattr(engine, "quick", engine)  # int8 is guarded
+    engine = getattr(lane.backend, "quick", lane.backend)  # int8 is guarded
+    engine = engine.backend if self_ensemble else engine
     assert engine.pooling.compiled.get_property("NUM_STREAMS") == denoiser.backend.lanes
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda image: lane(image, 20.0), images))

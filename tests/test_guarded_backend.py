@@ -10,7 +10,8 @@ from patterns import PATTERNS, before_and_after
 
 from denoise_se import Denoiser
 from denoise_se.checkpoint import CHECKPOINTS
-from denoise_se.guarded_backend import BLOCK, GuardedBackend, takes_too_much
+from denoise_se.guarded_backend import GuardedBackend, edges, takes_too_much
+from denoise_se.tiling import BLOCK
 
 LEVEL = np.float32(10 / 255)
 
@@ -30,28 +31,35 @@ def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 def test_taking_out_all_of_the_noise_is_not_too_much(channels, height, width, by_map, seed):
     shape = (1, channels, height, width)
     level = np.full((1, 1, height, width), LEVEL) if by_map else np.broadcast_to(LEVEL, (1, 1, height, width))
-    assert not takes_too_much(noise(shape, seed), np.zeros(shape, np.float32), level)
+    assert not takes_too_much(noise(shape, seed), np.zeros(shape, np.float32), level, at=(seed % 50, 17)).any()
 
 
 @given(height=st.integers(BLOCK, 150), width=st.integers(BLOCK, 150), data=st.data())
 @settings(deadline=None, max_examples=50)
 def test_a_block_of_twice_the_noise_is_too_much_wherever_it_lies(height, width, data):
-    # as large as two blocks and one less, so that it holds a whole one, or is half of the last
+    # as large as two blocks and one less, so that it holds a whole one
     side = 2 * BLOCK - 1
     top, left = (data.draw(st.integers(0, max(0, length - side))) for length in (height, width))
     change = noise((1, 1, height, width))
     change[:, :, top : top + side, left : left + side] *= 3
     level = np.broadcast_to(LEVEL, change.shape)
-    assert takes_too_much(change, np.zeros_like(change), level)
+    at = data.draw(st.tuples(st.integers(0, 100), st.integers(0, 100)))
+    found = takes_too_much(change, np.zeros_like(change), level, at)
+    assert found.any()
+    # the blocks that do not touch it are right
+    rows, columns = (edges(start, length) for start, length in zip(at, (height, width), strict=True))
+    for row, column in np.argwhere(found):
+        assert rows[row] < top + side and rows[row + 1] > top
+        assert columns[column] < left + side and columns[column + 1] > left
 
 
 def test_a_map_of_levels_tells_for_each_place():
     change = noise((1, 1, 64, 128))
     change[..., 64:] *= 5
     told = np.full((1, 1, 64, 128), LEVEL)
-    assert takes_too_much(change, np.zeros_like(change), told)
+    assert takes_too_much(change, np.zeros_like(change), told).tolist() == 2 * [[False, False, True, True]]
     told[..., 64:] *= 5
-    assert not takes_too_much(change, np.zeros_like(change), told)
+    assert not takes_too_much(change, np.zeros_like(change), told).any()
 
 
 class Fake:
@@ -66,7 +74,10 @@ class Fake:
     def squeeze(self, windows, level):
         return np.zeros((1, 0), np.float32)
 
-    def denoise(self, window, level, gates, cut):
+    def fine(self):
+        return self
+
+    def denoise(self, window, level, gates, cut, at):
         self.windows += 1
         top, bottom, left, right = (6 * side for side in cut)
         core = window[:, :, top : window.shape[2] - bottom, left : window.shape[3] - right].copy()
@@ -75,7 +86,7 @@ class Fake:
 
 
 @pytest.mark.parametrize("cut", [(False, False, False, False), (True, True, False, True)])
-def test_only_a_window_that_broke_is_computed_again(cut, caplog):
+def test_only_a_window_that_broke_is_computed_again(cut):
     quick, exact = Fake("int8", 0.5), Fake("fp32", 0.0)
     made = []
     backend = GuardedBackend(quick, lambda: made.append(exact) or exact, margin=6)
@@ -83,14 +94,41 @@ def test_only_a_window_that_broke_is_computed_again(cut, caplog):
     level = np.broadcast_to(LEVEL, (1, 1, 100, 140))
     narrow, wide = (np.full((1, 1, 100, width), 0.5, np.float32) for width in (60, 140))
     backend.denoise(narrow, level[..., :60], None, cut)
-    assert not made and not caplog.records
+    assert not made
     lane = backend.in_lanes()
     for each in (backend, lane, backend):
-        np.testing.assert_array_equal(each.denoise(wide, level, None, cut), exact.denoise(wide, level, None, cut))
+        np.testing.assert_array_equal(
+            each.denoise(wide, level, None, cut), exact.denoise(wide, level, None, cut, (0, 0))
+        )
     assert len(made) == 1 and exact.windows == 6
-    assert [record.getMessage() for record in caplog.records] == [
-        "note: int8 does not know what is in this picture; such parts are computed in fp32"
-    ]
+
+
+def test_blocks_lie_where_they_lie_in_the_image():
+    assert edges(0, 70).tolist() == [0, 32, 64, 70] and edges(40, 70).tolist() == [0, 24, 56, 70]
+    assert edges(64, 32).tolist() == [0, 32] and edges(33, 5).tolist() == [0, 5]
+
+
+def half_checked(sigma: float) -> np.ndarray:
+    """A smooth picture with checks of one pixel on its right."""
+    y, x = np.mgrid[0:128, 0:224]
+    picture = 128 + 50 * np.sin(x * y / 90) + 40 * np.sin(x / 3)
+    picture[:, 160:] = np.where((x + y) % 2, 255, 0)[:, 160:]
+    noisy = picture[..., None] + np.random.default_rng(3).normal(0, sigma, (128, 224, 3))
+    return noisy.clip(0, 255).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize("model", ["gray", "color", "color-best"])
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_what_broke_does_not_depend_on_the_tiles(model, ensemble, caplog):
+    pytest.importorskip("openvino")
+    noisy = half_checked(10)[..., 0 if model == "gray" else slice(None)]
+    options = {"backend": "openvino", "precision": "int8", "self_ensemble": ensemble}
+    whole = Denoiser.load(model, tile=0, **options)
+    results = [Denoiser(whole.checkpoint, whole.backend, tile)(noisy, 10).astype(int) for tile in (0, 64, 50)]
+    assert max(np.abs(results[0] - other).max() for other in results[1:]) <= 1
+    told = "note: int8 does not know what is in this picture; such parts are computed in fp32"
+    assert {record.getMessage() for record in caplog.records} <= {told}
+    assert model == "gray" or caplog.records
 
 
 @pytest.mark.parametrize("model", [name for name in CHECKPOINTS if name != "photo"])
