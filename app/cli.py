@@ -252,7 +252,7 @@ def train(
     )
 
 
-@app.command()
+@app.command(epilog="Example:\n\n  denoise-se models")
 def models() -> None:
     """List the shipped models with their size and cost."""
     from denoise_se.app.models_command import run_models

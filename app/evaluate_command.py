@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.progress import Progress
 
 from denoise_se.app.console import table_console
 from denoise_se.app.request import AUTO_MODELS
-from denoise_se.errors import UsageError
+from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
 
 
 def run_evaluate(
@@ -26,8 +27,8 @@ def run_evaluate(
     estimate_quality: bool,
     self_ensemble: bool,
     quiet: bool,
-) -> None:
-    """Raises DenoiseError; prints the table and writes the report and the picture of crops."""
+) -> int:
+    """Prints the table, writes the report and the picture of crops, and returns the exit code. Raises DenoiseError."""
     from denoise_se.denoiser import Denoiser
     from denoise_se.evaluation import Method, ModelMethod, evaluate, parse_against
     from denoise_se.evaluation_report import check_outputs, render, save_crops, write_report
@@ -62,3 +63,6 @@ def run_evaluate(
         write_report(report, result)
     if crops is not None:
         save_crops(crops, result)
+    for failure in result.failures:
+        print(f"denoise-se: {failure}", file=sys.stderr)
+    return EXIT_SOME_FAILED if result.failures else EXIT_DONE

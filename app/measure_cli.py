@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -42,18 +43,20 @@ def evaluate(
     """Measure PSNR, SSIM and time on a test set, beside classical methods and published networks."""
     from denoise_se.app.evaluate_command import run_evaluate
 
-    run_evaluate(
-        clean or [],
-        noise or [],
-        pairs,
-        model or ["auto"],
-        against=against,
-        report=report,
-        crops=crops,
-        sigma=sigma,
-        estimate_quality=estimate_quality,
-        self_ensemble=self_ensemble,
-        quiet=quiet,
+    sys.exit(
+        run_evaluate(
+            clean or [],
+            noise or [],
+            pairs,
+            model or ["auto"],
+            against=against,
+            report=report,
+            crops=crops,
+            sigma=sigma,
+            estimate_quality=estimate_quality,
+            self_ensemble=self_ensemble,
+            quiet=quiet,
+        )
     )
 
 

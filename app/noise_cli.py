@@ -8,7 +8,11 @@ from typing import Annotated
 
 import typer
 
-noise_app = typer.Typer(no_args_is_help=True, help="Measure the noise of images.")
+noise_app = typer.Typer(
+    no_args_is_help=True,
+    help="Measure the noise of images.",
+    epilog="Example:\n\n  denoise-se noise estimate photo.jpg",
+)
 SERIES_HELP = (
     "What the files are: burst (shots of one scene that does not move) or flats (evenly lit frames at several "
     "exposures, dark ones too). Left out: any noisy pictures."

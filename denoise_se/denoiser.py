@@ -371,6 +371,8 @@ def check_image(noisy: np.ndarray) -> np.ndarray:
     """The image as [H, W, C]; UsageError says what is wrong with the array."""
     if not isinstance(noisy, np.ndarray):
         raise UsageError(f"the image is a {type(noisy).__name__}; give a numpy array")
+    if not noisy.dtype.isnative:  # of the other byte order, as some files have them
+        noisy = noisy.astype(noisy.dtype.newbyteorder("="))
     if noisy.dtype not in (np.uint8, np.uint16) and noisy.dtype.kind != "f":
         raise UsageError(f"the image is {noisy.dtype}; give uint8, uint16 or a float type")
     if noisy.ndim not in (2, 3) or (noisy.ndim == 3 and noisy.shape[2] not in (1, 3)):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from denoise_se.classical import CLASSICAL
 from denoise_se.crops import Crop, best_crops, cut_crop
-from denoise_se.errors import DenoiseError, UsageError
+from denoise_se.errors import DenoiseError, ImageError, UsageError
 from denoise_se.evaluation_set import PAIRS, Case, check_files, clean_cases, inputs, pair_cases, unit_range
 from denoise_se.metrics import mean_absolute_error, mean_finite, psnr, ssim
 from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
@@ -106,13 +106,19 @@ class MeanScore:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` measured. `notes` says in words what was left out; `threads` and `machine` go with the times."""
+    """What `evaluate` measured. `notes` says in words what was left out, `failures` which images could not be measured
+    and why; `threads` and `machine` go with the times."""
 
     scores: tuple[ImageScore, ...]
     crops: tuple[Crop, ...]
     notes: tuple[str, ...]
+    failures: tuple[str, ...]
     threads: int
     machine: str
+
+    def remarks(self) -> tuple[str, ...]:
+        """The notes, and the failures as such."""
+        return (*self.notes, *(f"not measured: {failure}" for failure in self.failures))
 
     def means(self) -> list[MeanScore]:
         """One row for each test set, channels, noise and method, in the order measured; the noisy images come first."""
@@ -179,8 +185,9 @@ def evaluate(
     `on_progress(done, total, label)` is called after each image and noise. It can be interrupted at any point; nothing
     is written.
 
-    Raises `UsageError` (or `NoiseSpecError`) before any work for a request that cannot be carried out, `ImageError` for
-    an unreadable image or a pair of different sizes, `DenoiseError` for a method that fails.
+    An image that turns out to be damaged is left out of all methods' figures. Raises `UsageError` (or `NoiseSpecError`)
+    before any work for a request that cannot be carried out, `DenoiseError` for a method that fails, or when no image
+    is left.
 
         methods = [ModelMethod("gray", 1, Denoiser.load("gray")), *parse_against("nlm,dncnn=dncnn_25.pth")]
         result = evaluate(methods, clean=[Path("Set12")], noises=["gaussian:25"])
@@ -199,12 +206,18 @@ def evaluate(
     steps = [(case, noise) for case in cases for noise in ([PAIRS] if case.noisy else models)]
 
     bench = _Bench(methods, estimate_quality)
+    failures: dict[str, None] = {}  # each once, whatever the noises
     for done, (case, noise) in enumerate(steps, start=1):
-        for target, noisy, sigma in inputs(case, models.get(noise), bench.modes):
-            bench.measure(case, noise, target, noisy, sigma if tell_sigma else None)
+        try:
+            for target, noisy, sigma in inputs(case, models.get(noise), bench.modes):
+                bench.measure(case, noise, target, noisy, sigma if tell_sigma else None)
+        except ImageError as error:
+            failures[str(error)] = None
         if on_progress:
             on_progress(done, len(steps), f"{case.test_set}/{case.image} {noise}")
-    return Evaluation(tuple(bench.scores), bench.crops, bench.notes(), bench.threads, machine_name())
+    if not bench.scores:
+        raise DenoiseError("\n  - ".join(["no image could be measured", *failures]))
+    return Evaluation(tuple(bench.scores), bench.crops, bench.notes(), tuple(failures), bench.threads, machine_name())
 
 
 class _Bench:

@@ -91,7 +91,7 @@ def render(evaluation: Evaluation) -> Group:
                 *(Text(cell) for cell in (row["test_set"], row["noise"], row["method"], f"{row['psnr']:.2f}"))
             )
         parts.append(table)
-    parts += [Text(f"note: {note}") for note in evaluation.notes]
+    parts += [Text(f"note: {note}") for note in evaluation.remarks()]
     return Group(*parts)
 
 
@@ -136,6 +136,7 @@ def _json(evaluation: Evaluation) -> str:
             "images": [_finite(asdict(score)) for score in evaluation.scores],
             "estimate_errors": [asdict(error) for error in estimate_errors(evaluation.scores)],
             "notes": list(evaluation.notes),
+            "failures": list(evaluation.failures),
             "published_not_remeasured": _published_rows(evaluation),
         },
         indent=1,
@@ -146,7 +147,7 @@ def _json(evaluation: Evaluation) -> str:
 
 def _markdown(evaluation: Evaluation) -> str:
     lines = _markdown_table(_COLUMNS, [_cells(mean) for mean in evaluation.means()])
-    lines += ["", _conditions(evaluation), *(f"Note: {note}" for note in evaluation.notes)]
+    lines += ["", _conditions(evaluation), *(f"Note: {note}" for note in evaluation.remarks())]
     errors = estimate_errors(evaluation.scores)
     if errors:
         lines += ["", f"**{_ERRORS_TITLE}**", ""]

@@ -63,15 +63,23 @@ def pair_cases(pairs: Sequence[tuple[Path, Path]]) -> list[Case]:
 
 
 def check_files(cases: Sequence[Case]) -> None:
-    """UsageError that lists the files whose beginning says that they cannot be read."""
+    """UsageError that lists the files whose beginning says that they cannot be read, or not compared."""
     from denoise_se.image_io import probe
 
     problems = []
+    found = {}
     for path in dict.fromkeys(path for case in cases for path in (case.clean, case.noisy) if path is not None):
         try:
-            probe(path)
+            found[path] = probe(path)
         except ImageError as error:
             problems.append(str(error))
+    for case in cases:
+        if case.noisy in found and case.clean in found:
+            noisy, clean = (found[path] for path in (case.noisy, case.clean))
+            # either may be stored turned
+            if {noisy.width, noisy.height} != {clean.width, clean.height}:
+                sizes = f"{noisy.width}x{noisy.height}", f"{clean.width}x{clean.height}"
+                problems.append(f"{case.noisy}: is {sizes[0]}, but its clean partner {case.clean} is {sizes[1]}")
     if problems:
         raise UsageError("\n  - ".join([f"{len(problems)} file(s) cannot be measured; mend or remove them", *problems]))
 

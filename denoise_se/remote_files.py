@@ -174,6 +174,8 @@ def parse_location(text: str | Location) -> Location:
     """A path, or an address for text like "s3://bucket/name"; "file://" gives a path. Raises UsageError."""
     if not isinstance(text, str):
         return text
+    if not text:  # as of a shell's variable that is not set; a Path would take it for the current folder
+        raise UsageError('the name "" is empty; give a file or folder, . for the current one')
     scheme = _SCHEME.match(text)
     if scheme is None:
         return Path(text)

@@ -295,6 +295,12 @@ def test_the_images_are_done_though_nobody_reads_their_lines(tiny: Path, tmp_pat
     assert len(list((tmp_path / "out").glob("*.png"))) == 4
 
 
+def test_an_empty_name_is_not_the_current_folder(run: Run) -> None:
+    save("a.png", 1)
+    result = run("denoise", "", "-o", "out")
+    assert result.code == 2 and 'the name "" is empty' in result.err and not Path("out").exists()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("module", ["denoise_se.app.cli", "denoise_se.app.noise_command"])

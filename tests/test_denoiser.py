@@ -403,3 +403,12 @@ def test_floats_of_another_range_bring_a_warning_and_noise_beyond_the_range_does
         load("gray")(np.random.default_rng(0).normal(0, 0.2, (40, 40)), 50)
     with pytest.warns(UserWarning, match="float values far outside of 0 to 1; scale them so that 1 is white"):
         load("gray")(noisy * 255, 20)
+
+
+def test_the_other_byte_order_is_the_same_picture(load):
+    pixels = picture(40, 30).clip(0, 1)
+    for dtype in (np.uint16, np.float32):
+        native = (pixels * (65535 if dtype == np.uint16 else 1)).astype(dtype)
+        other = native.astype(native.dtype.newbyteorder())
+        result = load("gray")(other, 20.0)
+        assert result.dtype == dtype and np.array_equal(result, load("gray")(native, 20.0))

@@ -17,9 +17,10 @@ from rich.table import Table
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
 
+from denoise_se.app.cli import main
 from denoise_se.app.console import table_console
 from denoise_se.crops import SIDE, best_crops, crops_png, cut_crop
-from denoise_se.errors import DenoiseError, ImageError, NoiseSpecError, UsageError
+from denoise_se.errors import DenoiseError, NoiseSpecError, UsageError
 from denoise_se.estimate_error import estimate_errors
 from denoise_se.evaluation import ModelMethod, evaluate, parse_against
 from denoise_se.evaluation_report import check_outputs, render, save_crops, write_report
@@ -151,8 +152,28 @@ def test_all_files_without_a_partner_are_listed(tmp_path):
 def test_a_pair_of_different_sizes_is_refused_by_name(tmp_path):
     folder_of(tmp_path / "n", {"a.png": picture(0, 8, 9)})
     folder_of(tmp_path / "c", {"a.png": picture(0, 8, 8)})
-    with pytest.raises(ImageError, match=r"a\.png.*9x8.*8x8"):
+    with pytest.raises(UsageError, match=r"a\.png.*9x8.*8x8"):
         evaluate([], pairs=[(tmp_path / "n", tmp_path / "c")])
+
+
+def test_a_damaged_image_is_left_out_by_name_and_the_others_are_measured(tmp_path, capsys, monkeypatch):
+    folder_of(tmp_path / "c", {f"{name}.png": picture(seed, 24, 24) for seed, name in enumerate("abc")})
+    whole = (tmp_path / "c/b.png").read_bytes()
+    (tmp_path / "c/b.png").write_bytes(whole[: len(whole) * 2 // 3])
+    report = tmp_path / "r.json"
+    arguments = ["evaluate", "--clean", str(tmp_path / "c"), "--noise", "gaussian:25", "--noise", "gaussian:50"]
+    monkeypatch.setattr("sys.argv", ["denoise-se", *arguments, "--against", "nlm", "--report", str(report)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    shown = capsys.readouterr()
+    assert end.value.code == 1 and shown.err.count(f"denoise-se: {tmp_path / 'c/b.png'}: ") == 1
+    assert "not measured:" in shown.out
+    found = json.loads(report.read_text())
+    assert {image["image"] for image in found["images"]} == {"a", "c"} and len(found["failures"]) == 1
+    with pytest.raises(DenoiseError, match=r"no image could be measured[\s\S]*b\.png"):
+        for name in "ac":
+            (tmp_path / f"c/{name}.png").unlink()
+        evaluate([], clean=[tmp_path / "c"], noises=["gaussian:25"])
 
 
 # --- grey and colour --------------------------------------------------------------------------
