@@ -201,7 +201,7 @@ def train(
     ] = None,
     val_pairs: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(metavar="NOISY CLEAN", help="Validation pairs; of very many 100, evenly spread."),
+        typer.Option(metavar="NOISY CLEAN", help="Validation pairs; at most 100, evenly spread."),
     ] = None,
     rehearse: Annotated[
         Path | None,

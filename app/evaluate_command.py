@@ -40,10 +40,12 @@ def run_evaluate(
     methods: list[Method] = []
     for name in dict.fromkeys(names):
         denoiser = Denoiser.load(name)
-        methods.append(ModelMethod(denoiser.checkpoint.name, denoiser.network.channels, denoiser))
+        methods.append(ModelMethod(denoiser.checkpoint.name, denoiser.network.channels, denoiser.for_8_bits()))
         if self_ensemble:
             eightfold = Denoiser.load(name, self_ensemble=True)
-            methods.append(ModelMethod(f"{denoiser.checkpoint.name} x8", denoiser.network.channels, eightfold))
+            methods.append(
+                ModelMethod(f"{denoiser.checkpoint.name} x8", denoiser.network.channels, eightfold.for_8_bits())
+            )
     methods += parse_against(against) if against else []
     with Progress(console=Console(stderr=True), disable=quiet) as progress:
         task = progress.add_task("measuring", total=None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from multiprocessing import get_start_method
@@ -107,7 +109,8 @@ def run_train(
     reading = console.status("reading the images ...")
     if not console.is_terminal:
         console.print("reading the images ...")
-    with reading:
+    new = not run.exists()
+    with reading, undone(run if new else None):
         store = PixelStore(
             run, processes=ranks.devices, tell=lambda kept: reading.update(f"reading the images: {kept}")
         )
@@ -150,6 +153,18 @@ def run_train(
     if this_rank() == 0 and plan.report.measured is None and find_spec("openvino"):
         console.print(f"int8: {run_calibration(result.best, plan)}")
     console.print(f"wrote {result.best}; use it with: denoise-se denoise INPUT -o OUT --model {result.best}")
+
+
+@contextmanager
+def undone(folder: Path | None) -> Iterator[None]:
+    """Takes an empty folder away again where the block fails."""
+    try:
+        yield
+    except BaseException:
+        if folder is not None:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def budget_of(config: TrainingConfig) -> str:

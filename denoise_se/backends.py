@@ -39,8 +39,8 @@ class Backend(Protocol):
     `description` names the engine, device and precision for reports; `halo` is the network's, see `denoise_se.tiling`.
     `in_lanes` gives the same with the cores shared out, for `lanes` threads that each denoise small windows of their
     own, to the same results: then cores wait less for each other. An engine of one lane cannot do that.
-    `fine` gives one whose results on parts of an image are those on the whole to 1e-4, for images that are not rounded
-    to 8 bits, and whose gates are its own.
+    `fine` gives one for images that are not rounded to 8 bits: in fp32 and int8 its results on parts of an image are
+    those on the whole to 1e-4. Its gates are its own.
     """
 
     description: str

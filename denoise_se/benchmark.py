@@ -143,7 +143,7 @@ def run_benchmark(
         for index, row in enumerate(results):
             sets = found.get(row.contender.name, {})
             results[index] = replace(row, psnr={channels: sum(v) / len(v) for channels, v in sets.items()})
-        notes += evaluation.notes
+        notes += evaluation.remarks()
     step("PSNR")
     if memory:
         for index, row in enumerate(results):

@@ -34,24 +34,22 @@ class Scene:
     name: str
     shots: Sequence[Tensor]
 
-    def pairs(self, most: int | None = None) -> list[Pair]:
+    def pairs(self, most: int | None = None) -> Iterator[Pair]:
         """The first `most` shots, each with the mean of all the others (uint16, at the shot's own brightness)."""
         full = full_scale(self.shots[0])
         total = torch.zeros(self.shots[0].shape, dtype=torch.int64)
         for shot in self.shots:
             total += shot.to(torch.int64)
         count = len(self.shots)
-        pairs = []
         for index, shot in enumerate(self.shots[:most]):
             others = (total - shot.to(torch.int64)).double() / (count - 1)
             brightness = shot.double().mean(dim=(1, 2), keepdim=True) / others.mean(dim=(1, 2), keepdim=True).clamp(1)
             target = (others * brightness / full * 65535).round().clamp(0, 65535).to(torch.uint16)
-            pairs.append(Pair(f"{self.name}, shot {index + 1}", shot, target))
-        return pairs
+            yield Pair(f"{self.name}, shot {index + 1}", shot, target)
 
     def held_out_pairs(self) -> list[Pair]:
         """Those of `pairs` that are enough to validate on."""
-        return self.pairs(HELD_OUT_SHOTS)
+        return list(self.pairs(HELD_OUT_SHOTS))
 
     def target_psnr(self) -> float:
         """PSNR in dB of the targets themselves, from the differences between shots: no result can measure better."""

@@ -92,14 +92,18 @@ class Denoiser:
         >>> clean = denoiser(noisy)                      # doctest: +SKIP
     """
 
-    def __init__(self, checkpoint: CheckpointFile, backend: Backend, tile: int | str = "auto") -> None:
+    def __init__(
+        self, checkpoint: CheckpointFile, backend: Backend, tile: int | str = "auto", *, rounded: bool = False
+    ) -> None:
+        """`rounded`: that results will be rounded to 8 bits, even if images are not, so that `Backend.fine` is not
+        needed."""
         if tile != "auto" and not (type(tile) is int and (tile == 0 or tile >= BLOCK)):
             raise UsageError(f"--tile {tile!r}: give auto, 0 for the whole image at once, or at least {BLOCK}")
         channels = checkpoint.config.channels
         if channels not in (1, 3):
             raise UsageError(f"{checkpoint.name}: a network of {channels} channels; images have 1 or 3")
         self.checkpoint, self.backend = checkpoint, backend
-        self.tile = tile
+        self.tile, self.rounded = tile, rounded
         self.network = checkpoint.config
         self.halo = backend.halo
 
@@ -140,7 +144,11 @@ class Denoiser:
     def in_lanes(self) -> Denoiser:
         """This denoiser for `backend.lanes` threads at once, each with an image of its own that fits in a lane; the
         results are the same. It holds a network and memory of its own."""
-        return type(self)(self.checkpoint, self.backend.in_lanes(), self.tile)
+        return type(self)(self.checkpoint, self.backend.in_lanes(), self.tile, rounded=self.rounded)
+
+    def for_8_bits(self) -> Denoiser:
+        """This denoiser as it works on 8-bit images, for floats that stand for such ones."""
+        return type(self)(self.checkpoint, self.backend, self.tile, rounded=True)
 
     def fits_in_lane(self, height: int, width: int, channels: int) -> bool:
         """Whether an image is so small that lanes are worth it, and that their memory is bounded; False without."""
@@ -196,7 +204,8 @@ class Denoiser:
         for band in self.bands(source, level, strength, progress):
             output[band.rows.slice] = band.clean
         used = None if level is None else float(np.mean(level))
-        return Denoised(output.reshape(noisy.shape), used, time.perf_counter() - began)
+        output = output.reshape(noisy.shape).astype(noisy.dtype, copy=False)  # of its byte order, too
+        return Denoised(output, used, time.perf_counter() - began)
 
     def noise_level(self, source: Scanlines, sigma: float | np.ndarray | None = None) -> float | np.ndarray | None:
         """The sigma that the network is given for an image, in 8-bit units: `sigma` checked, or estimated from the
@@ -257,7 +266,7 @@ class Denoiser:
                 report(done, total)
             return
         total = math.prod(map(len, self._grid(height, width)))
-        backend = self.backend if source.dtype == np.uint8 else self.backend.fine()
+        backend = self.backend if self.rounded or source.dtype == np.uint8 else self.backend.fine()
         gates, white = None, white_level(source, level)
         if total > 1 or height * width > WHOLE_PIXELS or self.network.channels < channels:
             gates = self._gates(backend, source, level, white)

@@ -143,7 +143,9 @@ class FileWork:
         level = denoiser.noise_level(page, self.settings.sigma)
         pixels = page.pixels if page.pixels.flags.writeable else np.empty_like(page.pixels)
         inspection = self.inspector.begin(page.shape, page.dtype, page.metadata.orientation)
-        for band in denoiser.bands(page, level, self.settings.strength, self._progress()):
+        # small images, side by side, are finished
+        progress = self._progress() if lane is None else self.watcher.tiles
+        for band in denoiser.bands(page, level, self.settings.strength, progress):
             pixels[band.rows.slice] = band.clean
             inspection.add(band)
         share = 1 if lane is None else lane.backend.lanes  # as much was done meanwhile

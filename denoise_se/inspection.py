@@ -77,8 +77,9 @@ class Inspection:
             found = QualityEstimate(None, reason="the noise level was given as a map")
         else:
             scale = np.float32(full_range(self.sample.noisy.dtype))
+            same = denoiser.for_8_bits() if self.sample.noisy.dtype == np.uint8 else denoiser
             found = estimate_psnr(
-                lambda pixels: denoiser(pixels, level, strength),
+                lambda pixels: same(pixels, level, strength),
                 [window.astype(np.float32) / scale for window in self.sample.noisy],
                 noisy,
                 sigma=sigma,

@@ -202,7 +202,10 @@ def _of_pictures(frames: Frames) -> Measurement:
 def _thinned(every: Sequence[Patches]) -> list[Patches]:
     """At most MAX_PATCHES of all images together, evenly spread over each."""
     share = max(1, MAX_PATCHES // len(every))
-    return [p.select(np.arange(0, p.means.shape[1], -(-p.means.shape[1] // share))) for p in every]
+    return [
+        p if len(p.equal) <= share else p.select(np.linspace(0, len(p.equal) - 1, share).round().astype(int))
+        for p in every
+    ]
 
 
 def _pooled(every: Sequence[Patches]) -> Patches:

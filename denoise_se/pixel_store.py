@@ -11,7 +11,7 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from denoise_se.atomic_file import temporary_path
+from denoise_se.atomic_file import lock, temporary_path
 from denoise_se.errors import DatasetError
 from denoise_se.memory import free_memory
 
@@ -89,6 +89,7 @@ class Segment:
         path = temporary_path(folder)
         try:
             self.stream = path.open("xb")
+            lock(self.stream)  # so that another process of the run does not take it for one that was left behind
             self.stream.truncate(size)
             self.bytes = torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8)
         finally:

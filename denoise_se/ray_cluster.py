@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from denoise_se.errors import EXIT_TERMINATED, UsageError
+from denoise_se.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UsageError
 from denoise_se.threads import granted_cores
 
 WORKER_BYTES = 2 << 30  # a model, an image of some megapixels and those read ahead
@@ -81,7 +81,10 @@ def _connect(address: str, workers: int | None) -> None:
     try:
         if not _joined(address, quiet):
             _start(workers, quiet)
-    except SystemExit as end:  # Ray's own handler of SIGTERM
+    except SystemExit as end:
+        if end.code == EXIT_INTERRUPTED:  # a second Ctrl-C, see `Stop`
+            raise
+        # Ray's own handler of SIGTERM
         raise SystemExit(EXIT_TERMINATED) from end
     except Exception as error:  # Ray raises bare ones
         first = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -152,7 +152,7 @@ class _Run:
         self.starting[hand.actor.refusal.remote(self.order, self.models, self.clerk)] = hand
 
     def work(self) -> None:
-        """Until all is done, or a stop is wished and every worker has finished the image it is at."""
+        """Until all is done, or a stop is wished and every worker has ended."""
         import ray
 
         halted, patience = False, time.monotonic() + WAIT_SECONDS

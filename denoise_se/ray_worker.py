@@ -142,7 +142,7 @@ class Worker:
         return os.getpid()
 
     def stop(self) -> None:
-        """Called beside `work`: ends it after the image it is at."""
+        """Called beside `work`: ends it soon, see `Pipeline.rows`."""
         self.halt.signal = signal.SIGTERM
 
     def work(self, tasks: Sequence[Task]) -> Iterator[Event]:

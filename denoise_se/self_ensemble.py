@@ -14,7 +14,8 @@ SYMMETRIES = [(turns, flipped) for flipped in (False, True) for turns in range(4
 
 
 class SelfEnsemble:
-    """A backend that runs another one eight times; the gates are those of all eight, [1, 8 G].
+    """A backend that runs another one eight times; the gates are those of all eight, [1, 8 G] where those
+    of one are [1, G].
 
     `multiple` is the step of the network's down-sampling grid: windows are filled up to it by their last row and
     column, as the network itself does, before they are turned, so that a tile's grid is that of the whole image.

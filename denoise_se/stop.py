@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from denoise_se.errors import exit_code_of
@@ -17,7 +17,8 @@ Handler = Callable[[int, FrameType | None], None]
 
 def end(number: int, frame: FrameType | None) -> None:
     """Ends the program, with a word and the code of the signal."""
-    os.write(2, b"denoise-se: interrupted\n")  # straight away: the signal may have come amid a print
+    with suppress(OSError):  # who reads it may be gone, by the same Ctrl-C
+        os.write(2, b"denoise-se: interrupted\n")  # straight away: the signal may have come amid a print
     raise SystemExit(exit_code_of(number))
 
 

@@ -133,7 +133,7 @@ def _burst(
     remarks = {}
     if held_out is not None:
         train, validation = scenes, _held_out(held_out, channels, keep)
-        means = (Pair(scene.name, None, scene.pairs(1)[0].clean) for scene in train)
+        means = (Pair(scene.name, None, next(scene.pairs(1)).clean) for scene in train)
         refuse_shared_images(itertools.chain(means, _shots(train)), validation)
     else:
         train, kept = split_scenes(scenes)
@@ -223,6 +223,7 @@ def _sides(
 
 
 def _held_out(files: PairedFiles, channels: int, keep: Keep) -> list[Pair]:
-    """The pairs to validate on, of very many of them MOST_HELD_OUT, evenly spread: each validation takes its time."""
+    """The pairs to validate on, at most MOST_HELD_OUT of them, evenly spread: each validation takes its time."""
     pairs = load_pairs(files, channels, SMALLEST_SIDE, mend="leave it out", keep=keep)
-    return pairs[:: -(-len(pairs) // MOST_HELD_OUT)]
+    chosen = np.linspace(0, len(pairs) - 1, min(len(pairs), MOST_HELD_OUT)).round().astype(int)
+    return [pairs[index] for index in chosen]

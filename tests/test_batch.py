@@ -24,6 +24,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from tiny_model import save_tiny
 
 from denoise_se import atomic_file, manifest, pipeline
+from denoise_se import denoiser as denoiser_module
 from denoise_se.batch import Outcome, run_batch
 from denoise_se.blending import Strength
 from denoise_se.denoiser import Band, Denoiser, RestoredTile
@@ -556,6 +557,24 @@ def test_a_signal_ends_an_image_of_several_tiles_between_two_of_them(
     outcome = run(tiled, watcher=Signalling())
     assert outcome.exit_code == code and [Path(row.output).stem for row in outcome.rows] == ["a"]
     assert tiles[-1] == 2 and outputs() == ["a.png"]
+
+
+def test_a_signal_among_lanes_with_nothing_to_take_out_is_no_error(
+    in_lanes: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(denoiser_module, "BAND", 8)  # so that images that are only copied have several parts
+    first = threading.Lock()
+
+    class Signalling(Watcher):
+        def tiles(self, done: int, total: int) -> None:
+            if 0 < done < total and threading.current_thread() is not threading.main_thread():
+                if first.acquire(blocking=False):
+                    os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.05)
+
+    outcome = run(in_lanes, Settings(0.0), watcher=Signalling())
+    assert outcome.exit_code == 130 and first.locked()
+    assert outputs() == [Path(row.output).name for row in outcome.rows]
 
 
 def test_a_second_signal_ends_the_program_at_once_with_its_code(capfd: pytest.CaptureFixture[str]) -> None:

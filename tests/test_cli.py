@@ -321,6 +321,25 @@ main()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_signal_is_answered_where_nobody_reads_the_messages_any_more() -> None:
+    script = """
+import os, signal
+from denoise_se.stop import ending_at_signals
+reader, writer = os.pipe()
+os.dup2(writer, 2)
+os.close(writer)
+os.close(reader)
+with ending_at_signals():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except OSError:
+        print("taken for a bad file")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (143, "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_signal_that_the_shell_had_ignored_stays_ignored() -> None:
     script = """
 import os, signal

@@ -360,4 +360,4 @@ def test_of_very_many_pairs_to_validate_on_some_are_taken_evenly_spread(tmp_path
     layout = Layout("clean", tmp_path / "clean", PairedFiles(None, tmp_path / "clean"), "")
     held_out = PairedFiles(tmp_path / "val/n", tmp_path / "val/c")
     plan = training_plan.plan_training(layout, config, None, held_out)
-    assert [pair.name for pair in plan.validation] == ["0", "3", "6"] and len(plan.train) == 2
+    assert [pair.name for pair in plan.validation] == ["0", "4", "7"] and len(plan.train) == 2

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from denoise_se import control_group, memory, pixel_store
+from denoise_se.atomic_file import remove_temporary_files
 from denoise_se.errors import DatasetError
 from denoise_se.memory import free_memory
 from denoise_se.pixel_store import PixelStore
@@ -71,6 +72,19 @@ def test_what_comes_from_the_disk_is_what_was_given_whether_files_are_shared_or_
     for image, found in zip(images, kept, strict=True):
         assert found.dtype == image.dtype and torch.equal(found, image)
     assert store.kept == 0 and store.mapped == sum(image.nbytes for image in images)
+
+
+def test_another_process_of_the_run_leaves_the_files_alone(tmp_path, room, monkeypatch):
+    room(0)
+    mapped = torch.from_file
+
+    def clean_up_and_map(name: str, **options: object) -> torch.Tensor:
+        remove_temporary_files(tmp_path)
+        return mapped(name, **options)
+
+    monkeypatch.setattr(torch, "from_file", clean_up_and_map)
+    image = made(0, (3, 20, 25), torch.uint8)
+    assert torch.equal(PixelStore(tmp_path).keep(image), image)
 
 
 def test_without_word_from_the_system_all_is_kept_in_memory(tmp_path, room):
@@ -145,6 +159,11 @@ def test_the_limit_of_a_group_of_version_2_counts(machine, limit, free):
 def test_the_limit_of_a_group_of_version_1_counts(machine):
     machine(own="4:cpu:/y\n2:memory:/x\n", **{"memory/x/memory.limit_in_bytes": "200000\n"})
     assert free_memory() == 200_000
+
+
+def test_what_programs_hold_of_a_groups_limit_is_not_free(machine):
+    machine(own="0::/a\n", **{"a/memory.max": "900000\n", "a/memory.stat": "anon 200000\nfile 500000\nshmem 100000\n"})
+    assert free_memory() == 600_000
 
 
 def test_elsewhere_it_is_what_the_machine_has(machine, tmp_path, monkeypatch):
