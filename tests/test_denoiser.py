@@ -411,4 +411,4 @@ def test_the_other_byte_order_is_the_same_picture(load):
         native = (pixels * (65535 if dtype == np.uint16 else 1)).astype(dtype)
         other = native.astype(native.dtype.newbyteorder())
         result = load("gray")(other, 20.0)
-        assert result.dtype == dtype and np.array_equal(result, load("gray")(native, 20.0))
+        assert result.dtype == other.dtype and np.array_equal(result, load("gray")(native, 20.0))
