@@ -306,7 +306,8 @@ def test_an_empty_name_is_not_the_current_folder(run: Run) -> None:
 @pytest.mark.parametrize("module", ["denoise_se.app.cli", "denoise_se.app.noise_command"])
 def test_a_signal_while_the_program_starts_is_no_traceback(number: signal.Signals, code: int, module: str) -> None:
     script = f"""
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests
 class Hook:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:
