@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from denoise_se.noise_estimation import estimate_noise
 from denoise_se.noise_measurement import MIN_SIDE, Measurement, measure_noise, used_share
 from denoise_se.page import Source, sourced
 
+Item = TypeVar("Item")
 KINDS = {1: "grey", 3: "colour"}
 
 
@@ -35,7 +37,7 @@ def run_estimate(files: list[Path], series: str | None) -> int:
     names = "sigma (8-bit units)", "95 %", "gain", "read noise", "correlation (h, v)", "--sigma auto"
     table = Table(Column("file", overflow="fold"), *names)
     code = EXIT_DONE
-    for path in Pages(files, "measuring").progress():
+    for path in _shown(files, "measuring"):
         try:
             for source, pixels in _pages(path):
                 if wrong := wrong_range(pixels):
@@ -86,7 +88,7 @@ def run_fit(noisy: Path, clean: Path) -> int:
 
     pairs = load_pairs(PairedFiles(noisy, clean), 3, SMALLEST_SIDE, mend="take larger crops")
     console = Console(stderr=True, markup=False, emoji=False)
-    fit = fit_camera(track(pairs, "fitting", console=console, transient=True, disable=not console.is_terminal))
+    fit = fit_camera(_shown(pairs, "fitting"))
     table = Table("parameter", "least", "10 %", "median", "90 %", "most")
     for name, values in zip(PARAMETERS, fit.parameters.T, strict=True):
         table.add_row(name, *(f"{value:.2g}" for value in np.quantile(values, (0, 0.1, 0.5, 0.9, 1))))
@@ -111,20 +113,12 @@ def run_check() -> int:
 
 @dataclass(frozen=True)
 class Pages:
-    """The pages of image files, decoded anew each time that they are gone through, with a bar on a terminal.
-
-    Raises ImageError on the way.
-    """
+    """The pages of image files, decoded anew each time that they are gone through. Raises ImageError on the way."""
 
     files: list[Path]
-    doing: str
 
     def __iter__(self) -> Iterator[NDArray[np.generic]]:
-        return (pixels for path in self.progress() for _, pixels in _pages(path))
-
-    def progress(self) -> Iterable[Path]:
-        console = Console(stderr=True)
-        return track(self.files, self.doing, console=console, transient=True, disable=not console.is_terminal)
+        return (pixels for path in _shown(self.files, "measuring") for _, pixels in _pages(path))
 
 
 def _measured(files: list[Path], series: str | None) -> Measurement:
@@ -133,7 +127,7 @@ def _measured(files: list[Path], series: str | None) -> Measurement:
     found: list[tuple[Source, tuple[int, ...]]] = []
     images: list[NDArray[np.generic]] = []
     used = 0.0
-    for path in Pages(files, "reading").progress():
+    for path in _shown(files, "reading"):
         try:
             for source, pixels in _pages(path):
                 found.append((source, pixels.shape))
@@ -157,7 +151,13 @@ def _measured(files: list[Path], series: str | None) -> Measurement:
             problems.append(f"{source}: has {width}x{height} pixels, most have {most}")
     if problems:
         raise UsageError("\n  - ".join([f"{len(problems)} problem(s) with the images", *problems]))
-    return measure_noise(images if series is not None else Pages(files, "measuring"), series, used=used)
+    return measure_noise(images if series is not None else Pages(files), series, used=used)
+
+
+def _shown(items: Sequence[Item], doing: str) -> Iterable[Item]:
+    """The items, one after the other, with a bar on a terminal."""
+    console = Console(stderr=True)
+    return track(items, doing, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _expanded(paths: list[Path]) -> list[Path]:

@@ -83,13 +83,13 @@ class GuardedBackend:
         cut: Sides = WHOLE,
         at: tuple[int, int] = (0, 0),
     ) -> np.ndarray:
-        restored = self.quick.denoise(window, level, gates and gates.quick, cut, at)
+        restored = self.quick.denoise(window, level, None if gates is None else gates.quick, cut, at)
         top, bottom, left, right = (self.margin * side for side in cut)
         height, width = window.shape[-2:]
         core = (..., slice(top, height - bottom), slice(left, width - right))
         broken = takes_too_much(window[core], restored, level[core], at)
         if broken.any():
-            better = self.exact().denoise(window, level, gates and gates.exact(), cut, at)
+            better = self.exact().denoise(window, level, None if gates is None else gates.exact(), cut, at)
             rows, columns = (edges(start, length) for start, length in zip(at, restored.shape[2:], strict=True))
             for row, column in np.argwhere(broken):
                 block = (..., slice(*rows[row : row + 2]), slice(*columns[column : column + 2]))

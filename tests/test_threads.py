@@ -6,26 +6,15 @@ import os
 
 import pytest
 
-from denoise_se import control_group
 from denoise_se.threads import granted_cores, group_quota
 
 
 @pytest.fixture
-def machine(tmp_path, monkeypatch):
+def machine(monkeypatch, control_groups):
     """A machine of 8 cores without a quota; gives a function that writes files of control groups."""
-    monkeypatch.setattr(control_group, "CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(control_group, "OWN_GROUPS", tmp_path / "own")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-
-    def write(own="", **files):
-        (tmp_path / "own").write_text(own)
-        for name, text in files.items():
-            path = tmp_path / "cgroup" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-
-    return write
+    return control_groups
 
 
 def test_without_a_quota_it_is_the_affinity_mask(machine):
