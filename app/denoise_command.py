@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from denoise_se.app.console import table_console
 from denoise_se.app.request import Engine, Request, parse_tile
 from denoise_se.blending import Strength
-from denoise_se.disk_space import check_space
+from denoise_se.disk_space import shortage
 from denoise_se.errors import UsageError
 from denoise_se.image_io import DEFAULT_MAX_PIXELS
 from denoise_se.plan import listed, make_plan, real_name
@@ -97,9 +97,9 @@ def run_denoise(
     folders = {plan.home, *(job.target.parent for job in plan.jobs)}
     if report is not None and real_name(report) in {real_name(path) for path in (*files, *folders)}:
         raise UsageError(f"--report {report}: is also an input or an output; choose another name")
-    check_space(plan, max_pixels=max_pixels or DEFAULT_MAX_PIXELS)
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-    for notice in plan.notices:
+    short = shortage(plan, max_pixels=max_pixels or DEFAULT_MAX_PIXELS)
+    for notice in (*plan.notices, *([short] if short else ())):
         errors.print(f"note: {notice}")
 
     from denoise_se.batch import run_batch  # torch comes with it

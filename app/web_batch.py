@@ -16,9 +16,9 @@ from denoise_se.app.web_parts import without_options
 from denoise_se.app.web_photo import page_of
 from denoise_se.app.web_work import Work
 from denoise_se.batch import run_batch
-from denoise_se.disk_space import check_space
+from denoise_se.disk_space import shortage
 from denoise_se.display import thumbnail
-from denoise_se.errors import ImageError
+from denoise_se.errors import ImageError, UsageError
 from denoise_se.image_io import write
 from denoise_se.plan import listed, make_plan
 from denoise_se.report import METRICS, Row, na, shown, write_report
@@ -60,7 +60,8 @@ class Follower(Watcher):
 def run(sources: Sequence[Path], folder: Path, request: Request, work: Work) -> Batch:
     """Denoise the photos into `folder`. Raises UsageError before any work, and CancelledError within a tile."""
     plan = make_plan(named_apart(sources, folder, request.format), folder / "denoised", format=request.format)
-    check_space(plan, max_pixels=request.max_pixels)
+    if short := shortage(plan, max_pixels=request.max_pixels):
+        raise UsageError(short)
     follower = Follower(work, len(plan.jobs))
     rows = run_batch(
         plan, request.denoiser_for, request.settings(), fingerprint=request.fingerprint(), watcher=follower

@@ -15,6 +15,7 @@ from denoise_se.blending import Strength
 from denoise_se.comparison import compare
 from denoise_se.conveyor import AbandonedError, Conveyor
 from denoise_se.denoiser import FULL_STRENGTH, Denoiser
+from denoise_se.disk_space import check_room
 from denoise_se.errors import DenoiseError, ImageError
 from denoise_se.image import Image
 from denoise_se.image_io import (
@@ -87,6 +88,7 @@ class FileWork:
         try:
             if self.settings.resume and self.manifest.is_done(job.relative, job.source, job.target):
                 return _row(job, "skipped", **known_facts(self.manifest.facts(job.relative)))
+            check_room(job, max_pixels=self.settings.max_pixels)
             stamp = Stamp.of(job.source)
             with ExitStack() as files:
                 pages = files.enter_context(open_pages(job.source, max_pixels=self.settings.max_pixels))

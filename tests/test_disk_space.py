@@ -1,7 +1,8 @@
-"""What is too little space is refused before any work, what may be enough is not."""
+"""Too little space is told before any work, and an image whose output has no room fails before its own."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 import tifffile
 
 from denoise_se import disk_space, image_io
-from denoise_se.disk_space import check_space
-from denoise_se.errors import UsageError
+from denoise_se.disk_space import check_room, shortage
+from denoise_se.errors import ImageError
 from denoise_se.plan import make_plan
 
 
@@ -49,17 +50,13 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def check(*, format: str = "same", replace: bool = False, **options: int) -> None:
-    check_space(make_plan([Path("in")], Path("out/deep"), format=format, replace=replace), **options)
+def told(*, format: str = "same", replace: bool = False, **options: int) -> str:
+    return shortage(make_plan([Path("in")], Path("out/deep"), format=format, replace=replace), **options)
 
 
 def fits(disk, free: int, **options: object) -> bool:
     disk(free)
-    try:
-        check(**options)  # type: ignore[arg-type]
-    except UsageError:
-        return False
-    return True
+    return not told(**options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -77,9 +74,20 @@ def test_the_message_tells_both_numbers_and_the_mend_and_asks_the_disk_of_the_ou
     disk, pictures, tmp_path: Path
 ) -> None:
     asked = disk(56_789)
-    with pytest.raises(UsageError, match=r"out/deep: .*at least 120\.0 kB.*56\.8 kB free; free some space or choose"):
-        check()
+    assert re.fullmatch(
+        r"out/deep: .*at least 120\.0 kB.*56\.8 kB free: .*; free some space or choose another -o", told()
+    )
     assert asked == [tmp_path] and not Path("out").exists()
+
+
+def test_an_image_needs_room_for_its_output_beside_the_one_it_replaces(disk, pictures) -> None:
+    shutil.copytree("in", "out/deep")
+    for job in make_plan([Path("in")], Path("out/deep"), replace=True).jobs:
+        disk(30_000)
+        check_room(job)
+        disk(29_999)
+        with pytest.raises(ImageError, match=r"in/\d\.bmp: .*at least 30\.0 kB and 30\.0 kB are free; free some space"):
+            check_room(job)
 
 
 def test_outputs_that_are_replaced_count_only_by_what_they_grow(disk, pictures) -> None:
@@ -98,7 +106,7 @@ def test_a_tiff_that_is_stored_plain_is_written_plain_and_a_packed_one_is_not(di
 
 
 @pytest.mark.parametrize("format", [*image_io.WRITERS, "same"])
-def test_a_run_that_fits_is_never_refused(disk, format: str) -> None:
+def test_of_a_run_that_fits_nothing_is_told(disk, format: str) -> None:
     """What is really written, for a picture whose noise is gone, is more than the bound."""
     ramp = np.linspace(30, 220, 300)[None, :, None] + np.linspace(0, 30, 200)[:, None, None]
     clean = np.rint(ramp * np.array([1, 0.9, 0.8])).astype(np.uint8)
@@ -131,5 +139,5 @@ def test_with_enough_space_no_header_is_read_and_ten_thousand_files_take_no_time
     monkeypatch.setattr(disk_space, "probe", None)
     disk(10_000)
     start = time.perf_counter()
-    check_space(plan)
+    assert shortage(plan) == ""
     assert time.perf_counter() - start < 2
