@@ -130,11 +130,12 @@ def write_report(
 
 
 def as_csv(rows: Sequence[Row], *, estimates: bool = False) -> str:
-    """The columns of the contract; after them, when asked for, the estimates."""
+    """The columns of the contract; after them, when asked for, the estimates. "n/a" stands for a number that there
+    cannot be, as an SSIM of less than 7x7 pixels; what was not measured is empty."""
     file = io.StringIO(newline="")
     writer = csv.DictWriter(file, FIELDS if estimates else COLUMNS, extrasaction="ignore")
     writer.writeheader()
-    writer.writerows({key: "" if value is None else value for key, value in asdict(row).items()} for row in rows)
+    writer.writerows({key: "n/a" if is_na(row, key) else value for key, value in asdict(row).items()} for row in rows)
     return file.getvalue()
 
 
@@ -185,6 +186,12 @@ def as_table(rows: Sequence[Row], engine: str = "") -> Table:
 
 
 def na(row: Row, name: str) -> str:
-    """A number, or "n/a" where the image is too small for it or its noise does not allow it."""
-    missing = row.psnr is not None if name in METRICS else row.psnr_estimated_reason != ""
-    return "n/a" if getattr(row, name) is None and missing else shown(row, name)
+    """A number, or "n/a" where there cannot be one."""
+    return "n/a" if is_na(row, name) else shown(row, name)
+
+
+def is_na(row: Row, name: str) -> bool:
+    """Whether a metric or an estimate was asked for, and the image is too small for it or its noise does not allow it."""
+    if name not in (*METRICS, *ESTIMATES) or getattr(row, name) is not None:
+        return False
+    return row.psnr is not None if name in METRICS else row.psnr_estimated_reason != ""

@@ -74,9 +74,7 @@ def test_the_message_tells_both_numbers_and_the_mend_and_asks_the_disk_of_the_ou
     disk, pictures, tmp_path: Path
 ) -> None:
     asked = disk(56_789)
-    assert re.fullmatch(
-        r"out/deep: .*at least 120\.0 kB.*56\.8 kB free: .*; free some space or .*", told()
-    )
+    assert re.fullmatch(r"out/deep: .*at least 120\.0 kB.*56\.8 kB free: .*; free some space or .*", told())
     assert asked == [tmp_path] and not Path("out").exists()
 
 

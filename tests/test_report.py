@@ -60,7 +60,7 @@ def test_the_csv_reads_back_with_commas_quotes_and_line_breaks() -> None:
     rows = list(csv.DictReader(io.StringIO(as_csv(ROWS), newline="")))
     assert [row["input"] for row in rows] == [row.input for row in ROWS]
     assert rows[3]["error"] == FAILED.error and rows[3]["width"] == "" and rows[3]["psnr"] == ""
-    assert float(rows[0]["psnr"]) == 30.0 and rows[1]["psnr"] == "inf" and rows[2]["ssim"] == ""
+    assert float(rows[0]["psnr"]) == 30.0 and rows[1]["psnr"] == "inf" and rows[2]["ssim"] == "n/a"
 
 
 def test_means_leave_out_what_is_infinite_or_missing() -> None:
