@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,7 +27,19 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 # what the drivers of NVIDIA's and AMD's GPUs put there, on Linux, under WSL, and on Windows
 GPU_SIGNS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")
 Sides = tuple[bool, bool, bool, bool]  # top, bottom, left, right
-WHOLE: Sides = (False, False, False, False)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a window lies in its image: at which of its sides the image goes on, so that margins are `cut`, and the
+    image's `row` and `column` where what is left of it starts."""
+
+    cut: Sides = (False, False, False, False)
+    row: int = 0
+    column: int = 0
+
+
+WHOLE = Place()
 
 
 class Backend(Protocol):
@@ -34,8 +47,7 @@ class Backend(Protocol):
 
     `squeeze` maps windows [N, C, h, w] of one image and their noise levels [N, 1, h, w] to the gates: [1, G], or
     what the backend makes of them. `denoise` maps one window [1, C, h, w], its levels and these gates (None: the
-    window's own) to the restored window without the margins along the sides where the image goes on, see
-    `Network.forward`; `at` is where its first pixel lies in the image. All float32.
+    window's own) to the restored window without the margins that its place cuts, see `Network.forward`. All float32.
     `description` names the engine, device and precision for reports; `halo` is the network's, see `denoise_se.tiling`.
     `in_lanes` gives the same with the cores shared out, for `lanes` threads that each denoise small windows of their
     own, to the same results: then cores wait less for each other. An engine of one lane cannot do that.
@@ -53,14 +65,7 @@ class Backend(Protocol):
 
     def squeeze(self, windows: np.ndarray, level: np.ndarray) -> Any: ...
 
-    def denoise(
-        self,
-        window: np.ndarray,
-        level: np.ndarray,
-        gates: Any,
-        cut: Sides = WHOLE,
-        at: tuple[int, int] = (0, 0),
-    ) -> np.ndarray: ...
+    def denoise(self, window: np.ndarray, level: np.ndarray, gates: Any, place: Place = WHOLE) -> np.ndarray: ...
 
 
 def _torch(checkpoint: CheckpointFile, device: str, precision: str) -> Backend:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from denoise_se.backends import Backend, Sides, make_backend
+from denoise_se.backends import Backend, Place, make_backend
 from denoise_se.blending import Strength, blended
 from denoise_se.checkpoint import CheckpointFile, open_checkpoint
 from denoise_se.errors import DenoiseError, UsageError
@@ -62,17 +62,16 @@ class RestoredTile:
 
 @dataclass(frozen=True)
 class _Window:
-    """A tile to be: its core's `rows` and `columns` and their `noisy` pixels; what the network reads, `above` and
-    `beside`, as its input: `planes` [N, C, h, w] and `levels` [N, 1, h, w]; the sides where margins are `cut`."""
+    """A tile to be: its core's `rows` and `columns` and their `noisy` pixels; what the network reads, `planes`
+    [N, C, h, w] and `levels` [N, 1, h, w], with its `place`; `kept`, the rows and columns that the network gives."""
 
     rows: Span
     columns: Span
-    above: Span
-    beside: Span
+    kept: tuple[Span, Span]
     noisy: np.ndarray
     planes: np.ndarray
     levels: np.ndarray
-    cut: Sides
+    place: Place
 
 
 @dataclass(frozen=True)
@@ -277,11 +276,11 @@ class Denoiser:
             for done, window in enumerate(self._windows(source, level, white)):
                 started = window, network.submit(self._restored, backend, window, gates)
                 if running:
-                    yield self._tile(*running, source.shape, white)
+                    yield self._tile(*running, channels, white)
                     report(done, total)
                 running = started
             assert running  # there is at least one
-            yield self._tile(*running, source.shape, white)
+            yield self._tile(*running, channels, white)
             report(total, total)
         finally:
             network.shutdown(cancel_futures=True)
@@ -297,23 +296,21 @@ class Denoiser:
             for columns, beside in columns_and_windows:
                 planes, levels = self._input(held[:, beside.slice], level, white, above, beside)
                 cut = above.start > 0, above.stop < height, beside.start > 0, beside.stop < width
+                kept = self._kept(above, height), self._kept(beside, width)
+                place = Place(cut, kept[0].start, kept[1].start)
                 noisy = held[rows.within(above), columns.slice].copy()  # a view would keep all rows
-                yield _Window(rows, columns, above, beside, noisy, planes, levels, cut)
+                yield _Window(rows, columns, kept, noisy, planes, levels, place)
 
     def _restored(self, backend: Backend, window: _Window, gates: Any) -> np.ndarray:
         """What the network makes of a window [N, C, h, w], less the margins that are cut."""
-        planes, levels, margin = window.planes, window.levels, in_cells(self.halo, self.network.multiple_of)
-        at = window.above.start + margin * window.cut[0], window.beside.start + margin * window.cut[2]
         results = [
-            backend.denoise(planes[i : i + 1], levels[i : i + 1], gates, window.cut, at) for i in range(len(planes))
+            backend.denoise(planes[None], levels[None], gates, window.place)
+            for planes, levels in zip(window.planes, window.levels, strict=True)
         ]
         return results[0] if len(results) == 1 else np.concatenate(results)
 
-    def _tile(
-        self, window: _Window, result: Future[np.ndarray], shape: tuple[int, int, int], white: float
-    ) -> RestoredTile:
+    def _tile(self, window: _Window, result: Future[np.ndarray], channels: int, white: float) -> RestoredTile:
         """The core of a window, when the network is done with it. Raises DenoiseError."""
-        height, width, channels = shape
         clean = result.result()
         if not np.isfinite(clean).all():
             reach = float(np.abs(window.planes).max()) * white
@@ -323,7 +320,7 @@ class Denoiser:
         if clean.shape[:2] != (1, channels):
             clean = clean.mean(axis=1, keepdims=True) if channels == 1 else clean.transpose(1, 0, 2, 3)
         rows, columns = window.rows, window.columns
-        inner = rows.within(self._kept(window.above, height)), columns.within(self._kept(window.beside, width))
+        inner = rows.within(window.kept[0]), columns.within(window.kept[1])
         restored = clean[0].transpose(1, 2, 0)[inner]
         if white != full_range(window.noisy.dtype):
             restored = restored * np.float32(white / full_range(window.noisy.dtype))

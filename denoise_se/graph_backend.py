@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from denoise_se.backends import WHOLE, Backend, Sides
+from denoise_se.backends import WHOLE, Backend, Place
 from denoise_se.checkpoint import CheckpointFile
 from denoise_se.graph import sources_digest
 from denoise_se.graph_cache import Entry, cached
@@ -57,22 +57,17 @@ class GraphBackend(ABC):
         return self._run(self._values(windows, level, None), "pooled")
 
     def denoise(
-        self,
-        window: np.ndarray,
-        level: np.ndarray,
-        gates: np.ndarray | None,
-        cut: Sides = WHOLE,
-        at: tuple[int, int] = (0, 0),
+        self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None, place: Place = WHOLE
     ) -> np.ndarray:
-        return self._run(self._values(window, level, gates, cut), "restored")
+        return self._run(self._values(window, level, gates, place), "restored")
 
     def _values(
-        self, image: np.ndarray, level: np.ndarray, gates: np.ndarray | None, cut: Sides = WHOLE
+        self, image: np.ndarray, level: np.ndarray, gates: np.ndarray | None, place: Place = WHOLE
     ) -> dict[str, np.ndarray]:
         values = {
             "image": image,
             "level": level,
-            "cut": np.array(cut, np.int64),
+            "cut": np.array(place.cut, np.int64),
             "gates": np.ones((1, self.gates), np.float32) if gates is None else gates,
             "fixed": np.array([gates is not None]),
         }

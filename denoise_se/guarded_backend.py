@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from denoise_se.backends import WHOLE, Backend, Sides
+from denoise_se.backends import WHOLE, Backend, Place
 from denoise_se.tiling import BLOCK
 
 log = logging.getLogger(__name__)
@@ -75,21 +75,15 @@ class GuardedBackend:
     def squeeze(self, windows: np.ndarray, level: np.ndarray) -> Gates:
         return Gates(self.quick.squeeze(windows, level), _Once(lambda: self.exact().squeeze(windows, level)))
 
-    def denoise(
-        self,
-        window: np.ndarray,
-        level: np.ndarray,
-        gates: Gates | None,
-        cut: Sides = WHOLE,
-        at: tuple[int, int] = (0, 0),
-    ) -> np.ndarray:
-        restored = self.quick.denoise(window, level, None if gates is None else gates.quick, cut, at)
-        top, bottom, left, right = (self.margin * side for side in cut)
+    def denoise(self, window: np.ndarray, level: np.ndarray, gates: Gates | None, place: Place = WHOLE) -> np.ndarray:
+        restored = self.quick.denoise(window, level, None if gates is None else gates.quick, place)
+        top, bottom, left, right = (self.margin * side for side in place.cut)
         height, width = window.shape[-2:]
         core = (..., slice(top, height - bottom), slice(left, width - right))
+        at = place.row, place.column
         broken = takes_too_much(window[core], restored, level[core], at)
         if broken.any():
-            better = self.exact().denoise(window, level, None if gates is None else gates.exact(), cut, at)
+            better = self.exact().denoise(window, level, None if gates is None else gates.exact(), place)
             rows, columns = (edges(start, length) for start, length in zip(at, restored.shape[2:], strict=True))
             for row, column in np.argwhere(broken):
                 block = (..., slice(*rows[row : row + 2]), slice(*columns[column : column + 2]))

@@ -191,7 +191,7 @@ def na(row: Row, name: str) -> str:
 
 
 def is_na(row: Row, name: str) -> bool:
-    """Whether a metric or an estimate was asked for, and the image is too small for it or its noise does not allow it."""
+    """Whether a number was asked for, and the image is too small for it or its noise does not allow it."""
     if name not in (*METRICS, *ESTIMATES) or getattr(row, name) is not None:
         return False
     return row.psnr is not None if name in METRICS else row.psnr_estimated_reason != ""

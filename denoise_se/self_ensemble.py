@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from denoise_se.backends import WHOLE, Backend, Sides
+from denoise_se.backends import WHOLE, Backend, Place, Sides
 
 SYMMETRIES = [(turns, flipped) for flipped in (False, True) for turns in range(4)]
 
@@ -38,19 +38,17 @@ class SelfEnsemble:
         return np.concatenate(gates, axis=1)
 
     def denoise(
-        self,
-        window: np.ndarray,
-        level: np.ndarray,
-        gates: np.ndarray | None,
-        cut: Sides = WHOLE,
-        at: tuple[int, int] = (0, 0),
+        self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None, place: Place = WHOLE
     ) -> np.ndarray:
         height, width = window.shape[2:]
         window, level = self._filled(window), self._filled(level)
         parts = [None] * len(SYMMETRIES) if gates is None else np.split(gates, len(SYMMETRIES), axis=1)
         results = (
             turned_back(
-                self.backend.denoise(turned(window, *how), turned(level, *how), part, turned_sides(cut, *how)), *how
+                self.backend.denoise(
+                    turned(window, *how), turned(level, *how), part, Place(turned_sides(place.cut, *how))
+                ),
+                *how,
             )
             for how, part in zip(SYMMETRIES, parts, strict=True)
         )

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import torch
 
-from denoise_se.backends import WHOLE, Sides
+from denoise_se.backends import WHOLE, Place
 from denoise_se.checkpoint import CheckpointFile
 from denoise_se.errors import UsageError
 from denoise_se.threads import granted_cores
@@ -56,15 +56,10 @@ class TorchBackend:
 
     @torch.inference_mode()
     def denoise(
-        self,
-        window: np.ndarray,
-        level: np.ndarray,
-        gates: np.ndarray | None,
-        cut: Sides = WHOLE,
-        at: tuple[int, int] = (0, 0),
+        self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None, place: Place = WHOLE
     ) -> np.ndarray:
         inputs = self.tensor(window), self.tensor(level), None if gates is None else self.tensor(gates)
-        sides = torch.tensor(cut, dtype=torch.int64) if any(cut) else None
+        sides = torch.tensor(place.cut, dtype=torch.int64) if any(place.cut) else None
         with self.turn, torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             restored = self.network(*inputs, sides)
         if self.autocast is not None and not torch.isfinite(restored).all():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from patterns import PATTERNS, before_and_after
 
 from denoise_se import Denoiser
+from denoise_se.backends import WHOLE, Place
 from denoise_se.checkpoint import CHECKPOINTS
 from denoise_se.guarded_backend import GuardedBackend, edges, takes_too_much
 from denoise_se.tiling import BLOCK
@@ -77,29 +78,27 @@ class Fake:
     def fine(self):
         return self
 
-    def denoise(self, window, level, gates, cut, at):
+    def denoise(self, window, level, gates, place):
         self.windows += 1
-        top, bottom, left, right = (6 * side for side in cut)
+        top, bottom, left, right = (6 * side for side in place.cut)
         core = window[:, :, top : window.shape[2] - bottom, left : window.shape[3] - right].copy()
         core[..., 64:] += self.error
         return core
 
 
-@pytest.mark.parametrize("cut", [(False, False, False, False), (True, True, False, True)])
-def test_only_a_window_that_broke_is_computed_again(cut):
+@pytest.mark.parametrize("place", [WHOLE, Place((True, True, False, True), 40, 0)])
+def test_only_a_block_that_broke_is_computed_again(place):
     quick, exact = Fake("int8", 0.5), Fake("fp32", 0.0)
     made = []
     backend = GuardedBackend(quick, lambda: made.append(exact) or exact, margin=6)
     assert (backend.description, backend.halo, backend.lanes) == ("int8", 5, 2)
     level = np.broadcast_to(LEVEL, (1, 1, 100, 140))
     narrow, wide = (np.full((1, 1, 100, width), 0.5, np.float32) for width in (60, 140))
-    backend.denoise(narrow, level[..., :60], None, cut)
+    backend.denoise(narrow, level[..., :60], None, place)
     assert not made
     lane = backend.in_lanes()
     for each in (backend, lane, backend):
-        np.testing.assert_array_equal(
-            each.denoise(wide, level, None, cut), exact.denoise(wide, level, None, cut, (0, 0))
-        )
+        np.testing.assert_array_equal(each.denoise(wide, level, None, place), exact.denoise(wide, level, None, place))
     assert len(made) == 1 and exact.windows == 6
 
 
