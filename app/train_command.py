@@ -98,7 +98,7 @@ def run_train(
     if init is None:
         noise_model = parse_noise_spec(str(recipe["noise"])) if recipe["noise"] else None
         own = make_config({"network": recipe["network"]}, None).network.channels if "network" in recipe else None
-        chosen = choose_start(layout, own or channels_of(layout, noise_model))
+        chosen = choose_start(layout, own or channels_of(layout, noise_model), noise_model)
         start, said = chosen.checkpoint, f"{chosen.name} ({chosen.why})"
     recipe_config = make_config(recipe, start)
     start = start and in_channels(start, recipe_config.network.channels)

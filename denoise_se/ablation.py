@@ -11,7 +11,7 @@ from typing import cast
 
 import torch
 
-from denoise_se.datasets import Patches, to_unit
+from denoise_se.datasets import Example, Patches, to_unit
 from denoise_se.network import Denoising, build_network, count_macs_per_pixel, count_parameters
 from denoise_se.network_config import NetworkConfig
 from denoise_se.noise import parse_noise_spec
@@ -67,8 +67,8 @@ def run_trial(name: str, train: Sequence[Pair], validation: Sequence[Pair], conf
         warmup = min(1.0, (step + 1) / config.warmup_steps)
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-        batch = torch.stack([patches[step * config.batch + i][1] for i in range(config.batch)])
-        clean, _ = augment(to_unit(batch), to_unit(batch), generator)
+        batch = torch.stack([patches[step * config.batch + i].clean for i in range(config.batch)])
+        clean = augment(Example(batch, batch, batch.new_empty(0)).in_unit(), generator).clean
         noisy, level = noise(clean, generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
             restored = network(noisy, level)

@@ -20,7 +20,7 @@ from denoise_se.errors import CheckpointError, UsageError
 from denoise_se.quantisation import WEIGHT_BITS, Batch, Ranges, find_ranges, mean_psnr, rounded
 
 if TYPE_CHECKING:
-    from denoise_se.objectives import AddNoise
+    from denoise_se.noise_model import AddNoise
 
 MOST_LOSS = 0.03  # dB; above it "auto" stays with floats
 IMAGES, SIDE = 24, 192  # the images calibrated and measured on, and how much of their middle

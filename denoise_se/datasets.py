@@ -7,9 +7,10 @@ and a resumed run goes on with the next index. So the order of the data needs no
 from __future__ import annotations
 
 import itertools
+import math
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,8 +39,28 @@ def generator_of(seed: int, *key: int, device: torch.device | str = "cpu") -> to
     return torch.Generator(device).manual_seed(seed)
 
 
-class Patches(Dataset[tuple[Tensor, Tensor]]):
-    """Square patches of random images at random places: index i gives (noisy, clean) [C, p, p], uint8 or uint16.
+class Example(NamedTuple):
+    """What is learnt from or judged by: `noisy` and `clean` [C, h, w], in a batch [B, C, h, w]; `told`, [1, 1, 1] or
+    [B, 1, 1, 1], is what a network is told of the noise (see `Pair.told`), nan where it is not known."""
+
+    noisy: Tensor
+    clean: Tensor
+    told: Tensor
+
+    def in_unit(self) -> Example:
+        """uint8 or uint16 as float32 in [0, 1]."""
+        return Example(to_unit(self.noisy), to_unit(self.clean), self.told)
+
+
+def example(pair: Pair, window: tuple[slice, ...], clean: Tensor | None = None) -> Example:
+    """A window of a pair; without a noisy side that is the clean one. `clean` stands for that of the window."""
+    clean = pair.clean[window] if clean is None else clean
+    told = torch.full((1, 1, 1), math.nan if pair.told is None else pair.told)
+    return Example(clean if pair.noisy is None else pair.noisy[window], clean, told)
+
+
+class Patches(Dataset[Example]):
+    """Square patches of random images at random places: index i gives one [C, p, p], uint8 or uint16.
 
     Images are chosen in proportion to their area. Without noisy images both are the clean patch, and a share of
     `drawings` has a drawing on it, see `denoise_se.drawings`.
@@ -50,19 +71,16 @@ class Patches(Dataset[tuple[Tensor, Tensor]]):
         areas = np.array([pair.clean[0].numel() for pair in pairs], np.float64)
         self.cumulative = np.cumsum(areas / areas.sum())
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> Example:
         rng = np.random.default_rng((self.seed, index))
         which = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.pairs) - 1)
-        _, noisy, clean = self.pairs[which]
-        top = int(rng.integers(clean.shape[1] - self.patch + 1))
-        left = int(rng.integers(clean.shape[2] - self.patch + 1))
+        pair = self.pairs[which]
+        top = int(rng.integers(pair.clean.shape[1] - self.patch + 1))
+        left = int(rng.integers(pair.clean.shape[2] - self.patch + 1))
         window = (slice(None), slice(top, top + self.patch), slice(left, left + self.patch))
-        if noisy is not None:
-            return noisy[window], clean[window]
-        patch = clean[window]
-        if self.drawings and rng.random() < self.drawings:
-            patch = with_drawing(patch, rng)
-        return patch, patch
+        if pair.noisy is None and self.drawings and rng.random() < self.drawings:
+            return example(pair, window, with_drawing(pair.clean[window], rng))
+        return example(pair, window)
 
 
 def with_drawing(
@@ -81,7 +99,7 @@ def sheets(images: Sequence[Pair], seed: int) -> list[Pair]:
     """
     found = []
     for index, pair in enumerate(images[:MOST_SHEETS]):
-        photo = WholeImages([pair])[0][1][:, :SHEET, :SHEET]
+        photo = WholeImages([pair])[0].clean[:, :SHEET, :SHEET]
         page = with_drawing(photo, np.random.default_rng((seed, index)), sheet)
         found.append(Pair(f"drawings {index + 1}", None, page))
     return found
@@ -115,8 +133,8 @@ class Turns(Sampler[int]):
         return iter(self.indices)
 
 
-class WholeImages(Dataset[tuple[Tensor, Tensor]]):
-    """Validation images, (noisy, clean) [C, H, W], the centre of at most VALIDATION_SIDE pixels a side."""
+class WholeImages(Dataset[Example]):
+    """Validation images [C, H, W], the centre of at most VALIDATION_SIDE pixels a side."""
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self.pairs = pairs
@@ -124,11 +142,10 @@ class WholeImages(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        _, noisy, clean = self.pairs[index]
-        top, left = (max(0, side - VALIDATION_SIDE) // 2 for side in clean.shape[1:])
-        window = (slice(None), slice(top, top + VALIDATION_SIDE), slice(left, left + VALIDATION_SIDE))
-        return (clean if noisy is None else noisy)[window], clean[window]
+    def __getitem__(self, index: int) -> Example:
+        pair = self.pairs[index]
+        top, left = (max(0, side - VALIDATION_SIDE) // 2 for side in pair.clean.shape[1:])
+        return example(pair, (slice(None), slice(top, top + VALIDATION_SIDE), slice(left, left + VALIDATION_SIDE)))
 
 
 def leave_signals(worker: int) -> None:
@@ -168,12 +185,12 @@ class TrainingData(LightningDataModule):
         if sum(t.nbytes for t in tensors) > free_bytes / 4 or any(t.dtype != torch.uint8 for t in tensors):
             return
         self.train = [
-            Pair(name, None if noisy is None else noisy.to(device), clean.to(device))
-            for name, noisy, clean in self.train
+            pair._replace(noisy=None if pair.noisy is None else pair.noisy.to(device), clean=pair.clean.to(device))
+            for pair in self.train
         ]
         self.workers = 0
 
-    def patches(self, first_step: int) -> DataLoader[tuple[Tensor, Tensor]]:
+    def patches(self, first_step: int) -> DataLoader[Example]:
         return DataLoader(
             Patches(self.train, self.patch, self.seed, self.drawings),
             batch_size=self.batch,
@@ -183,16 +200,16 @@ class TrainingData(LightningDataModule):
             worker_init_fn=leave_signals if self.workers else None,
         )
 
-    def first_patches(self, count: int, drawings: float) -> Iterator[tuple[Tensor, Tensor]]:
+    def first_patches(self, count: int, drawings: float) -> Iterator[Example]:
         """The first `count` patches in batches, at this share of drawings, without worker processes."""
         patches = Patches(self.train, self.patch, self.seed, drawings)
         return iter(DataLoader(Subset(patches, range(count)), batch_size=self.batch))
 
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def train_dataloader(self) -> DataLoader[Example]:
         assert self.trainer is not None
         return self.patches(self.trainer.global_step)
 
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def val_dataloader(self) -> DataLoader[Example]:
         assert self.trainer is not None
         turns = Turns(len(self.validation), self.trainer.global_rank, self.trainer.world_size)
         return DataLoader(WholeImages(self.validation), batch_size=1, sampler=turns)

@@ -26,6 +26,7 @@ from denoise_se.place import this_rank
 from denoise_se.ranks import Ranks
 from denoise_se.run_folder import RunFolder
 from denoise_se.stop import Stop
+from denoise_se.told_level import with_told
 from denoise_se.training import DenoisingTask
 from denoise_se.training_config import TrainingConfig
 from denoise_se.training_images import Pair
@@ -67,7 +68,8 @@ def fit(
 
     Args:
         folder: the run; `resume` continues from its last.ckpt.
-        train, validation: decoded images, see `denoise_se.training_images.load_pairs`.
+        train, validation: decoded images, see `denoise_se.training_images.load_pairs`; those that bring their own noise
+            get what the network is told of it, where they do not say it (`denoise_se.told_level`).
         data: where they came from, for the card.
         start: the weights to start from; they are validated first, and kept when training does not beat them.
         objective: what a step minimises; the recipe's noise on clean images, or noisy/clean pairs, unless given.
@@ -87,6 +89,8 @@ def fit(
     warnings.filterwarnings("ignore", module="lightning")
     ranks = ranks or Ranks()
     ranks.check_batch(config.batch)
+    networks = [config.network, *([] if start is None else [start.config])]
+    train, validation = (with_told(pairs, *networks) for pairs in (train, validation))
     drawn = sheets(validation, config.seed) if validation[0].noisy is None and config.drawings else []
     validation = [*validation, *drawn]
     images = ([*names(train), *names(rehearsal)], names(validation))

@@ -19,8 +19,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from denoise_se.datasets import Example
 from denoise_se.noise_model import NoiseModel
-from denoise_se.objectives import own_noise
+from denoise_se.objectives import own_noise, with_noise
 from denoise_se.removed_noise import flat_parts
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # noisy [B, C, H, W] and its noise level [B, 1, H, W] to clean
@@ -33,7 +34,7 @@ SMALLEST = 1e-6  # an estimate can be below 0 by chance
 class Risk(Protocol):
     """Judges a network on one noisy image [1, C, H, W] in [0, 1]: a mean squared error, as far as one can know it."""
 
-    def __call__(self, network: Denoise, noisy: Tensor, generator: torch.Generator) -> Tensor: ...
+    def __call__(self, network: Denoise, image: Example, generator: torch.Generator) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,12 @@ class HeldOutRisk:
     noise: NoiseModel
     start: Denoise | None = None
 
-    def __call__(self, network: Denoise, noisy: Tensor, generator: torch.Generator) -> Tensor:
-        """The mean squared error of `network` on `noisy`, a scalar; below 0 by chance where it is very small."""
+    def __call__(self, network: Denoise, image: Example, generator: torch.Generator) -> Tensor:
+        """The mean squared error of `network` on the image, a scalar; below 0 by chance where it is very small."""
+        noisy, told = with_noise(None, image, generator)
         added, level = own_noise(self.noise, noisy, generator)
-        result = network(noisy, level)
-        moved = network(noisy + STEP * added, level)
+        result = network(noisy, told)
+        moved = network(noisy + STEP * added, told)
         each = (noisy - result).square() - level.square() + 2 * added * (moved - result) / STEP
         inside = ((result > CLIPPING * level) & (result < 1 - CLIPPING * level)).float()
         if float(inside.mean()) < LEAST_INSIDE:
@@ -59,7 +61,7 @@ class HeldOutRisk:
         risk = (each * inside).sum() / inside.sum()
         if self.start is None:
             return risk
-        before = placed(self.start, noisy.device)(noisy, level)
+        before = placed(self.start, noisy.device)(noisy, told)
         flat = torch.from_numpy(flat_parts(before[0].permute(1, 2, 0).cpu().numpy())).to(noisy.device)
         left = (noisy - before).square() - (noisy - result).square()
         return risk + left[..., flat].mean().clamp_min(0)

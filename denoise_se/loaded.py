@@ -91,7 +91,7 @@ def as_seen(images: Sequence[Decoded], channels: int, keep: Keep = in_memory) ->
 
     They lie as stored, which is how a sensor's rows lie and how `denoise` sees them; as shown where some are stored
     turned and some are not. The range of the deep ones is that of the first of these, see `white_level`, but for what
-    would be clipped to white in the others.
+    would be clipped to white in the others; beside 8-bit ones it is that which is nearer to their brightness.
     """
     if len({image.orientation for image in images}) > 1:
         images = [image.upright() for image in images]
@@ -99,11 +99,20 @@ def as_seen(images: Sequence[Decoded], channels: int, keep: Keep = in_memory) ->
     gain = full_range(deep[0].dtype) / white_level(ArrayScanlines(deep[0])) if deep else 1.0
     while gain > 1 and any(_clipped(pixels, gain) > MOST_CLIPPED for pixels in deep):
         gain /= 2
+    shallow = [image.pixels for image in images if image.pixels.dtype == np.uint8]
+    if deep and shallow:  # counts beside codes are brought to their brightness, and nothing that has it already
+        times = _brightness(shallow[0]) / _brightness(deep[0])
+        gain = min((1.0, gain), key=lambda gain: float(abs(np.log(gain / times))))
     gains = [1.0 if image.pixels.dtype == np.uint8 else gain for image in images]
     return [
         Loaded(image.source, keep(from_pixels(image.pixels, channels, own)), image.pixels.shape[2])
         for image, own in zip(images, gains, strict=True)
     ]
+
+
+def _brightness(pixels: NDArray[np.generic]) -> float:
+    """The mean of the range, at least a code of 8 bits."""
+    return max(float(np.asarray(pixels, np.float32).mean(dtype=np.float64)) / full_range(pixels.dtype), 1 / 255)
 
 
 def _clipped(pixels: NDArray[np.generic], gain: float) -> float:

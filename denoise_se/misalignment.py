@@ -48,12 +48,12 @@ def shift_between(reference: Tensor, moved: Tensor) -> tuple[float, float]:
 def misaligned(pairs: Sequence[Pair]) -> list[str]:
     """A line for each pair whose noisy image is shifted by more than a pixel, of at most 200 that are looked at."""
     lines = []
-    for name, noisy, clean in pairs[:: -(-len(pairs) // MOST_PAIRS)]:
-        if noisy is None:
+    for pair in pairs[:: -(-len(pairs) // MOST_PAIRS)]:
+        if pair.noisy is None:
             continue
-        down, right = shift_between(clean, noisy)
+        down, right = shift_between(pair.clean, pair.noisy)
         if max(abs(down), abs(right)) > MOST_SHIFT:
-            lines.append(f"{name}: the noisy image is shifted by {right:+.1f} pixels across and {down:+.1f} down")
+            lines.append(f"{pair.name}: the noisy image is shifted by {right:+.1f} pixels across and {down:+.1f} down")
     return lines
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "Range",
     "SaltPepper",
     "Speckle",
+    "is_gaussian",
     "parse_noise_spec",
     "refuse_unfit",
 ]
@@ -212,6 +213,12 @@ class NoiseMixture(NoiseModel):
             if chosen.any():
                 image[chosen], level[chosen] = model(clean[chosen], generator)
         return Noisy(image, level)
+
+
+def is_gaussian(noise: NoiseChain | NoiseMixture) -> bool:
+    """Whether it, or each of its alternatives, is white Gaussian noise and nothing else."""
+    chains = noise.models if isinstance(noise, NoiseMixture) else (noise,)
+    return all(chain.models and all(isinstance(model, Gaussian) for model in chain.models) for chain in chains)
 
 
 def refuse_unfit(noise: NoiseChain | NoiseMixture, channels: int, side: int) -> None:

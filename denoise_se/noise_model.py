@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -14,6 +14,9 @@ class Noisy(NamedTuple):
 
     image: Tensor
     level: Tensor
+
+
+AddNoise = Callable[[Tensor, torch.Generator], Noisy]  # a noise model, or what acts like one
 
 
 class Range(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 
 from denoise_se.banding import row_covariance
 from denoise_se.checkpoint import Checkpoint
@@ -48,7 +48,7 @@ def plan_noisy_only(images: Sequence[Pair], start: Checkpoint | None) -> NoisyOn
     chosen = chosen[:: -(-len(chosen) // MEASURED_IMAGES) or 1]
     if not chosen:
         raise UsageError(f"no image is at least {MIN_SIDE}x{MIN_SIDE} pixels, so their noise cannot be measured")
-    pictures = [_centre(image.permute(1, 2, 0).numpy()) for image in chosen]
+    pictures = [_centre(image).permute(1, 2, 0).numpy() for image in chosen]
     profile, hidden = measure_noise(pictures, used=1.0).profile, ""
     if start is not None:
         few = pictures[:: -(-len(pictures) // IMAGES)]
@@ -75,7 +75,7 @@ def plan_noisy_only(images: Sequence[Pair], start: Checkpoint | None) -> NoisyOn
         return NoisyOnly(Recorrupted(noise), noise, False, why, True)
     if max(abs(across), abs(down)) < WHITE and not banded:
         why = f"{found}: independent from pixel to pixel, so Neighbor2Neighbor"
-        return NoisyOnly(Neighbours(noise), noise, True, why, False)
+        return NoisyOnly(Neighbours(), noise, True, why, False)
     why = f"{found}: not independent from pixel to pixel, so Recorrupted-to-Recorrupted with the measured noise"
     return NoisyOnly(Recorrupted(noise), noise, False, why, False)
 
@@ -83,10 +83,10 @@ def plan_noisy_only(images: Sequence[Pair], start: Checkpoint | None) -> NoisyOn
 def has_banding(pairs: Sequence[Pair]) -> bool:
     """Whether the noise of noisy/clean pairs shifts rows or columns as a whole, so that it must not be turned."""
     differences = []
-    for _, noisy, clean in pairs[:: -(-len(pairs) // MEASURED_IMAGES)]:
-        if noisy is not None:
-            difference = to_unit(noisy) - to_unit(clean)
-            differences.append(_centre(difference.permute(1, 2, 0).numpy()))
+    for pair in pairs[:: -(-len(pairs) // MEASURED_IMAGES)]:
+        if pair.noisy is not None:
+            noisy, clean = (to_unit(_centre(image)) for image in (pair.noisy, pair.clean))
+            differences.append((noisy - clean).permute(1, 2, 0).numpy())
     if not differences:
         return False
     turned = [difference.swapaxes(0, 1) for difference in differences]
@@ -101,6 +101,6 @@ def _correlation(profile: NoiseProfile) -> tuple[float, float]:
     return float(own[middle, middle + 1]), float(own[middle + 1, middle])
 
 
-def _centre(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
-    top, left = (max(0, side - MEASURED_SIDE) // 2 for side in pixels.shape[:2])
-    return pixels[top : top + MEASURED_SIDE, left : left + MEASURED_SIDE]
+def _centre(image: Tensor) -> Tensor:
+    top, left = (max(0, side - MEASURED_SIDE) // 2 for side in image.shape[1:])
+    return image[:, top : top + MEASURED_SIDE, left : left + MEASURED_SIDE]

@@ -7,7 +7,6 @@ takes its share.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,23 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from denoise_se.datasets import Patches, to_unit
-from denoise_se.noise import NoiseChain, NoiseMixture
-from denoise_se.noise_model import NoiseModel, Noisy
+from denoise_se.datasets import Example, Patches, to_unit
+from denoise_se.noise_model import AddNoise, NoiseModel, Noisy
 
 if TYPE_CHECKING:
     from denoise_se.training import DenoisingTask
 
-AddNoise = Callable[[Tensor, torch.Generator], Noisy]  # a noise model, or what acts like one
 STRENGTHS = (0.3, 0.7)  # of the noise that Recorrupted-to-Recorrupted adds, as a multiple of the image's own
 SMOOTH = 5  # pixels; the brightness beneath the noise
 REGULARISER = 2.0  # Neighbor2Neighbor's weight at the end of training (Huang et al., gamma)
 
 
 class Objective(Protocol):
-    """`noisy` and `clean` are float patches [B, C, p, p] in [0, 1]; the loss is a scalar."""
+    """`patches` are floats [B, C, p, p] in [0, 1]; the loss is a scalar."""
 
-    def __call__(self, task: DenoisingTask, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor: ...
+    def __call__(self, task: DenoisingTask, patches: Example, generator: torch.Generator) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -40,9 +37,8 @@ class Supervised:
 
     noise: AddNoise | None
 
-    def __call__(self, task: DenoisingTask, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
-        noisy, level = with_noise(self.noise, noisy, clean, generator)
-        noisy, level, clean = task.share(noisy, level, clean)
+    def __call__(self, task: DenoisingTask, patches: Example, generator: torch.Generator) -> Tensor:
+        noisy, level, clean = task.share(*with_noise(self.noise, patches, generator), patches.clean)
         return task.loss(task.predict(noisy, level), clean)
 
 
@@ -52,18 +48,18 @@ class Rehearsed:
     patches of other `pictures`."""
 
     objective: Objective
-    old: NoiseChain | NoiseMixture
+    old: AddNoise
     share: float
     pictures: Patches | None = None
 
-    def __call__(self, task: DenoisingTask, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, task: DenoisingTask, patches: Example, generator: torch.Generator) -> Tensor:
         if float(torch.rand((), generator=generator, device=generator.device)) < self.share:
             if self.pictures is not None:
-                first = task.global_step * len(clean)
-                drawn = [to_unit(self.pictures[index][1]) for index in range(first, first + len(clean))]
-                clean = torch.stack(drawn).to(clean.device)
-            return Supervised(self.old)(task, clean, clean, generator)
-        return self.objective(task, noisy, clean, generator)
+                first, count = task.global_step * len(patches.clean), len(patches.clean)
+                drawn = [to_unit(self.pictures[index].clean) for index in range(first, first + count)]
+                patches = patches._replace(clean=torch.stack(drawn).to(patches.clean.device))
+            return Supervised(self.old)(task, patches, generator)
+        return self.objective(task, patches, generator)
 
 
 @dataclass(frozen=True)
@@ -79,12 +75,12 @@ class Recorrupted:
 
     noise: NoiseModel
 
-    def __call__(self, task: DenoisingTask, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
-        low, high = STRENGTHS
+    def __call__(self, task: DenoisingTask, patches: Example, generator: torch.Generator) -> Tensor:
+        noisy, (low, high) = patches.noisy, STRENGTHS
         unit = torch.rand(len(noisy), 1, 1, 1, generator=generator, device=noisy.device)
         strength = low + (high - low) * unit
-        added, level = own_noise(self.noise, noisy, generator)
-        level = level * (1 + strength**2).sqrt()
+        added, _ = own_noise(self.noise, noisy, generator)
+        level = (patches.told * (1 + strength**2).sqrt()).expand_as(noisy[:, :1])
         noisier, level, target = task.share(noisy + strength * added, level, noisy - added / strength)
         return task.loss(task.predict(noisier, level), target)
 
@@ -100,12 +96,9 @@ class Neighbours:
     to pixel and of mean 0, whatever its distribution, without a noise model.
     """
 
-    noise: NoiseModel
-
-    def __call__(self, task: DenoisingTask, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
-        first, second = neighbours(noisy, generator)
-        _, level = own_noise(self.noise, noisy, generator)
-        noisy, level, first, second = task.share(noisy, level, first, second)
+    def __call__(self, task: DenoisingTask, patches: Example, generator: torch.Generator) -> Tensor:
+        level = patches.told.expand_as(patches.noisy[:, :1])
+        noisy, level, first, second = task.share(patches.noisy, level, *neighbours(patches.noisy, generator))
         with torch.no_grad():
             whole = task.predict(noisy, level).float()
         one, other = pick(noisy, first), pick(noisy, second)
@@ -114,13 +107,12 @@ class Neighbours:
         return difference.square().mean() + REGULARISER * task.progress * consistent.square().mean()
 
 
-def with_noise(noise: AddNoise | None, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> Noisy:
-    """`noise` on `clean`; without it the given `noisy`, whose level map is the root mean square difference."""
-    if noise is not None:
-        with torch.autocast(clean.device.type, enabled=False):
-            return noise(clean, generator)
-    level = (noisy - clean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-    return Noisy(noisy, level.expand_as(clean[:, :1]))
+def with_noise(noise: AddNoise | None, images: Example, generator: torch.Generator) -> Noisy:
+    """`noise` on the clean images [B, C, H, W]; without it the noisy ones, and what is told of them."""
+    if noise is None:
+        return Noisy(images.noisy, images.told.expand_as(images.clean[:, :1]))
+    with torch.autocast(images.clean.device.type, enabled=False):
+        return noise(images.clean, generator)
 
 
 def own_noise(noise: NoiseModel, noisy: Tensor, generator: torch.Generator) -> Noisy:

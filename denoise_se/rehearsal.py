@@ -15,6 +15,7 @@ from denoise_se.image_io import read
 from denoise_se.loaded import from_pixels
 from denoise_se.noise import NoiseChain, NoiseMixture, parse_noise_spec, refuse_unfit
 from denoise_se.objectives import Objective, Rehearsed, Supervised
+from denoise_se.told_level import to_judge, to_learn
 
 MOST_IMAGES = 6
 SIDE = 256  # of their centres
@@ -35,10 +36,15 @@ def old_noise(start: Checkpoint | None, side: int) -> NoiseChain | NoiseMixture 
 
 
 def rehearsed(
-    objective: Objective, start: Checkpoint | None, share: float, patch: int, pictures: Patches | None = None
+    objective: Objective,
+    start: Checkpoint | None,
+    share: float,
+    patch: int,
+    clean: Sequence[Tensor],
+    pictures: Patches | None = None,
 ) -> Objective:
     """`objective` with that `share` of the steps on the start's old noise, where there is one that goes on patches of
-    `patch` pixels; on those of `pictures` instead of the training images' clean sides.
+    `patch` pixels: of `pictures`, or of the training images' clean sides. `clean` are images of these.
 
     Raises:
         UsageError: there are pictures, but nothing to rehearse on them.
@@ -46,10 +52,12 @@ def rehearsed(
     old = old_noise(start, patch)
     if pictures is not None and (old is None or share == 0):
         raise UsageError("--rehearse needs a start (--init) that was trained on made noise, and a rehearsal above 0")
-    same = isinstance(objective, Supervised) and objective.noise == old
-    if old is None or share == 0 or (same and pictures is None):
+    if start is None or old is None or share == 0:
         return objective
-    return Rehearsed(objective, old, share, pictures)
+    practised = to_learn(old, start.config, clean)
+    if pictures is None and objective == Supervised(practised):
+        return objective
+    return Rehearsed(objective, practised, share, pictures)
 
 
 def sample_images(channels: int) -> list[Tensor]:
@@ -70,7 +78,7 @@ def old_psnr(
     for index, image in enumerate(images[:MOST_IMAGES]):
         top, left = (max(0, side - SIDE) // 2 for side in image.shape[1:])
         clean = to_unit(image[None, :, top : top + SIDE, left : left + SIDE])
-        noisy, level = noise(clean, torch.Generator().manual_seed(seed + index))
+        noisy, level = to_judge(noise, checkpoint.config)(clean, torch.Generator().manual_seed(seed + index))
         error = (network(noisy, level).clamp(0, 1) - clean).square().mean()
         values.append(float(-10 * torch.log10(error.clamp_min(1e-10))))
     return sum(values) / len(values)

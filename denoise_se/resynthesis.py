@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from denoise_se.checkpoint import Checkpoint
-from denoise_se.datasets import to_unit
+from denoise_se.datasets import Example, example
 from denoise_se.held_out_risk import Denoise, placed
-from denoise_se.noise_model import NoiseModel, Noisy, Range
-from denoise_se.objectives import own_noise
+from denoise_se.noise_model import AddNoise, NoiseModel, Noisy, Range
+from denoise_se.objectives import with_noise
 from denoise_se.removed_noise import flat_parts, steep_parts
 from denoise_se.training_images import Pair
 
@@ -43,23 +43,22 @@ class Scaled:
 
 
 @torch.no_grad()
-def half_size(denoise: Denoise, noise: NoiseModel, noisy: Tensor) -> Tensor:
+def half_size(denoise: Denoise, noisy: Tensor, told: Tensor) -> Tensor:
     """[1, C, H/2, W/2] of [1, C, H, W]: denoised, then the means of 2x2 pixels, in [0, 1]."""
-    level = own_noise(noise, noisy, torch.Generator(noisy.device).manual_seed(0))[1]
-    return F.avg_pool2d(denoise(noisy, level), 2).clamp(0, 1)
+    return F.avg_pool2d(denoise(noisy, told), 2).clamp(0, 1)
 
 
-def resynthesised(images: Sequence[Pair], start: Checkpoint, noise: NoiseModel, minimum: int) -> list[Pair]:
+def resynthesised(images: Sequence[Pair], start: Checkpoint, minimum: int) -> list[Pair]:
     """Clean images (uint16, without noisy sides) of at least `minimum` pixels a side; none where all are too small."""
     network, found, pixels = start.network(), [], 0
-    for name, _, noisy in images:
-        top, left = (max(0, side - SIDE) // 2 for side in noisy.shape[1:])
-        centre = noisy[:, top : top + SIDE, left : left + SIDE]
-        if min(centre.shape[1:]) // 2 < minimum:
+    for pair in images:
+        top, left = (max(0, side - SIDE) // 2 for side in pair.clean.shape[1:])
+        centre = example(pair, (slice(None), slice(top, top + SIDE), slice(left, left + SIDE))).in_unit()
+        if min(centre.noisy.shape[1:]) // 2 < minimum:
             continue
-        half = half_size(network, noise, to_unit(centre)[None])[0]
-        found.append(Pair(name, None, (half * 65535).round().to(torch.uint16)))
-        pixels += centre[0].numel()
+        half = half_size(network, centre.noisy[None], centre.told.expand_as(centre.noisy[:1])[None])[0]
+        found.append(Pair(pair.name, None, (half * 65535).round().to(torch.uint16)))
+        pixels += centre.noisy[0].numel()
         if pixels > MOST_PIXELS:
             break
     return found
@@ -75,18 +74,18 @@ class ResynthesisRisk:
     the picture itself.
     """
 
-    noise: NoiseModel
+    noise: AddNoise
     start: Denoise
 
-    def __call__(self, network: Denoise, noisy: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, network: Denoise, image: Example, generator: torch.Generator) -> Tensor:
+        noisy, told = with_noise(None, image, generator)
         start = placed(self.start, noisy.device)
-        clean = half_size(start, self.noise, noisy)
-        made, level = Scaled(self.noise)(clean, generator)
+        clean = half_size(start, noisy, told)
+        made, level = self.noise(clean, generator)
         error = (network(made, level) - clean).square().mean()
-        level = own_noise(self.noise, noisy, generator)[1]
-        before = start(noisy, level)
+        before = start(noisy, told)
         picture = before[0].permute(1, 2, 0).cpu().numpy()
         flat, steep = (torch.from_numpy(find(picture)).to(noisy.device) for find in (flat_parts, steep_parts))
-        more = (noisy - network(noisy, level)).square() - (noisy - before).square()
+        more = (noisy - network(noisy, told)).square() - (noisy - before).square()
         in_flat, in_steep = more[..., flat].mean(), more[..., steep].mean()
         return error + (-in_flat).clamp_min(0) + (in_steep - in_flat.clamp_min(0)).clamp_min(0)

@@ -18,15 +18,16 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from denoise_se.budget import Budget
 from denoise_se.checkpoint import OPEN_BOUNDS, Checkpoint
-from denoise_se.datasets import TrainingData, generator_of, image_index, to_unit
+from denoise_se.datasets import Example, TrainingData, generator_of, image_index
 from denoise_se.errors import DivergedError
 from denoise_se.gate_bounds import bounds_of, find_bounds
 from denoise_se.held_out_risk import Risk, as_psnr
 from denoise_se.muon import Muon
 from denoise_se.network import build_network
 from denoise_se.noise import parse_noise_spec
-from denoise_se.noise_model import Noisy
-from denoise_se.objectives import AddNoise, Objective, Rehearsed, Supervised, with_noise
+from denoise_se.noise_model import AddNoise, Noisy
+from denoise_se.objectives import Objective, Rehearsed, Supervised, with_noise
+from denoise_se.told_level import to_judge
 from denoise_se.training_config import TrainingConfig
 from denoise_se.warm_start import larger, warm_start
 
@@ -79,7 +80,10 @@ class DenoisingTask(LightningModule):
         self.average = AveragedModel(self.network, multi_avg_fn=ema_with_warmup(config.ema), use_buffers=True)
         self.average.requires_grad_(False)
         self.noise = parse_noise_spec(config.noise) if config.noise else None
-        self.validation_noise, self.drawn = None if noisy_validation else self.noise, drawn
+        self.validation_noise: AddNoise | None = None
+        if self.noise is not None and not noisy_validation:
+            self.validation_noise = to_judge(self.noise, config.network)
+        self.drawn = drawn
         self.objective = objective or Supervised(self.noise)
         self.risk = risk
         self.predict = torch.compile(self.network) if config.compile else self.network
@@ -108,11 +112,10 @@ class DenoisingTask(LightningModule):
         """This process's part of each of some whole batches [B, ...]."""
         return (batch.chunk(self.trainer.world_size)[self.global_rank] for batch in batches)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+    def training_step(self, batch: Example, batch_index: int) -> Tensor:
         # the whole batch on each process, so that its noise does not depend on how many of them share it
         generator = self.generator(0, self.global_step)
-        noisy, clean = augment(to_unit(batch[0]), to_unit(batch[1]), generator, self.config.turns)
-        loss = self.objective(self, noisy, clean, generator)
+        loss = self.objective(self, augment(batch.in_unit(), generator, self.config.turns), generator)
         self.log("loss", loss, prog_bar=True)
         return loss
 
@@ -168,29 +171,28 @@ class DenoisingTask(LightningModule):
 
         def batches() -> Iterator[Noisy]:
             data: TrainingData = self.trainer.datamodule  # type: ignore[attr-defined]
-            for index, (noisy, clean) in enumerate(data.first_patches(GATE_PATCHES, drawings)):
-                noisy, clean = (to_unit(batch.to(self.device)) for batch in (noisy, clean))
+            for index, batch in enumerate(data.first_patches(GATE_PATCHES, drawings)):
+                patches = Example(*(part.to(self.device) for part in batch)).in_unit()
                 for noise in noises:
-                    yield with_noise(noise, noisy, clean, self.generator(2, index))
+                    yield with_noise(noise, patches, self.generator(2, index))
 
         with torch.autocast(self.device.type, enabled=False):
             find_bounds(self.average.module, batches())
         if from_start:
             self.network.load_state_dict(self.average.module.state_dict())
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+    def validation_step(self, batch: Example, batch_index: int) -> None:
         images = len(self.trainer.val_dataloaders.dataset)  # type: ignore[union-attr]
         index = image_index(batch_index, self.global_rank, self.trainer.world_size, images)
-        noisy, clean = to_unit(batch[0]), to_unit(batch[1])
-        generator = self.generator(1, index)
+        image, generator = batch.in_unit(), self.generator(1, index)
         with torch.autocast(self.device.type, enabled=False):  # small differences of large numbers vanish in bf16
             if self.risk is not None:
-                self._scores[index] = float(self.risk(self.average.module, noisy, generator)), math.nan
+                self._scores[index] = float(self.risk(self.average.module, image, generator)), math.nan
                 return
-            noisy, level = with_noise(self.validation_noise, noisy, clean, generator)
+            noisy, level = with_noise(self.validation_noise, image, generator)
             restored = (self.average.module(noisy, level).clamp(0, 1) * 255).round() / 255
-            psnr = peak_signal_noise_ratio(restored, clean, data_range=1.0)
-            ssim: Any = structural_similarity_index_measure(restored, clean, data_range=1.0)
+            psnr = peak_signal_noise_ratio(restored, image.clean, data_range=1.0)
+            ssim: Any = structural_similarity_index_measure(restored, image.clean, data_range=1.0)
         self._scores[index] = float(psnr), float(ssim)
 
     def on_validation_epoch_end(self) -> None:
@@ -237,13 +239,14 @@ class DenoisingTask(LightningModule):
         self.bad_steps = int(checkpoint.get("bad_steps", 0))
 
 
-def augment(noisy: Tensor, clean: Tensor, generator: torch.Generator, turns: bool = True) -> tuple[Tensor, Tensor]:
-    """One of the eight symmetries of the square for each pair of [B, C, p, p], exact: no interpolation. Without `turns`
-    one of the four that leave rows rows."""
-    draws = torch.rand(3, noisy.shape[0], 1, 1, 1, generator=generator, device=noisy.device) < 0.5
-    both = torch.cat([noisy, clean], dim=1)
+def augment(patches: Example, generator: torch.Generator, turns: bool = True) -> Example:
+    """One of the eight symmetries of the square for each of [B, C, p, p], exact: no interpolation. Without `turns` one
+    of the four that leave rows rows."""
+    noisy = patches.noisy
+    draws = torch.rand(3, len(noisy), 1, 1, 1, generator=generator, device=noisy.device) < 0.5
+    both = torch.cat([noisy, patches.clean], dim=1)
     both = torch.where(draws[0], both.flip(-1), both)
     both = torch.where(draws[1], both.flip(-2), both)
     if turns:
         both = torch.where(draws[2], both.mT, both)
-    return both[:, : noisy.shape[1]], both[:, noisy.shape[1] :]
+    return patches._replace(noisy=both[:, : noisy.shape[1]], clean=both[:, noisy.shape[1] :])

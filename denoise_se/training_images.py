@@ -22,11 +22,13 @@ SMALLEST_SIDE = 11  # of a validation image: the window of SSIM (Wang et al. 200
 
 
 class Pair(NamedTuple):
-    """`noisy` is None where the noise is to be synthesised. Both [C, H, W], uint8 or uint16."""
+    """`noisy` is None where the noise is to be synthesised. Both [C, H, W], uint8 or uint16. `told`, in [0, 1], is the
+    standard deviation that a network is told of the noise of `noisy`, see `told_level`; None where it is not known."""
 
     name: str
     noisy: Tensor | None
     clean: Tensor
+    told: float | None = None
 
     @property
     def file(self) -> str:

@@ -17,12 +17,11 @@ from torch import Tensor
 from denoise_se.atomic_file import replacing
 from denoise_se.checkpoint import Checkpoint
 from denoise_se.crops import Crop, best_crops, crops_png, cut_crop
-from denoise_se.datasets import WholeImages, generator_of, to_unit
+from denoise_se.datasets import Example, WholeImages, generator_of
 from denoise_se.errors import TrainingError
 from denoise_se.metrics import mean_finite, psnr, ssim
 from denoise_se.network import Denoising
-from denoise_se.noise import NoiseChain, NoiseMixture
-from denoise_se.noise_model import NoiseModel
+from denoise_se.noise_model import AddNoise, NoiseModel
 from denoise_se.objectives import own_noise, with_noise
 from denoise_se.rehearsal import old_noise, old_psnr, sample_images
 from denoise_se.training_images import Pair
@@ -52,7 +51,7 @@ class OutcomeReport:
     Attributes:
         validation: its validation images.
         start: the weights it started from, None for random ones.
-        noise: what is put on clean validation images; None where they bring their own.
+        noise: what is put on clean validation images, see `told_level.to_judge`; None where they bring their own.
         measured: the noise model of noisy images without clean ones; None where there are clean ones.
         seed: the run's, so that the noise is that of its validation.
         remarks: further lines for the card.
@@ -60,7 +59,7 @@ class OutcomeReport:
 
     validation: Sequence[Pair]
     start: Checkpoint | None
-    noise: NoiseChain | NoiseMixture | None
+    noise: AddNoise | None
     measured: NoiseModel | None
     seed: int = 0
     remarks: Mapping[str, str] = field(default_factory=dict)
@@ -88,34 +87,32 @@ class OutcomeReport:
         network gets of such images. `pairs` have clean sides."""
         found, images = [], WholeImages(pairs)
         for index in sorted({round(place) for place in np.linspace(0, len(pairs) - 1, most)}):
-            noisy, clean = (to_unit(image[None]) for image in images[index])
-            top, left = (max(0, size - side) // 2 for size in clean.shape[2:])
-            window = (..., slice(top, top + side), slice(left, left + side))
+            whole = images[index].in_unit()
+            top, left = (max(0, size - side) // 2 for size in whole.clean.shape[1:])
+            window = (None, ..., slice(top, top + side), slice(left, left + side))
+            part = Example(whole.noisy[window], whole.clean[window], whole.told[None])
             noise, generator = self._noise_of(pairs[index]), generator_of(self.seed, 2, index)
-            noisy, level = with_noise(noise, noisy[window], clean[window], generator)
-            found.append((noisy, level.expand_as(noisy[:, :1]), clean[window]))
+            noisy, level = with_noise(noise, part, generator)
+            found.append((noisy, level.expand_as(noisy[:, :1]), part.clean))
         return found
 
-    def _noise_of(self, pair: Pair) -> NoiseChain | NoiseMixture | None:
+    def _noise_of(self, pair: Pair) -> AddNoise | None:
         """What is put on an image; nothing on one that brings its own."""
         return None if pair.noisy is not None else self.noise
 
     @torch.no_grad()
     def _case(self, index: int, tuned: Checkpoint) -> Case:
-        noisy, clean = (to_unit(image[None]) for image in WholeImages(self.validation)[index])
-        generator = generator_of(self.seed, 1, index)
-        if self.measured is not None:
-            level = own_noise(self.measured, noisy, generator)[1]
-        else:
-            noisy, level = with_noise(self._noise_of(self.validation[index]), noisy, clean, generator)
+        pair = self.validation[index]
+        image = Example(*(part[None] for part in WholeImages(self.validation)[index].in_unit()))
+        noisy, level = with_noise(self._noise_of(pair), image, generator_of(self.seed, 1, index))
 
         def restored(network: Denoising) -> Pixels:
             return _pixels((network(noisy, level).clamp(0, 1) * 255).round() / 255)
 
         results = {} if self.start is None else {"start": restored(self.start.network())}
         results["tuned"] = restored(tuned.network())
-        name = self.validation[index].name
-        return Case(name, _pixels(noisy), None if self.measured is not None else _pixels(clean), results)
+        clean = None if self.measured is not None else _pixels(image.clean)
+        return Case(pair.name, _pixels(noisy), clean, results)
 
     def _scores(self, cases: Sequence[Case]) -> dict[str, str]:
         """PSNR and SSIM of the noisy images, the start and the result; BM3D beside them on a few crops."""

@@ -23,6 +23,7 @@ from denoise_se.noisy_only import has_banding, plan_noisy_only
 from denoise_se.objectives import Objective, Supervised
 from denoise_se.rehearsal import rehearsed
 from denoise_se.resynthesis import ResynthesisRisk, Scaled, resynthesised
+from denoise_se.told_level import to_judge, to_learn, with_told
 from denoise_se.training_config import TrainingConfig
 from denoise_se.training_images import (
     SMALLEST_SIDE,
@@ -88,7 +89,8 @@ def plan_training(
         refuse_shared_images(others, plan.validation)
         pictures = Patches(others, config.patch, config.seed, config.drawings)
         where = f", on {len(others)} pictures of {rehearse.name}"
-    objective = rehearsed(plan.objective, start, config.rehearsal, config.patch, pictures)
+    clean = [pair.clean for pair in (others or plan.train)]
+    objective = rehearsed(plan.objective, start, config.rehearsal, config.patch, clean, pictures)
     if objective is plan.objective:
         return plan
     notes = [*plan.notes, f"{config.rehearsal:.0%} of the steps rehearse the start's own noise{where}"]
@@ -102,7 +104,7 @@ def _with_clean(
     channels = config.network.channels
     assert layout.files is not None
     images = load_pairs(layout.files, channels, max(config.patch, SMALLEST_SIDE), keep=keep)
-    train, validation = _sides(images, held_out, channels, keep)
+    train, validation = (_told(side, config, start) for side in _sides(images, held_out, channels, keep))
     notes = []
     if has_banding(train):
         config = replace(config, turns=False)
@@ -110,6 +112,7 @@ def _with_clean(
     noise = parse_noise_spec(config.noise) if config.noise else None
     if noise is not None:
         refuse_unfit(noise, channels, config.patch)
+    learnt = noise and to_learn(noise, config.network, [pair.clean for pair in train])
     data = f"{layout.files.clean.name} (clean)"
     if layout.files.noisy is not None:
         data = " and ".join(dict.fromkeys((layout.files.noisy.name, layout.files.clean.name))) + " (pairs)"
@@ -118,8 +121,8 @@ def _with_clean(
         train,
         validation,
         f"{data}, {len(train)} images",
-        Supervised(noise),
-        OutcomeReport(validation, start, noise, None, config.seed),
+        Supervised(learnt),
+        OutcomeReport(validation, start, noise and to_judge(noise, config.network), None, config.seed),
         notes=notes,
         warnings=[*misaligned([*train, *validation]), *left_out(layout.files.clean, images, config.patch)],
     )
@@ -141,7 +144,8 @@ def _burst(
         validation = [pair for scene in kept for pair in scene.held_out_pairs()]
         limit = float(np.mean([scene.target_psnr() for scene in kept]))
         remarks["validated against"] = f"the mean of the other shots, itself {limit:.1f} dB from the scene"
-    pairs = [pair._replace(clean=keep(pair.clean)) for pair in _shots(train)]
+    pairs = _told([pair._replace(clean=keep(pair.clean)) for pair in _shots(train)], config, start)
+    validation = _told(validation, config, start)
     fewest = min(len(scene.shots) for scene in train)
     way = "another shot as the target (Noise2Noise)" if fewest == 2 else "the mean of the other shots as the target"
     notes = [f"{len(train)} scenes of {fewest} shots or more for training: {way}"]
@@ -171,9 +175,10 @@ def _noisy(
     images = load_pairs(
         PairedFiles(None, layout.folder), channels, max(config.patch, SMALLEST_SIDE), one_kind=True, keep=keep
     )
-    noisy = [Pair(name, picture, picture) for name, _, picture in images]
+    noisy = _told([Pair(image.name, image.clean, image.clean) for image in images], config, start)
     if held_out is not None:
         train, validation = _sides(noisy, held_out, channels, keep)
+        validation = _told(validation, config, start)
     else:
         train, validation = split_validation(noisy)
         refuse_shared_images(train, validation)
@@ -182,10 +187,11 @@ def _noisy(
     risk: Risk | None = HeldOutRisk(way.noise)
     if start is not None and way.hidden:
         network = start.network()
-        pictures = resynthesised(train, start, way.noise, max(config.patch, SMALLEST_SIDE))
+        pictures = resynthesised(train, start, max(config.patch, SMALLEST_SIDE))
         if pictures:
-            objective, turns = Supervised(Scaled(way.noise)), False
-            train, risk = pictures, ResynthesisRisk(way.noise, network)
+            scaled = to_learn(Scaled(way.noise), config.network, [picture.clean for picture in pictures])
+            objective, turns = Supervised(scaled), False
+            train, risk = pictures, ResynthesisRisk(scaled, network)
         else:
             risk = HeldOutRisk(way.noise, network)
             why += "; the pictures are too small to be halved, so Recorrupted-to-Recorrupted"
@@ -201,6 +207,10 @@ def _noisy(
         notes=[why],
         warnings=left_out(layout.folder, images, config.patch),
     )
+
+
+def _told(pairs: Sequence[Pair], config: TrainingConfig, start: Checkpoint | None) -> list[Pair]:
+    return with_told(pairs, config.network, *([] if start is None else [start.config]))
 
 
 def left_out(folder: Path, images: Sequence[Pair], patch: int) -> list[str]:

@@ -17,9 +17,10 @@ from denoise_se.errors import ImageError, NoiseSpecError
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import probe
 from denoise_se.loaded import as_seen, decode
-from denoise_se.noise import NoiseChain, NoiseMixture, refuse_unfit
+from denoise_se.noise import NoiseChain, NoiseMixture, is_gaussian, refuse_unfit
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.noisy_only import WHITE
+from denoise_se.told_level import estimated_level
 from denoise_se.training_images import match_pairs
 from denoise_se.training_layout import Layout, is_stack, scene_folders
 from denoise_se.warm_start import in_channels
@@ -40,20 +41,21 @@ class Start:
     why: str
 
 
-def choose_start(layout: Layout, channels: int) -> Start:
-    """For clean images that get noise "gray" or "color". For pairs and bursts that or "photo", whichever has the higher
-    PSNR on a few of them; for noisy pictures alone by whether neighbouring pixels share their noise."""
+def choose_start(layout: Layout, channels: int, noise: NoiseChain | NoiseMixture | None = None) -> Start:
+    """For clean images that get white Gaussian noise "gray" or "color". For pairs, bursts and clean images with other
+    `noise` that or "photo", whichever has the higher PSNR on a few of them; for noisy pictures alone by whether
+    neighbouring pixels share their noise."""
     white = FOR_WHITE[channels]
     kind = "grey" if channels == 1 else "colour"
-    if layout.kind == "clean":
+    if layout.kind == "clean" and (noise is None or is_gaussian(noise) or not _goes_on(noise, channels)):
         return _start(white, channels, f"for {kind} images")
     if layout.kind == "noisy":
-        estimates = [estimate_noise(noisy.permute(1, 2, 0).numpy()) for noisy, _ in _samples(layout, channels)]
+        estimates = [estimate_noise(noisy.permute(1, 2, 0).numpy()) for noisy, _ in _samples(layout, channels, None)]
         strong = [max(map(abs, e.correlation)) for e in estimates if e.sigma >= LEAST_SIGMA]
         if strong and float(np.median(strong)) < WHITE:
             return _start(white, channels, f"for {kind} images whose noise is independent from pixel to pixel")
         return _start(FOR_CAMERAS, channels, f"for {kind} images")
-    samples = list(_samples(layout, channels))
+    samples = list(_samples(layout, channels, noise))
     if not samples:  # what is wrong with the images is told when all of them are read
         return _start(FOR_CAMERAS, channels, "")
     starts = [_start(name, channels, "") for name in (FOR_CAMERAS, white)]
@@ -87,9 +89,11 @@ def _start(name: str, channels: int, why: str) -> Start:
     return Start(in_channels(load_checkpoint(name), channels), name, why)
 
 
-def _samples(layout: Layout, channels: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Centres [C, h, w] of a few noisy images and of what they are compared with: their clean sides, or other shots of
-    the same scene. Files that cannot be used are passed over."""
+def _samples(
+    layout: Layout, channels: int, noise: NoiseChain | NoiseMixture | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Centres [C, h, w], in [0, 1], of a few noisy images and of what they are compared with: their clean sides, where
+    there is no `noise` to put on these, or other shots of the same scene. Files that cannot be used are passed over."""
     groups: list[Sequence[Path]] = []
     if layout.files is not None and layout.files.noisy is not None:
         groups += match_pairs(layout.files.noisy, layout.files.clean, layout.files.endings or ("", ""))[0]
@@ -99,12 +103,15 @@ def _samples(layout: Layout, channels: int) -> Iterator[tuple[Tensor, Tensor]]:
     else:
         groups += [[file] for file in image_files(layout.folder)]
     for group in groups[:: -(-len(groups) // MOST_SCENES) or 1]:
-        with suppress(ImageError):
+        with suppress(ImageError, NoiseSpecError):
             pages = [decode(file, 2) for file in group]
             two = pages[0][:2] if layout.kind == "burst" and len(pages[0]) > 1 else [page[0] for page in pages]
             images = [image.pixels for image in as_seen(two, channels)]
             if len({image.shape for image in images}) == 1:
-                yield _centre(images[0]), _centre(images[-1])
+                noisy, clean = to_unit(_centre(images[0])), to_unit(_centre(images[-1]))
+                if noise is not None:
+                    noisy = noise(clean[None], torch.Generator().manual_seed(0)).image[0].clamp(0, 1)
+                yield noisy, clean
 
 
 def _centre(image: Tensor) -> Tensor:
@@ -118,8 +125,7 @@ def _psnr(checkpoint: Checkpoint, samples: Sequence[tuple[Tensor, Tensor]]) -> f
     network = checkpoint.network()
     values = []
     for noisy, clean in samples:
-        sigma = estimate_noise(noisy.permute(1, 2, 0).numpy()).level / 255
-        level = torch.full((1, 1, *noisy.shape[1:]), sigma)
-        error = (network(to_unit(noisy)[None], level).clamp(0, 1) - to_unit(clean)).square().mean()
+        level = torch.full((1, 1, *noisy.shape[1:]), estimated_level(noisy))
+        error = (network(noisy[None], level).clamp(0, 1) - clean).square().mean()
         values.append(float(-10 * torch.log10(error.clamp_min(1e-10))))
     return sum(values) / len(values)

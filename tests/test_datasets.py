@@ -68,7 +68,7 @@ def test_pairs_of_which_one_side_is_stored_turned_are_learnt_as_they_are_shown(t
     shown = np.random.default_rng(0).integers(0, 256, (40, 64, 3), np.uint8)
     save_turned(tmp_path / "n/a.png", shown, orientation)
     save_turned(tmp_path / "c/a.png", shown, 1)
-    ((_, noisy, clean),) = load_pairs(PairedFiles(tmp_path / "n", tmp_path / "c"), 3, 32)
+    ((_, noisy, clean, _),) = load_pairs(PairedFiles(tmp_path / "n", tmp_path / "c"), 3, 32)
     assert torch.equal(noisy, clean) and np.array_equal(clean.permute(1, 2, 0).numpy(), shown)
 
 
@@ -76,7 +76,7 @@ def test_pairs_that_are_stored_alike_stay_so_as_the_sensors_rows_are_rows_there(
     shown = np.random.default_rng(0).integers(0, 256, (40, 64, 3), np.uint8)
     for side in ("n", "c"):
         save_turned(tmp_path / side / "a.png", shown, 6)
-    ((_, noisy, clean),) = load_pairs(PairedFiles(tmp_path / "n", tmp_path / "c"), 3, 32)
+    ((_, noisy, clean, _),) = load_pairs(PairedFiles(tmp_path / "n", tmp_path / "c"), 3, 32)
     assert torch.equal(noisy, clean) and clean.shape == (3, 64, 40)
 
 
@@ -179,7 +179,7 @@ def test_a_patch_is_a_function_of_seed_and_index_alone() -> None:
     patches = Patches(pairs, 16, seed=7)
     first = [patches[i] for i in (0, 5, 1000)]
     other = Patches(pairs, 16, seed=7)
-    for index, (noisy, clean) in zip((1000, 5, 0), first[::-1], strict=True):
+    for index, (noisy, clean, _) in zip((1000, 5, 0), first[::-1], strict=True):
         assert torch.equal(other[index][0], noisy) and torch.equal(other[index][1], clean)
     assert not all(torch.equal(Patches(pairs, 16, seed=8)[i][1], patches[i][1]) for i in range(4))
     assert len({patches[i][1].numpy().tobytes() for i in range(50)}) > 45
@@ -191,11 +191,11 @@ def test_patches_come_from_the_same_place_of_both_images_and_reach_every_corner(
     patches = Patches([Pair("a", where + 100, where)], patch, seed=0)
     corners = set()
     for index in range(200):
-        noisy, clean = patches[index]
+        noisy, clean, _ = patches[index]
         assert torch.equal(noisy, clean + 100) and clean.shape == (1, patch, patch)
         corners.add(int(clean[0, 0, 0]))
     assert corners == {row * width + column for row in range(2) for column in range(3)}
-    noisy, clean = Patches([Pair("a", None, where)], patch, seed=0)[3]
+    noisy, clean, _ = Patches([Pair("a", None, where)], patch, seed=0)[3]
     assert torch.equal(noisy, clean)
 
 
@@ -209,7 +209,7 @@ def test_images_are_drawn_in_proportion_to_their_area() -> None:
 @pytest.mark.parametrize("first_step", [0, 3])
 def test_the_loader_goes_on_from_a_step(first_step: int) -> None:
     data = TrainingData([pair("a", 1)], [], patch=16, batch=4, seed=7)
-    noisy, clean = next(iter(data.patches(first_step)))
+    noisy, clean, _ = next(iter(data.patches(first_step)))
     patches = Patches([pair("a", 1)], 16, seed=7)
     for slot in range(4):
         assert torch.equal(noisy[slot], patches[4 * first_step + slot][0])
@@ -221,7 +221,7 @@ def test_the_loader_goes_on_from_a_step(first_step: int) -> None:
 def test_validation_images_are_cut_to_their_centre() -> None:
     size = VALIDATION_SIDE + 10
     large = torch.randint(0, 256, (1, size, 30), dtype=torch.uint8)
-    (noisy, clean), (small, _) = (WholeImages([Pair("l", None, large), pair("s", 1)])[i] for i in range(2))
+    (noisy, clean, _), (small, *_) = (WholeImages([Pair("l", None, large), pair("s", 1)])[i] for i in range(2))
     assert torch.equal(clean, large[:, 5 : 5 + VALIDATION_SIDE]) and torch.equal(noisy, clean)
     assert torch.equal(small, pair("s", 1).noisy)  # type: ignore[arg-type]
 
@@ -294,7 +294,7 @@ def test_a_pair_that_uses_a_small_part_of_its_range_is_learnt_as_it_is_denoised(
         (tmp_path / side).mkdir()
         stored = pixels if dtype is np.uint16 else (pixels / 65535).astype(np.float32)
         tifffile.imwrite(tmp_path / side / "a.tif", stored, photometric="minisblack")
-    ((_, left, right),) = load_pairs(PairedFiles(tmp_path / "n", tmp_path / "c"), 1, 32)
+    ((_, left, right, _),) = load_pairs(PairedFiles(tmp_path / "n", tmp_path / "c"), 1, 32)
     assert np.array_equal(left[0].numpy(), noisy * 16) and np.array_equal(right[0].numpy(), clean * 16)
     assert load_pixels(tmp_path / "c/a.tif", 1).numpy().max() == 64_000
 
@@ -304,7 +304,7 @@ def as_learnt(folder: Path, noisy: np.ndarray, clean: np.ndarray) -> tuple[np.nd
     for side, pixels in (("n", noisy), ("c", clean)):
         (folder / side).mkdir(exist_ok=True)
         tifffile.imwrite(folder / side / "a.tif", pixels, photometric="minisblack")
-    ((_, left, right),) = load_pairs(PairedFiles(folder / "n", folder / "c"), 1, 32)
+    ((_, left, right, _),) = load_pairs(PairedFiles(folder / "n", folder / "c"), 1, 32)
     return to_unit(left)[0].numpy(), to_unit(right)[0].numpy()
 
 
@@ -312,6 +312,9 @@ def test_no_side_of_a_pair_is_clipped_by_the_range_of_the_other(tmp_path):
     ramp = np.linspace(0, 1, 1600).reshape(40, 40)
     # an 8-bit clean side is full-range, whatever the noisy one's counts are
     noisy, clean = as_learnt(tmp_path, np.rint(4000 * ramp).astype(np.uint16), np.rint(250 * ramp).astype(np.uint8))
+    assert np.abs(noisy - clean).max() < 0.01
+    # a dim photo and the mean of its shots, which is as bright
+    noisy, clean = as_learnt(tmp_path, np.rint(50 * ramp).astype(np.uint8), np.rint(50 * 257 * ramp).astype(np.uint16))
     assert np.abs(noisy - clean).max() < 0.01
     # counts of a noisy side that reach four times as far in the clean one
     noisy, clean = as_learnt(tmp_path, *(np.rint(peak * ramp).astype(np.uint16) for peak in (4000, 16_000)))

@@ -57,7 +57,7 @@ def test_many_drawings_are_of_two_pure_colours_and_all_pairs_occur():
 def test_a_share_of_the_clean_patches_is_drawn_on(depth):
     photo = torch.full((3, 80, 80), 100 if depth == torch.uint8 else 25700, dtype=torch.int32).to(depth)
     patches = Patches([Pair("a", None, photo)], 32, seed=1, drawings=0.25)
-    noisy, clean = zip(*(patches[i] for i in range(400)), strict=True)
+    noisy, clean, _ = zip(*(patches[i] for i in range(400)), strict=True)
     assert all(one is other for one, other in zip(noisy, clean, strict=True)) and clean[0].dtype == depth
     untouched = sum(bool((patch.int() == photo[:, :32, :32].int()).all()) for patch in clean)
     assert 0.68 < untouched / 400 < 0.83
@@ -69,7 +69,7 @@ def test_patches_of_pairs_and_without_drawings_stay_as_they_are():
     photo = torch.arange(3 * 40 * 40).reshape(3, 40, 40).to(torch.uint8)
     for pair, share in [(Pair("a", photo, photo), 1.0), (Pair("a", None, photo), 0.0)]:
         for index in range(20):
-            _, clean = Patches([pair], 16, seed=3, drawings=share)[index]
+            clean = Patches([pair], 16, seed=3, drawings=share)[index].clean
             assert any(torch.equal(clean, photo[:, y : y + 16, x : x + 16]) for y in range(25) for x in range(25))
 
 

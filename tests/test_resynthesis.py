@@ -13,6 +13,7 @@ from tiny_model import save_tiny
 from torch import Tensor
 
 from denoise_se.checkpoint import load_checkpoint
+from denoise_se.datasets import Example
 from denoise_se.held_out_risk import Denoise
 from denoise_se.noise import parse_noise_spec
 from denoise_se.resynthesis import ResynthesisRisk, Scaled, half_size, resynthesised
@@ -51,7 +52,7 @@ def test_noise_is_scaled_by_a_number_for_each_image() -> None:
 def test_half_size_images_have_half_the_noise_that_was_left() -> None:
     clean = torch.full((1, 3, 128, 128), 0.5)
     noisy = NOISE(clean, torch.Generator().manual_seed(0)).image
-    half = half_size(same, NOISE, noisy)
+    half = half_size(same, noisy, noisy[:, :1])
     assert half.shape == (1, 3, 64, 64)
     assert float(half.std()) * 255 == pytest.approx(6, rel=0.03)
 
@@ -61,7 +62,7 @@ def test_pictures_that_are_too_small_to_be_halved_are_left_out(tmp_path: Path) -
     tail = {key: torch.zeros_like(value) for key, value in start.weights.items() if key.startswith("tail")}
     start = replace(start, weights=dict(start.weights) | tail)  # does nothing
     small, large = (torch.full((3, side, 50), 102, dtype=torch.uint8) for side in (30, 40))
-    (pair,) = resynthesised([Pair("s", small, small), Pair("l", large, large)], start, NOISE, 20)
+    (pair,) = resynthesised([Pair("s", small, small, 0.1), Pair("l", large, large, 0.1)], start, 20)
     assert pair.name == "l" and pair.noisy is None and pair.clean.shape == (3, 20, 25)
     assert set(pair.clean.flatten().int().tolist()) == {102 * 257}
 
@@ -74,10 +75,11 @@ def test_a_network_is_judged_by_noise_it_leaves_and_by_the_picture_it_takes() ->
         kept = cv2.bilateralFilter(planes, 9, 0.25, 2.0)
         return torch.from_numpy(kept.transpose(2, 0, 1).copy())[None]
 
-    risk = ResynthesisRisk(NOISE, edge_keeping)
+    image = Example(noisy, noisy, torch.full((1, 1, 1, 1), 12 / 255))
+    risk = ResynthesisRisk(Scaled(NOISE), edge_keeping)
 
     def judged(network: Denoise) -> float:
-        return float(risk(network, noisy, torch.Generator().manual_seed(2)))
+        return float(risk(network, image, torch.Generator().manual_seed(2)))
 
     def on_the_images(network: Denoise) -> Denoise:
         """As good as the start on the half-size pictures, so that only the rest tells."""

@@ -25,6 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from denoise_se import run_folder
 from denoise_se.checkpoint import load_checkpoint, save_checkpoint
+from denoise_se.datasets import Example
 from denoise_se.errors import CheckpointError, Interrupted, TrainingError, UsageError
 from denoise_se.fitting import fit
 from denoise_se.network import NetworkConfig, build_network
@@ -418,7 +419,7 @@ def test_noise_is_made_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> Non
             return Noisy(clean, clean[:, :1])
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        with_noise(Watched(), *[torch.rand(1, 1, 8, 8)] * 2, torch.Generator())
+        with_noise(Watched(), Example(*[torch.rand(1, 1, 8, 8)] * 3), torch.Generator())
         own_noise(Watched(), torch.rand(1, 1, 8, 8), torch.Generator())  # type: ignore[arg-type]
 
 
@@ -575,14 +576,14 @@ def test_a_start_of_another_shape_is_refused_with_the_mend(tmp_path: Path) -> No
 def test_augmentation_is_one_of_the_eight_symmetries_the_same_for_both_images_of_a_pair() -> None:
     clean = torch.rand(64, 2, 6, 6)
     noisy = clean + 1
-    turned_noisy, turned = augment(noisy, clean, torch.Generator().manual_seed(0))
+    turned_noisy, turned, told = augment(Example(noisy, clean, torch.zeros(0)), torch.Generator().manual_seed(0))
     seen = set()
     for image, result, other in zip(clean.numpy(), turned.numpy(), turned_noisy.numpy(), strict=True):
         symmetries = [np.rot90(view, turns, (1, 2)) for view in (image, image[:, :, ::-1]) for turns in range(4)]
         (which,) = [index for index, view in enumerate(symmetries) if np.array_equal(view, result)]
         seen.add(which)
         assert np.array_equal(other, result + 1)
-    assert seen == set(range(8))
+    assert seen == set(range(8)) and len(told) == 0
 
 
 def test_the_psnr_loss_weighs_all_levels_of_error_alike() -> None:

@@ -54,7 +54,7 @@ def numbers(line: str) -> list[float]:
 
 def test_scores_are_those_of_the_rounded_images(tmp_path: Path, start: Checkpoint) -> None:
     clean = smooth(1)
-    pairs = [Pair("a", with_noise(clean, 20), clean)]
+    pairs = [Pair("a", with_noise(clean, 20), clean, 20 / 255)]
     lines = OutcomeReport(pairs, start, None, None)(tmp_path, bent(start))
     noisy = pairs[0].noisy
     assert noisy is not None
@@ -69,7 +69,7 @@ def test_scores_are_those_of_the_rounded_images(tmp_path: Path, start: Checkpoin
 
 def test_forgetting_is_measured_on_the_starts_own_noise(tmp_path: Path, start: Checkpoint) -> None:
     clean = smooth(1)
-    lines = OutcomeReport([Pair("a", clean, clean)], start, None, None)(tmp_path, bent(start))
+    lines = OutcomeReport([Pair("a", clean, clean, 0.0)], start, None, None)(tmp_path, bent(start))
     before, after = numbers(lines["on its old noise"])
     # sigma 51 is a fifth of the range; a bias of 10 adds its square, as far as nothing is cut off
     assert before == pytest.approx(-20 * np.log10(0.2), abs=0.5)
@@ -78,7 +78,7 @@ def test_forgetting_is_measured_on_the_starts_own_noise(tmp_path: Path, start: C
 
 def test_without_clean_images_what_was_removed_is_set_beside_the_noise(tmp_path: Path, start: Checkpoint) -> None:
     noisy = with_noise(smooth(1), 20)
-    lines = OutcomeReport([Pair("a", noisy, noisy)], start, None, parse_noise_spec("gaussian:20"))(
+    lines = OutcomeReport([Pair("a", noisy, noisy, 20 / 255)], start, None, parse_noise_spec("gaussian:20"))(
         tmp_path, bent(start)
     )
     assert numbers(lines["the measured noise"])[0] == pytest.approx(20, rel=0.05)
@@ -107,16 +107,16 @@ def test_old_noise_that_the_run_cannot_put_on_its_patches_is_let_go(start: Check
 
 def test_what_is_trained_anyway_is_not_rehearsed(start: Checkpoint) -> None:
     plain = Supervised(None)
-    again = rehearsed(plain, start, 0.2, 16)
+    again = rehearsed(plain, start, 0.2, 16, [])
     assert isinstance(again, Rehearsed) and again.share == 0.2 and again.objective is plain
-    assert rehearsed(plain, start, 0.0, 16) is plain and rehearsed(plain, None, 0.2, 16) is plain
+    assert rehearsed(plain, start, 0.0, 16, []) is plain and rehearsed(plain, None, 0.2, 16, []) is plain
     same = Supervised(parse_noise_spec("gaussian:51"))
-    assert rehearsed(same, start, 0.2, 16) is same
+    assert rehearsed(same, start, 0.2, 16, []) is same
     other = Patches([Pair("a", None, torch.zeros(3, 20, 20, dtype=torch.uint8))], 16, 0)
-    assert isinstance(rehearsed(same, start, 0.2, 16, other), Rehearsed), "but on other pictures it is"
+    assert isinstance(rehearsed(same, start, 0.2, 16, [], other), Rehearsed), "but on other pictures it is"
     for unknown, share in ((None, 0.2), (start, 0.0)):
         with pytest.raises(UsageError, match="--rehearse needs a start"):
-            rehearsed(plain, unknown, share, 16, other)
+            rehearsed(plain, unknown, share, 16, [], other)
 
 
 def test_the_programs_samples_serve_where_there_are_no_clean_images(start: Checkpoint) -> None:

@@ -79,6 +79,17 @@ def test_colour_pictures_and_mixed_ones_take_three_channels(tmp_path):
     assert channels_of(clean, None) == 1 and choose_start(clean, 1).name == "gray"
 
 
+@pytest.mark.parametrize(
+    ("noise", "name"),
+    [("gaussian:5-50", "gray"), ("poisson-gaussian:gain=0.01,read=0.01", "gray"), ("jpeg:10-30", "photo")],
+)
+def test_clean_pictures_start_from_what_does_better_on_their_noise(tmp_path, noise, name):
+    for label, picture in PICTURES.items():
+        saved(tmp_path / f"{label}.png", picture)
+    clean = Layout("clean", tmp_path, PairedFiles(None, tmp_path), "")
+    assert choose_start(clean, 1, parse_noise_spec(noise)).name == name
+
+
 def test_noise_that_was_measured_on_grey_images_asks_for_a_grey_network(tmp_path):
     saved(tmp_path / "clean/a.png", skimage.data.astronaut()[:128, :128])
     clean = Layout("clean", tmp_path / "clean", PairedFiles(None, tmp_path / "clean"), "")
