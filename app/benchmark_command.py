@@ -6,11 +6,10 @@ import os
 from importlib import resources
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from denoise_se.app.console import table_console
+from denoise_se.app.console import message_console, table_console
 from denoise_se.errors import UsageError
 
 
@@ -61,7 +60,7 @@ def run_benchmark_command(
             contenders.append(contender)
     if not contenders:
         raise UsageError("no engine can run what was asked for: " + "; ".join(left_out))
-    with Progress(console=Console(stderr=True), disable=quiet) as progress:
+    with Progress(console=message_console(), disable=quiet) as progress:
         task = progress.add_task("measuring", total=None)
         result = run_benchmark(
             contenders,

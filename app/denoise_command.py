@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import sys
 from contextlib import nullcontext
-from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from denoise_se.app.console import table_console
+from denoise_se.app.batch_watcher import ConsoleWatcher
+from denoise_se.app.console import message_console, print_table
 from denoise_se.app.request import Engine, Request, parse_tile
 from denoise_se.blending import Strength
 from denoise_se.disk_space import shortage
-from denoise_se.errors import UsageError
+from denoise_se.errors import ImageError, UsageError
 from denoise_se.image_io import DEFAULT_MAX_PIXELS
 from denoise_se.plan import listed, make_plan, real_name
 from denoise_se.preview import picture_bytes
 from denoise_se.ray_cluster import check_installed
 from denoise_se.remote_files import Address, Location
-from denoise_se.report import Row, as_table, check_report, write_report
+from denoise_se.report import as_table, check_report, write_report
 
 ENGINES = ("local", "ray")
 READ_AHEAD = 2  # images, unless told otherwise
@@ -97,7 +91,7 @@ def run_denoise(
     folders = {plan.home, *(job.target.parent for job in plan.jobs)}
     if report is not None and real_name(report) in {real_name(path) for path in (*files, *folders)}:
         raise UsageError(f"--report {report}: is also an input or an output; choose another name")
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    errors = message_console()
     short = shortage(plan, max_pixels=max_pixels or DEFAULT_MAX_PIXELS)
     for notice in (*plan.notices, *([short] if short else ())):
         errors.print(f"note: {notice}")
@@ -124,7 +118,9 @@ def run_denoise(
         disable=quiet or json_lines,
     )
     with bar if errors.is_terminal else nullcontext():
-        watcher = make_watcher(errors, bar, len(plan.jobs), json_lines, told=level is not None)
+        watcher = ConsoleWatcher(
+            errors, bar, len(plan.jobs), told=level is not None, quiet=quiet, json_lines=json_lines
+        )
         to_do = {"fingerprint": request.fingerprint(), "watcher": watcher, "inspector": inspector}
         if engine == "ray":
             from denoise_se.ray_engine import run_on_ray
@@ -133,8 +129,19 @@ def run_denoise(
         else:
             ahead = READ_AHEAD if workers is None else workers
             outcome = run_batch(plan, request.denoiser_for, request.settings(), workers=ahead, **to_do)
+    watcher.end()
     if not (quiet or json_lines):
-        table_console().print(as_table(outcome.rows, computed_by))
+        print_table(as_table(outcome.rows, computed_by))
+    if alone := [row.input for row in outcome.rows if request.left_alone(row)]:
+        mend = "if you see some, give --model photo, which is for cameras' noise, or --sigma 5"
+        errors.print(f"note: {listed(alone)}: no noise was found, so none was removed; {mend}")
+    left = len(plan.jobs) - len(outcome.rows)
+    if left:
+        errors.print(f"stopped with {left} image(s) to do; go on with --resume")
+    failed = sum(row.status == "failed" for row in outcome.rows)
+    if failed:
+        others = ", the others are done" if failed < len(plan.jobs) and not left else ""
+        errors.print(f"{failed} of {len(plan.jobs)} image(s) failed{others}")
     if report is not None:
         run = {
             "model": model,
@@ -150,58 +157,9 @@ def run_denoise(
             "computed by": computed_by,
             "version": version("denoise-se"),
         }
-        write_report(report, outcome.rows, previews=inspector.previews, settings=run, estimates=estimate_quality)
-    if alone := [row.input for row in outcome.rows if request.left_alone(row)]:
-        mend = "if you see some, give --model photo, which is for cameras' noise, or --sigma 5"
-        errors.print(f"note: {listed(alone)}: no noise was found, so none was removed; {mend}")
-    left = len(plan.jobs) - len(outcome.rows)
-    if left:
-        errors.print(f"stopped with {left} image(s) to do; go on with --resume")
-    failed = sum(row.status == "failed" for row in outcome.rows)
-    if failed:
-        others = ", the others are done" if failed < len(plan.jobs) and not left else ""
-        errors.print(f"{failed} of {len(plan.jobs)} image(s) failed{others}")
+        try:
+            write_report(report, outcome.rows, previews=inspector.previews, settings=run, estimates=estimate_quality)
+        except ImageError as error:
+            errors.print(str(error))
+            return outcome.exit_code or error.exit_code
     return outcome.exit_code
-
-
-def make_watcher(console: Console, bar: Progress, total: int, json_lines: bool, *, told: bool) -> Any:
-    """A batch's watcher that prints problems to `console`, JSON lines to stdout, and moves `bar`; `told` says that a
-    sigma was given."""
-    from denoise_se.watcher import Watcher
-
-    task = bar.add_task("denoising", total=total)
-    rows = sys.stdout  # what an engine prints goes elsewhere
-
-    class ConsoleWatcher(Watcher):
-        def __init__(self) -> None:
-            self.finished = 0
-            self.blind: set[str] = set()  # models that were named as such
-
-        def row(self, row: Row) -> None:
-            self.finished += 1
-            if told and row.status == "done" and row.sigma is None and row.model not in self.blind:
-                self.blind.add(row.model)
-                console.print(f"note: {row.model} is blind and does not use --sigma; --model color and gray do")
-            bar.update(task, completed=self.finished, description=Path(row.input).name[-40:])
-            if row.status == "failed":
-                console.print(f"{row.input}: failed: {row.error}")
-            if json_lines:
-                plain = {k: str(v) if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(row).items()}
-                self.tell(json.dumps(plain))
-
-        def tell(self, line: str) -> None:
-            nonlocal rows
-            try:
-                print(line, file=rows, flush=True)
-            except BrokenPipeError:  # who reads has seen enough, and the images are wanted all the same
-                rows = Path(os.devnull).open("w")  # noqa: SIM115  # as long as the process
-                os.dup2(rows.fileno(), sys.stdout.fileno())
-
-        def notice(self, text: str) -> None:
-            console.print(f"note: {text}")
-
-        def tiles(self, done: int, total: int) -> None:
-            if total > 1:
-                bar.update(task, completed=self.finished + done / total)
-
-    return ConsoleWatcher()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from denoise_se.app.console import table_console
+from denoise_se.app.console import message_console, table_console
 from denoise_se.app.request import AUTO_MODELS
 from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
 
@@ -47,7 +46,7 @@ def run_evaluate(
                 ModelMethod(f"{denoiser.checkpoint.name} x8", denoiser.network.channels, eightfold.for_8_bits())
             )
     methods += parse_against(against) if against else []
-    with Progress(console=Console(stderr=True), disable=quiet) as progress:
+    with Progress(console=message_console(), disable=quiet) as progress:
         task = progress.add_task("measuring", total=None)
         result = evaluate(
             methods,

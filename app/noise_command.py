@@ -11,11 +11,10 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-from denoise_se.app.console import table_console
+from denoise_se.app.console import message_console, table_console
 from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, ImageError, UsageError
 from denoise_se.image import wrong_range
 from denoise_se.image_folder import image_files
@@ -87,7 +86,7 @@ def run_fit(noisy: Path, clean: Path) -> int:
     from denoise_se.training_images import PairedFiles, load_pairs
 
     pairs = load_pairs(PairedFiles(noisy, clean), 3, SMALLEST_SIDE, mend="take larger crops")
-    console = Console(stderr=True, markup=False, emoji=False)
+    console = message_console()
     fit = fit_camera(_shown(pairs, "fitting"))
     table = Table("parameter", "least", "10 %", "median", "90 %", "most")
     for name, values in zip(PARAMETERS, fit.parameters.T, strict=True):
@@ -156,7 +155,7 @@ def _measured(files: list[Path], series: str | None) -> Measurement:
 
 def _shown(items: Sequence[Item], doing: str) -> Iterable[Item]:
     """The items, one after the other, with a bar on a terminal."""
-    console = Console(stderr=True)
+    console = message_console()
     return track(items, doing, console=console, transient=True, disable=not console.is_terminal)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from rich.console import Console
 
+from denoise_se.app.console import message_console
 from denoise_se.errors import DivergedError, Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def run_train(
     from denoise_se.training_start import channels_of, choose_start
     from denoise_se.warm_start import in_channels
 
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False, quiet=this_rank() > 0)
+    console = message_console(quiet=this_rank() > 0)
     if folder is not None:
         layout = recognise(folder, has_noise=bool(noise or recipe.get("noise")))
         console.print(f"{folder}: taken as {SAID[layout.kind]}: {layout.why}")

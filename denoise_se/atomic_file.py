@@ -65,11 +65,12 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Delete the temporary files that killed processes left in a folder; those that are being written stay. Raises
-    OSError."""
-    for path in folder.iterdir():
-        if TEMPORARY_NAME.fullmatch(path.name):
-            with suppress(FileNotFoundError):
+    """Delete the temporary files that killed processes left in a folder, as far as that may be done; those that are
+    being written stay, where files can be locked."""
+    with suppress(OSError):
+        found = [path for path in folder.iterdir() if TEMPORARY_NAME.fullmatch(path.name) and path.is_file()]
+        for path in found:
+            with suppress(OSError):
                 with path.open("rb") as stream:
                     abandoned = lock(stream) is not False
                 if abandoned:  # closed first, as Windows deletes no file that is open

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from denoise_se.denoiser import Denoiser
@@ -72,14 +74,29 @@ def prepare(plan: Plan, fingerprint: Mapping[str, Any], watcher: Watcher, *, res
         plan.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ImageError(plan.home, f"the output folder cannot be made ({error.strerror})") from error
+    _try_writing(plan)
+    remove_leftovers(plan)
     manifest = open_manifest(plan.home, fingerprint)
     if resume:
         refuse_foreign(plan, manifest)
-        remove_leftovers(plan)
         names = [job.relative.as_posix() for job in plan.jobs]
         if other := [name for name in names if manifest.is_of_other_settings(name)]:
             watcher.notice(f"{listed(other)}: made with other settings or another version before, so done again")
     return manifest
+
+
+def _try_writing(plan: Plan) -> None:
+    """ImageError when nothing can be written, before hours are spent on it."""
+    if not isinstance(plan.home, Path):
+        return
+    try:
+        with TemporaryFile(dir=plan.home):
+            pass
+    except OSError as error:
+        if error.errno == errno.ENOSPC:  # there may be room by then, or for a small image
+            return
+        text = f"cannot be written ({error.strerror}), nor can the others; see to the rights of the folder"
+        raise ImageError(plan.jobs[0].target, text) from error
 
 
 def refuse_foreign(plan: Plan, manifest: Ledger) -> None:

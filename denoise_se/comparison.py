@@ -35,14 +35,18 @@ def compare(source: Location, target: Location, reference: Location, max_pixels:
         open_pages(target, max_pixels=max_pixels) as after,
         open_pages(reference, max_pixels=max_pixels) as clean,
     ):
-        if len(clean) != len(before):
-            raise ImageError(reference, f"has {len(clean):,} page(s), the input {source} has {len(before):,}")
+        for path, pages in ((reference, clean), (target, after)):
+            if len(pages) != len(before):
+                raise ImageError(path, f"has {len(pages):,} page(s), the input {source} has {len(before):,}")
         for noisy_page, result_page, clean_page in zip(before, after, clean, strict=True):
             expected = clean_page.image().upright()
             for column, page in enumerate((noisy_page, result_page)):
                 image = page.image().upright()
                 if column == 0:
                     _check_shapes(expected, image, reference, source)
+                elif (image.height, image.width) != (expected.height, expected.width):
+                    sizes = f"is {image.width}x{image.height}, the input {source} {expected.width}x{expected.height}"
+                    raise ImageError(target, f"{sizes}: it was changed since it was written")
                 # a format without grey holds it as three equal channels
                 first, second = _comparable(expected.pixels, image.pixels[..., : expected.channels])
                 scores[column].append(psnr(first, second, data_range=full_range(first.dtype)))

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from denoise_se.drawings import drawn, sheet
 from denoise_se.loaded import deepened, full_scale
+from denoise_se.stop import HANG_UP, SIGNALS
 from denoise_se.training_images import Pair
 
 VALIDATION_SIDE = 384  # a validation image's centre is cut to this many pixels a side, so that validating stays cheap
@@ -150,7 +151,7 @@ class WholeImages(Dataset[Example]):
 
 def leave_signals(worker: int) -> None:
     """A signal to all of a run's processes is for the first to answer, which still needs the patches of its step."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (*SIGNALS, *HANG_UP):
         signal.signal(number, signal.SIG_IGN)
 
 

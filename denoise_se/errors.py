@@ -6,7 +6,6 @@ its like in the web app) turns them into a line on stderr and an exit code. Anyt
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 
 EXIT_DONE = 0
@@ -18,7 +17,7 @@ EXIT_TERMINATED = 143
 
 def exit_code_of(number: int) -> int:
     """What a program that a signal ended returns."""
-    return EXIT_TERMINATED if number == signal.SIGTERM else EXIT_INTERRUPTED
+    return 128 + number
 
 
 class DenoiseError(Exception):

@@ -237,13 +237,15 @@ class FileWork:
         self, job: Job, image: Image | None, loaded: Loaded, row: Row, inspected: Inspected | None = None
     ) -> Row:
         """Writes and measures one result; None for `image` is the file itself."""
+        reading: tuple[str, ...] = ()
+        writing: tuple[str, ...] = ()
         try:
             self._prepare(job, loaded, row)
             if image is None or self._unchanged(job, loaded):
                 copy(job.source, job.target)
             else:
-                notices = write(job.target, image).notices[len(image.notices) :]
-                self._notify(job, (*misnamed(job.source, image.format), *image.notices), notices)
+                writing = write(job.target, image).notices[len(image.notices) :]
+                reading = (*misnamed(job.source, image.format), *image.notices)
             self._complete(job, loaded, row)
         except (ImageError, OSError) as error:
             if isinstance(error, ImageError):
@@ -252,12 +254,13 @@ class FileWork:
                 reason = f"cannot be written ({error.strerror})"
             self.inspector.previews.pop(row.output, None)
             return replace(row, status="failed", error=reason)
+        self._notify(job, reading, writing)
         return self._measured(job, row, inspected)
 
     def _notify(self, job: Job, reading: Sequence[str], writing: Sequence[str]) -> None:
         for path, notices in ((job.source, reading), (job.target, writing)):
             for notice in notices:
-                self.watcher.notice(f"{path}: {notice}")
+                self.watcher.file_notice(path, notice)
 
     def _told(self, job: Job, row: Row, inspected: Inspected) -> Row:
         """The row with the noise and, in the inspector, the pictures."""
@@ -277,8 +280,8 @@ class FileWork:
             return row
         try:
             scores = compare(job.source, job.target, job.reference, self.settings.max_pixels)
-        except ImageError as error:
-            self.watcher.notice(f"{error}; no PSNR for {job.source}")
+        except (DenoiseError, MemoryError, OSError) as error:  # the images are worth more than their scores
+            self.watcher.notice(f"{error or type(error).__name__}; no PSNR for {job.source}")
             return row
         return replace(
             row,

@@ -55,7 +55,7 @@ class Pipeline:
     ) -> None:
         self.jobs, self.denoiser_for, self.settings = jobs, denoiser_for, settings
         self.manifest, self.watcher, self.inspector, self.workers = manifest, watcher, inspector, workers
-        self.reads: list[Future[Loaded | Row]] = []
+        self.reads: deque[Future[Loaded | Row]] = deque()  # of the job at work and those after it
         self.sizes = [0] * len(jobs)  # bytes that the pixels of an image take
         self.pending: deque[_Pending] = deque()
         self.finished: list[Row] = []
@@ -72,8 +72,7 @@ class Pipeline:
             try:
                 for index, job in enumerate(self.jobs):
                     self._read_ahead(index, readers, work)
-                    loaded = self.reads[index].result()
-                    self.reads[index] = Future()  # lets go of the image
+                    loaded = self.reads.popleft().result()
                     if isinstance(loaded, Row):
                         known = work.known(job, loaded)
                         self._finish(leave)
@@ -109,8 +108,7 @@ class Pipeline:
 
     def _read_ahead(self, index: int, readers: ThreadPoolExecutor, work: FileWork) -> None:
         """Starts reading `index` and those after it, as many as there are readers and memory for."""
-        while len(self.reads) < min(index + 1 + self.workers, len(self.jobs)):
-            ahead = len(self.reads)
+        while (ahead := index + len(self.reads)) < min(index + 1 + self.workers, len(self.jobs)):
             size = memory_of(self.jobs[ahead])
             held = sum(self.sizes[index + 1 : ahead]) + sum(pending.size for pending in self.pending)
             if held + size > AHEAD_BYTES:

@@ -265,7 +265,7 @@ def _check_outputs(jobs: Sequence[Job], replace: bool, hint: str) -> None:
 
 
 def remove_leftovers(plan: Plan) -> None:
-    """Delete the temporary files that a killed run left beside its outputs. Raises OSError."""
+    """Delete the temporary files that a killed run left beside its outputs."""
     for folder in {job.target.parent for job in plan.jobs}:
         if isinstance(folder, Path) and folder.is_dir():
             remove_temporary_files(folder)

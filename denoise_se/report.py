@@ -82,13 +82,13 @@ def check_report(path: Location | None) -> None:
         raise UsageError(f"--report {path}: its suffix is none of {', '.join(REPORT_SUFFIXES)}")
     if not isinstance(path, Path):
         return
-    if path.is_dir():
-        raise UsageError(f"--report {path}: is a folder; give a file name")
-    if any(parent.exists() and not parent.is_dir() for parent in path.parents):
-        raise UsageError(f"--report {path}: a file stands where its folder should be; choose another name")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
     try:
-        with TemporaryFile(dir=folder):
+        if path.is_dir():
+            raise UsageError(f"--report {path}: is a folder; give a file name")
+        if any(parent.exists() and not parent.is_dir() for parent in path.parents):
+            raise UsageError(f"--report {path}: a file stands where its folder should be; choose another name")
+        path.exists()  # a name that is too long
+        with TemporaryFile(dir=next(parent for parent in path.absolute().parents if parent.exists())):
             pass
     except OSError as error:
         raise UsageError(f"--report {path}: cannot be written ({error.strerror}); choose another place") from error

@@ -1,17 +1,18 @@
-"""Ctrl-C and SIGTERM: the end of a program, or a wish that long work looks at between two tiles."""
+"""Ctrl-C, SIGTERM and SIGHUP: the end of a program, or a wish that long work looks at between two tiles."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
 from denoise_se.errors import exit_code_of
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANG_UP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()  # the terminal is gone
 Handler = Callable[[int, FrameType | None], None]
 
 
@@ -24,9 +25,14 @@ def end(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def ending_at_signals() -> Iterator[None]:
-    """SIGINT and SIGTERM end what is in the block; those that a shell had this program ignore stay ignored."""
-    with _handling({number: end for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}):
+    """Signals end what is in the block; those that a shell had this program ignore stay ignored."""
+    with _handling(dict.fromkeys(_heeded((*SIGNALS, *HANG_UP)), end)):
         yield
+
+
+def _heeded(numbers: Sequence[signal.Signals]) -> list[signal.Signals]:
+    """Without those that are ignored, as SIGHUP is under nohup."""
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 @contextmanager
@@ -44,14 +50,14 @@ def _handling(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
 
 
 class Stop:
-    """Turns SIGINT and SIGTERM into a wish to stop soon; a second one ends the program at once."""
+    """Turns SIGINT, SIGTERM and SIGHUP into a wish to stop soon; a second one ends the program at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
     @contextmanager
     def listening(self) -> Iterator[Stop]:
-        with _handling(dict.fromkeys(SIGNALS, self._note)):
+        with _handling(dict.fromkeys((*SIGNALS, *_heeded(HANG_UP)), self._note)):
             yield self
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -89,9 +89,7 @@ def _start(name: str, channels: int, why: str) -> Start:
     return Start(in_channels(load_checkpoint(name), channels), name, why)
 
 
-def _samples(
-    layout: Layout, channels: int, noise: NoiseChain | NoiseMixture | None
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _samples(layout: Layout, channels: int, noise: NoiseChain | NoiseMixture | None) -> Iterator[tuple[Tensor, Tensor]]:
     """Centres [C, h, w], in [0, 1], of a few noisy images and of what they are compared with: their clean sides, where
     there is no `noise` to put on these, or other shots of the same scene. Files that cannot be used are passed over."""
     groups: list[Sequence[Path]] = []

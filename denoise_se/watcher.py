@@ -16,7 +16,11 @@ class Watcher:
         """An image is finished, skipped or failed."""
 
     def notice(self, text: str) -> None:
-        """Something the user should know: a conversion, a replaced pixel."""
+        """Something the user should know."""
+
+    def file_notice(self, path: object, text: str) -> None:
+        """The same of one file: a conversion, a replaced pixel."""
+        self.notice(f"{path}: {text}")
 
     def tiles(self, done: int, total: int) -> None:
         """The share of the current image that is done; of several, from several threads, where many are small."""

@@ -7,7 +7,10 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -237,6 +240,20 @@ def test_a_reference_that_cannot_be_compared_is_said_and_costs_nothing_else(deno
     assert any("ref/b.png" in text and "in/b.png" in text for text in watcher.notices)
 
 
+@pytest.mark.parametrize("change", ["smaller", "pages"])
+def test_an_output_that_was_changed_since_costs_its_scores_alone(denoiser: Denoiser, change: str) -> None:
+    Path("in").mkdir()
+    for name in "ab":
+        tifffile.imwrite(f"in/{name}.tif", picture(), photometric="rgb")
+    shutil.copytree("in", "ref")
+    run(denoiser, reference=Path("ref"))
+    tifffile.imwrite("out/a.tif", picture()[:10] if change == "smaller" else np.stack([picture()] * 2))
+    watcher = Recorder()
+    outcome = run(denoiser, Settings(25.0, resume=True), reference=Path("ref"), watcher=watcher)
+    assert [row.psnr is None for row in outcome.rows] == [True, False]
+    assert [text.startswith("out/a.tif: ") for text in watcher.notices] == [True]
+
+
 # --- failures --------------------------------------------------------------------------------------------------------
 
 
@@ -405,6 +422,33 @@ def test_an_output_folder_that_cannot_be_made_is_named(denoiser: Denoiser) -> No
     Path("file").write_bytes(b"")
     with pytest.raises(ImageError, match=r"file/out: the output folder cannot be made"):
         run(denoiser, out="file/out")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or os.geteuid() != 0, reason="needs chattr")
+def test_an_output_folder_that_takes_no_file_is_found_out_before_any_work(denoiser: Denoiser) -> None:
+    save("in/a.png", picture())
+    Path("out").mkdir()
+    if subprocess.run(["chattr", "+i", "out"], capture_output=True, check=False).returncode:
+        pytest.skip("no such attribute here")
+    watcher = Recorder()
+    try:
+        with pytest.raises(ImageError, match=r"out/a\.png: cannot be written \(Operation not permitted\), nor can"):
+            run(denoiser, watcher=watcher)
+    finally:
+        subprocess.run(["chattr", "-i", "out"], check=True)
+    assert not watcher.rows
+
+
+def test_leftovers_of_killed_runs_go_also_when_all_is_done_again_and_what_only_looks_like_one_stays(
+    denoiser: Denoiser,
+) -> None:
+    save("in/a.png", picture())
+    run(denoiser)
+    Path("out/.0123abcd.tmp").write_bytes(b"half")
+    Path("out/.4567abcd.tmp").mkdir()
+    jobs = make_plan([Path("in")], Path("out"), replace=True)
+    run_batch(jobs, lambda channels: denoiser, Settings(25.0), fingerprint=FINGERPRINT)
+    assert not Path("out/.0123abcd.tmp").exists() and Path("out/.4567abcd.tmp").is_dir()
 
 
 def test_a_subfolder_that_is_a_file_fails_its_images_alone(denoiser: Denoiser) -> None:

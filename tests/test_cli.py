@@ -25,6 +25,7 @@ from tiny_model import save_tiny
 
 from denoise_se.app import cli
 from denoise_se.checkpoint import CHECKPOINTS, load_checkpoint
+from denoise_se.errors import ImageError
 from denoise_se.image_io import FORMATS
 
 SHIPPED = all(
@@ -295,6 +296,50 @@ def test_the_images_are_done_though_nobody_reads_their_lines(tiny: Path, tmp_pat
     assert len(list((tmp_path / "out").glob("*.png"))) == 4
 
 
+def palettes(folder: Path, count: int) -> None:
+    """Images of which a note says that they are converted."""
+    folder.mkdir()
+    for number in range(count):
+        pixels = np.random.default_rng(number).integers(0, 256, (24, 32, 3), np.uint8)
+        PIL.Image.fromarray(pixels).quantize(16).save(folder / f"{number}.png")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_the_images_and_the_report_are_done_though_nothing_can_be_printed(
+    tiny: Path, tmp_path: Path, stream: str
+) -> None:
+    palettes(tmp_path / "in", 4)
+    command = [sys.executable, "-m", "denoise_se.app", "denoise", "in", "-o", "out", "--model", str(tiny)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*command, "--report", "r.csv"], cwd=tmp_path, check=False, timeout=120, **{stream: full})
+    assert done.returncode == 0 and len(list((tmp_path / "out").glob("*.png"))) == 4
+    assert len((tmp_path / "r.csv").read_text().splitlines()) == 5
+
+
+def test_notes_that_are_alike_are_counted(run: Run, tiny: Path) -> None:
+    palettes(Path("in"), 9)
+    result = run("denoise", "in", "-o", "out", "--model", tiny)
+    assert result.err.count("in/") == 3 and "and 6 more files: " in result.err
+
+
+def test_a_report_whose_name_is_too_long_is_refused(run: Run, tiny: Path) -> None:
+    save("a.png")
+    result = run("denoise", "a.png", "-o", "out", "--model", tiny, "--report", "x" * 300 + ".csv")
+    assert result.code == 2 and "cannot be written (File name too long)" in result.err and not Path("out").exists()
+
+
+def test_a_report_that_fails_at_the_end_costs_no_image(run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise ImageError("r.csv", "the report cannot be written (No space left on device)")
+
+    save("in/a.png")
+    Path("in/b.png").write_bytes(b"no image")
+    monkeypatch.setattr("denoise_se.app.denoise_command.write_report", fail)
+    result = run("denoise", "in", "-o", "out", "--model", tiny, "--report", "r.csv")
+    assert result.code == 1 and "1 of 2 image(s) failed" in result.err and "r.csv: the report cannot be" in result.err
+
+
 def test_an_empty_name_is_not_the_current_folder(run: Run) -> None:
     save("a.png", 1)
     result = run("denoise", "", "-o", "out")
@@ -302,7 +347,9 @@ def test_an_empty_name_is_not_the_current_folder(run: Run) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (getattr(signal, "SIGHUP", 15), 129)]
+)
 @pytest.mark.parametrize("module", ["denoise_se.app.cli", "denoise_se.app.noise_command"])
 def test_a_signal_while_the_program_starts_is_no_traceback(number: signal.Signals, code: int, module: str) -> None:
     script = f"""
