@@ -42,7 +42,7 @@ class Lesson:
 
     @property
     def run(self) -> Path:
-        return self.folder / self.name
+        return self.folder / "run" / self.name
 
     @property
     def seconds(self) -> float:
@@ -84,7 +84,7 @@ class School:
                 words = ["--noisy", str(_gathered(noisy, folder / "noisy"))]
                 if clean:
                     words = ["--pairs", words[1], str(_gathered(clean, folder / "clean"))]
-                process = self._process(folder, ["-o", str(folder / name), *words, "--minutes", f"{minutes:g}"])
+                process = self._process(folder, ["-o", str(folder / "run" / name), *words, "--minutes", f"{minutes:g}"])
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -137,7 +137,7 @@ class School:
         lesson.seen = lesson.curve()
         try:
             state, lesson.message = self._outcome(lesson)
-        except UsageError as error:
+        except (UsageError, OSError) as error:
             state, lesson.message = "failed", str(error)
         shutil.rmtree(lesson.folder, ignore_errors=True)
         lesson.state = state  # last: from here on another lesson may begin

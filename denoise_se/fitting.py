@@ -130,6 +130,8 @@ def fit(
                 trainer.validate(task, datamodule=module, verbose=False)
             trainer.fit(task, datamodule=module, ckpt_path=run.last if resume else None, weights_only=True)
             run.finish(trainer, task)
+        if stop.signal is not None:  # during the report
+            raise run.interrupted(stop.signal)
     except SystemExit as end:  # Lightning's answer to a second Ctrl-C
         raise run.interrupted(stop.signal or signal.SIGINT) from end
     except Interrupted:

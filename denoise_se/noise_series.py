@@ -101,7 +101,7 @@ def flat_residuals(frames: Sequence[Array]) -> list[Residual]:
         if len(group) > 1:
             found += burst_residuals(group)
         else:
-            surface = _surface(group[0])
+            surface = quadratic_surface(group[0])
             found.append(Residual(group[0] - surface, surface, _unclipped(group[0]), 1.0))
     return found
 
@@ -110,7 +110,7 @@ def _unclipped(frame: Array) -> NDArray[np.bool_]:
     return (frame > 0) & (frame < 1)
 
 
-def _surface(frame: Array) -> Array:
+def quadratic_surface(frame: Array) -> Array:
     """The quadratic surface through a frame [H, W, C]: vignetting and uneven light."""
     height, width, channels = frame.shape
     y, x = (np.linspace(-1, 1, n) for n in (height, width))

@@ -182,11 +182,12 @@ class RunFolder(Callback):
 
     def _validation_is_due(self, budget: Budget, steps: int) -> bool:
         """Whether the step that makes `steps` steps is followed by a validation."""
+        count = self.recipe["validations"]
         if budget.progress(steps) >= 1.0:
             return True
-        if budget.steps:
-            return steps % max(1, budget.steps // self.recipe["validations"]) == 0
-        return budget.seconds - self.rows[-1]["seconds"] >= 60 * budget.minutes / self.recipe["validations"]
+        if budget.steps and steps * count // budget.steps > (steps - 1) * count // budget.steps:
+            return True
+        return budget.minutes > 0 and budget.seconds - self.rows[-1]["seconds"] >= 60 * budget.minutes / count
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -249,6 +250,9 @@ class RunFolder(Callback):
         if self.rows[-1]["step"] != trainer.global_step:  # resumed with a smaller budget
             trainer.validate(task, datamodule=trainer.datamodule, verbose=False)  # type: ignore[attr-defined]
         self.save_last(trainer, task)
+        task.budget.agree()
+        if task.budget.signal is not None:
+            raise self.interrupted(task.budget.signal)
         if self.report is not None and trainer.is_global_zero:
             self.outcome = dict(self.report(self.folder, load_checkpoint(self.best)))
         self.describe(task)

@@ -40,35 +40,46 @@ class Pair(NamedTuple):
 class PairedFiles:
     """The folders of one training set; `noisy` is None for clean images that get synthetic noise.
 
-    `endings`, in lower case, tell noisy from clean names where both lie in one folder: ("_real", "_mean").
+    `words`, in lower case, tell noisy from clean names where both lie in one folder: ("real", "mean").
     """
 
     noisy: Path | None
     clean: Path
-    endings: tuple[str, str] | None = None
+    words: tuple[str, str] | None = None
+
+
+def words_of(stem: str) -> list[str]:
+    """The parts of a name, in lower case."""
+    return [word for word in re.split(r"[-_. ]+", stem.lower()) if word]
 
 
 def match_pairs(
-    noisy: Path, clean: Path, endings: tuple[str, str] = ("", "")
+    noisy: Path, clean: Path, words: tuple[str, str] | None = None
 ) -> tuple[list[tuple[Path, Path]], list[str]]:
     """Files of both folders with the same relative path and stem; and a line for each without a partner.
 
-    Of each folder those count whose stems end as `endings` say; the rest of the stem is compared.
+    Of each folder those count whose stems hold its word of `words`; the rest of the stem is compared.
     """
 
-    def by_stem(folder: Path, problems: list[str], ending: str) -> dict[Path, Path]:
+    def by_stem(folder: Path, problems: list[str], word: str | None) -> dict[Path, Path]:
         found: dict[Path, Path] = {}
         for file in image_files(folder):
-            if not file.stem.lower().endswith(ending):
-                continue
-            key = file.relative_to(folder).with_name(file.stem[: len(file.stem) - len(ending)] or file.stem)
+            stem = file.stem
+            if word is not None:
+                parts = words_of(stem)
+                if word not in parts:
+                    continue
+                parts.remove(word)
+                stem = "_".join(parts) or stem
+            key = file.relative_to(folder).with_name(stem)
             if key in found:
                 problems.append(f"{file}: {found[key].name} has the same stem; rename one of them")
             found.setdefault(key, file)
         return found
 
     problems: list[str] = []
-    noisy_files, clean_files = by_stem(noisy, problems, endings[0]), by_stem(clean, problems, endings[1])
+    noisy_word, clean_word = words or (None, None)
+    noisy_files, clean_files = by_stem(noisy, problems, noisy_word), by_stem(clean, problems, clean_word)
     problems += [f"{f}: no partner of this name in {clean}" for k, f in noisy_files.items() if k not in clean_files]
     problems += [f"{f}: no partner of this name in {noisy}" for k, f in clean_files.items() if k not in noisy_files]
     return [(noisy_files[key], clean_files[key]) for key in noisy_files if key in clean_files], problems
@@ -100,7 +111,7 @@ def load_pairs(
     """
     if files.noisy is None:
         return _load_alone(files.clean, channels, minimum, one_kind, mend, keep)
-    matched, problems = match_pairs(files.noisy, files.clean, files.endings or ("", ""))
+    matched, problems = match_pairs(files.noisy, files.clean, files.words)
 
     def load(paths: tuple[Path, Path]) -> list[list[Loaded]]:
         noisy, clean = map(decode, paths)
@@ -171,16 +182,20 @@ def problems_of(where: str, problems: Sequence[str]) -> DatasetError:
 
 
 def split_validation(pairs: Sequence[Pair], fraction: float = 0.1, most: int = 10) -> tuple[list[Pair], list[Pair]]:
-    """(train, validation): a fixed choice of whole files, by a hash of their names; of one file its last pages.
+    """(train, validation): a fixed choice of whole files, by a hash of their names; of one file its last pages. Files
+    of the same clean image, as of several shots with their mean, are on one side.
 
     Of the files kept for validation at most `most` pages, evenly spread, are used.
+
+    Raises:
+        DatasetError: too few images, or all of one scene.
     """
     if len(pairs) < 2:
         raise DatasetError("one image alone cannot serve training and validation; give --val-pairs or more images")
-    files: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        files.setdefault(pair.file, []).append(pair)
+    files = _by_scene(pairs)
     if len(files) == 1:
+        if len({pair.file for pair in pairs}) > 1:
+            raise DatasetError("all images have the same clean one; give some of another scene too, or --val-pairs")
         count = _share(len(pairs), fraction, most)
         return list(pairs[:-count]), list(pairs[-count:])
     ranked = sorted(files, key=lambda file: hashlib.sha256(file.encode()).digest())
@@ -195,6 +210,34 @@ def split_validation(pairs: Sequence[Pair], fraction: float = 0.1, most: int = 1
     return train, validation[:: -(-len(validation) // most)]
 
 
+def _by_scene(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+    """The pairs of each file, or of several files that have a clean image in common, by the name of the first."""
+    heads: dict[str, str] = {}  # of each file, the one before it that it goes with
+
+    def head(file: str) -> str:
+        while heads.setdefault(file, file) != file:
+            file = heads[file]
+        return file
+
+    seen: dict[bytes, str] = {}
+    for pair in pairs:
+        digest = _digest(pair.clean)
+        if digest is not None:
+            heads[head(pair.file)] = head(seen.setdefault(digest, pair.file))
+    scenes: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        scenes.setdefault(head(pair.file), []).append(pair)
+    return scenes
+
+
+def _digest(image: Tensor) -> bytes | None:
+    """What tells pictures apart, whatever their depth; None for blank ones, which are all alike."""
+    deep = (image if image.dtype == torch.uint16 else deepened(image)).numpy()
+    if deep.min() == deep.max():
+        return None
+    return hashlib.sha256(repr(deep.shape).encode() + deep.tobytes()).digest()
+
+
 def _share(count: int, fraction: float, most: int) -> int:
     return min(most, max(1, round(count * fraction)))
 
@@ -203,10 +246,8 @@ def refuse_shared_images(train: Iterable[Pair], validation: Sequence[Pair]) -> N
     """DatasetError naming each validation image of which either side's pixels are also in the training set."""
 
     def digests(pair: Pair) -> set[bytes]:
-        images = (image for image in (pair.noisy, pair.clean) if image is not None)
-        deep = (image if image.dtype == torch.uint16 else deepened(image) for image in images)
-        pictures = (image for image in deep if image.numpy().min() < image.numpy().max())  # blank pages are all alike
-        return {hashlib.sha256(repr(image.shape).encode() + image.numpy().tobytes()).digest() for image in pictures}
+        found = (_digest(image) for image in (pair.noisy, pair.clean) if image is not None)
+        return {digest for digest in found if digest is not None}
 
     seen = {digest: pair.name for pair in train for digest in digests(pair)}
     shared = []

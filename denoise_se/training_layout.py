@@ -13,21 +13,27 @@ from numpy.typing import NDArray
 from denoise_se.errors import DatasetError, ImageError
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import probe, read
-from denoise_se.training_images import PairedFiles
+from denoise_se.noise_series import quadratic_surface
+from denoise_se.training_images import PairedFiles, words_of
 
 NOISY_FOLDERS = ("noisy", "noise", "input", "inputs", "lq", "real", "degraded")
 CLEAN_FOLDERS = ("clean", "target", "targets", "gt", "hq", "mean", "groundtruth", "ground_truth", "reference")
-ENDINGS = (
-    ("_noisy", "_clean"), ("_noisy", "_gt"), ("_real", "_mean"), ("_real", "_gt"), ("_input", "_target"),
-    ("_input", "_gt"), ("_lq", "_hq"), ("_lq", "_gt"),
+WORDS = (
+    ("noisy", "clean"), ("noisy", "gt"), ("real", "mean"), ("real", "gt"), ("input", "target"), ("input", "gt"),
+    ("lq", "hq"), ("lq", "gt"),
 )  # fmt: skip
 TRAIN_FOLDERS, VALIDATION_FOLDERS = ("train", "training"), ("val", "valid", "validation")
+TEST_FOLDERS = ("test", "testing")
+SURELY_CLEAN = ("clean", "gt", "groundtruth")  # words of names that no noisy picture bears
 
 Kind = Literal["pairs", "burst", "noisy", "clean"]
 LOOKED_AT = 3  # scenes, and shots of each: enough to tell a burst from an album
 THUMBNAIL = (8, 32)  # least and most blocks a side
 BLOCK = 8  # pixels a side at least, where the image has enough of them: averages away the noise
 SAME_SCENE = 0.9  # correlation of two thumbnails; different photos stay below
+# The same of what is left of them without the surface of their light, and the share of the thumbnail that this must be:
+# two fields under a microscope have the same light, and two shots of a plain scene nothing else.
+SAME_DETAIL, LEAST_DETAIL = 0.5, 0.1
 
 
 @dataclass(frozen=True)
@@ -46,22 +52,26 @@ def recognise(folder: Path, *, has_noise: bool) -> Layout:
     """The layout of `folder`; `has_noise` says that a noise spec was given, so that pictures alone are clean ones.
 
     Raises:
-        DatasetError: no images, or names that can be read in two ways.
+        DatasetError: no images, names that can be read in two ways, or clean pictures whose noisy partners are missing.
     """
-    image_files(folder)
+    files = image_files(folder)
     parts = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
-    train = next((parts[name] for name in TRAIN_FOLDERS if name in parts), None)
-    held_out = next((parts[name] for name in VALIDATION_FOLDERS if name in parts), None)
-    if train is not None and held_out is not None:
-        found, other = _pairs(train), _pairs(held_out)
-        if found is not None and other is not None:
-            why = f"{_said(found)}; validation on {held_out.name}/"
-            return Layout("pairs", train, found, why, other)
+    train, held_out, test = (
+        next((parts[name] for name in names if name in parts), None)
+        for names in (TRAIN_FOLDERS, VALIDATION_FOLDERS, TEST_FOLDERS)
+    )
+    if train is not None and (found := _pairs(train)) is not None:
+        other = None if held_out is None else _pairs(held_out)
+        why = f"in {train.name}/, {_said(found)}"
+        why += f"; validation on {held_out.name}/" if held_out is not None and other is not None else ""
+        why += f"; {test.name}/ is left out" if test is not None else ""
+        return Layout("pairs", train, found, why, other)
     pairs = _pairs(folder)
     if pairs is not None:
         return Layout("pairs", folder, pairs, _said(pairs))
     if has_noise:
         return Layout("clean", folder, PairedFiles(None, folder), "pictures alone, and --noise says what to add")
+    _refuse_clean(folder, files)
     scenes = scene_folders(folder)
     if scenes and all(_is_burst(files) for files in scenes[:LOOKED_AT]):
         return Layout("burst", folder, None, f"{len(scenes)} sub-folders of several shots of one scene each")
@@ -107,8 +117,19 @@ def alike(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
     return plain or float((one * other).sum()) > SAME_SCENE
 
 
+def _refuse_clean(folder: Path, files: Sequence[Path]) -> None:
+    """DatasetError when a name says that a picture is a clean one, which must not be learnt from as a noisy one."""
+    for file in files:
+        below = [part.lower() for part in file.relative_to(folder).parts[:-1]]
+        if any(part in CLEAN_FOLDERS for part in below) or any(word in SURELY_CLEAN for word in words_of(file.stem)):
+            raise DatasetError(
+                f"{folder}: {file.relative_to(folder)} sounds like a clean picture, but no noisy partners are found by "
+                "the names of folders or files; say it with --pairs NOISY CLEAN, or with --noisy if all are noisy"
+            )
+
+
 def _pairs(folder: Path) -> PairedFiles | None:
-    """Noisy and clean sub-folders, or the two endings of the names in one folder."""
+    """Noisy and clean sub-folders, or names of which each holds one of two words."""
     parts = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
     noisy, clean = ([parts[name] for name in names if name in parts] for names in (NOISY_FOLDERS, CLEAN_FOLDERS))
     if len(noisy) == len(clean) == 1:
@@ -116,18 +137,18 @@ def _pairs(folder: Path) -> PairedFiles | None:
     if noisy and clean:
         names = ", ".join(path.name for path in (*noisy, *clean))
         raise DatasetError(f"{folder}: several of its folders could be pairs ({names}); say it with --pairs")
-    stems = [path.stem.lower() for path in image_files(folder)]
-    for ends in ENDINGS:
-        counts = [sum(stem.endswith(end) for stem in stems) for end in ends]
+    stems = [words_of(path.stem) for path in image_files(folder)]
+    for words in WORDS:
+        counts = [sum(word in stem for stem in stems) for word in words]
         if all(counts) and sum(counts) == len(stems):
-            return PairedFiles(folder, folder, ends)
+            return PairedFiles(folder, folder, words)
     return None
 
 
 def _said(pairs: PairedFiles) -> str:
-    if pairs.endings is None:
+    if pairs.words is None:
         return f"{pairs.noisy.name}/ and {pairs.clean.name}/ hold noisy and clean images"  # type: ignore[union-attr]
-    return "names that end in {} and {} are noisy and clean images".format(*pairs.endings)
+    return "names with {} and {} are noisy and clean images".format(*pairs.words)
 
 
 def _is_burst(files: Sequence[Path]) -> bool:
@@ -140,4 +161,11 @@ def _is_burst(files: Sequence[Path]) -> bool:
         first, *others = (thumbnail(read(path).upright().pixels) for path in files[:LOOKED_AT])
     except ImageError:
         return False
-    return all(alike(first, other) for other in others)
+    return all(alike(first, other) and _of_same_detail(first, other) for other in others)
+
+
+def _of_same_detail(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """Whether two thumbnails of one light can be of one scene."""
+    details = [small - quadratic_surface(small[..., None].astype(np.float32))[..., 0] for small in (one, other)]
+    norms = [float(np.linalg.norm(detail)) for detail in details]
+    return max(norms) < LEAST_DETAIL or float((details[0] * details[1]).sum()) > SAME_DETAIL * norms[0] * norms[1]

@@ -94,7 +94,7 @@ def _samples(layout: Layout, channels: int, noise: NoiseChain | NoiseMixture | N
     there is no `noise` to put on these, or other shots of the same scene. Files that cannot be used are passed over."""
     groups: list[Sequence[Path]] = []
     if layout.files is not None and layout.files.noisy is not None:
-        groups += match_pairs(layout.files.noisy, layout.files.clean, layout.files.endings or ("", ""))[0]
+        groups += match_pairs(layout.files.noisy, layout.files.clean, layout.files.words)[0]
     elif layout.kind == "burst":
         for files in scene_folders(layout.folder):
             groups += [[file] for file in files if is_stack(file)] or [files[:2]]

@@ -161,9 +161,20 @@ def test_the_split_is_by_name_whole_and_of_a_tenth() -> None:
     again = split_validation(pairs[::-1])
     assert [p.name for p in again[1]] == [p.name for p in validation]
     assert [len(part) for part in split_validation(pairs[:2])] == [1, 1]
-    assert len(split_validation([pair(f"{i}", 0) for i in range(400)])[1]) == 10
+    assert len(split_validation([pair(f"{i}", i) for i in range(400)])[1]) == 10
     with pytest.raises(DatasetError, match="--val-pairs"):
         split_validation(pairs[:1])
+
+
+def test_several_shots_with_one_clean_image_are_on_one_side() -> None:
+    fields = [pair(str(field), field) for field in range(4)]
+    shots = [field._replace(name=f"{field.name} {shot}") for field in fields for shot in "abcdefghij"]
+    train, validation = split_validation(shots)
+    sides = [{shot.name.split()[0] for shot in side} for side in (train, validation)]
+    assert len(sides[1]) == 1 and sides[0] | sides[1] == set("0123") and not sides[0] & sides[1]
+    refuse_shared_images(train, validation)
+    with pytest.raises(DatasetError, match="all images have the same clean one; give some of another scene"):
+        split_validation(shots[:10])
 
 
 def test_a_picture_on_both_sides_is_refused_by_name() -> None:

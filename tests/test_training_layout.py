@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from denoise_se.errors import DatasetError
+from denoise_se.training_images import match_pairs
 from denoise_se.training_layout import Layout, alike, recognise, scene_folders, thumbnail
 
 
@@ -46,11 +47,59 @@ def test_parts_for_training_and_validation_are_both_taken(tmp_path: Path) -> Non
     assert layout.validation is not None and layout.validation.clean == tmp_path / "val" / "clean"
 
 
+def test_a_part_for_training_is_taken_alone_and_one_for_tests_left_out(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for side in ("noisy", "clean"):
+            save(tmp_path / part / side / "a.png", 1)
+    layout = found(tmp_path)
+    assert layout.kind == "pairs" and layout.files is not None and layout.validation is None
+    assert layout.files.noisy == tmp_path / "train" / "noisy" and "test/ is left out" in layout.why
+
+
+def test_words_within_names_tell_noisy_from_clean(tmp_path: Path) -> None:
+    """As in SIDD."""
+    for scene in ("0001", "0002"):
+        for kind in ("GT", "NOISY"):
+            save(tmp_path / scene / f"{scene}_{kind}_SRGB_010.png", int(scene))
+    layout = found(tmp_path)
+    assert layout.kind == "pairs" and layout.files is not None and layout.files.words == ("noisy", "gt")
+    matched, problems = match_pairs(tmp_path, tmp_path, layout.files.words)
+    assert not problems and [(noisy.name, clean.name) for noisy, clean in matched] == [
+        (f"{scene}_NOISY_SRGB_010.png", f"{scene}_GT_SRGB_010.png") for scene in ("0001", "0002")
+    ]
+
+
+@pytest.mark.parametrize("name", ["x/clean/a.png", "a_gt.png", "scenes/1/groundtruth/a.png"])
+def test_clean_pictures_without_noisy_ones_are_not_learnt_from_as_noisy(tmp_path: Path, name: str) -> None:
+    save(tmp_path / name, 1)
+    save(tmp_path / "b.png", 2)
+    with pytest.raises(DatasetError, match=r"sounds like a clean picture.*--pairs NOISY CLEAN, or with --noisy"):
+        found(tmp_path)
+    assert found(tmp_path, has_noise=True).kind == "clean"
+
+
+def test_fields_of_one_light_are_no_burst_and_shots_of_a_plain_scene_are(tmp_path: Path) -> None:
+    y, x = np.mgrid[-1:1:128j, -1:1:128j]
+    light = 200 * (1 - 0.7 * (x**2 + y**2) / 2)
+    for number in range(3):
+        rng = np.random.default_rng(number)
+        cells = np.zeros((128, 128))
+        for top, left in rng.integers(0, 112, (12, 2)):
+            cells[top : top + 14, left : left + 14] = 1
+        noise = rng.normal(0, 8, (128, 128))
+        for kind, image in (("fields", light * (1 - 0.1 * cells) + noise), ("plain", light + noise)):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / kind / f"{number}.png"), image.clip(0, 255).astype(np.uint8))
+    shots = [thumbnail(cv2.imread(str(path))) for path in sorted((tmp_path / "fields").iterdir())]
+    assert alike(shots[0], shots[1]), "the light alone is that much alike"
+    assert found(tmp_path / "fields").kind == "noisy" and found(tmp_path / "plain").kind == "burst"
+
+
 def test_names_with_two_endings_are_pairs_in_one_folder(tmp_path: Path) -> None:
     for seed, name in enumerate(("a_real", "a_mean", "b_Real", "b_Mean")):
         save(tmp_path / f"{name}.png", seed)
     layout = found(tmp_path)
-    assert layout.kind == "pairs" and layout.files is not None and layout.files.endings == ("_real", "_mean")
+    assert layout.kind == "pairs" and layout.files is not None and layout.files.words == ("real", "mean")
     save(tmp_path / "another.png", 9)
     assert found(tmp_path).kind == "noisy", "a name without an ending shows that the endings mean something else"
 
