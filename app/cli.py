@@ -215,6 +215,7 @@ def train(
     patch: Annotated[int | None, typer.Option(min=8, help="Side of the patches in pixels.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Patches per step.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, patches and noise.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that crop patches; 0 crops in this one.")] = 0,
     devices: Annotated[
         int | None,
@@ -243,6 +244,7 @@ def train(
         rehearse=rehearse,
         config=config,
         overrides={"minutes": minutes, "steps": steps, "patch": patch, "batch": batch, "seed": seed},
+        max_pixels=max_pixels,
         workers=workers,
         devices=devices,
         num_nodes=num_nodes,

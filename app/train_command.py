@@ -39,6 +39,7 @@ def run_train(
     rehearse: Path | None,
     config: Path | None,
     overrides: dict[str, Any],
+    max_pixels: int | None,
     workers: int,
     devices: int | None,
     num_nodes: int | None,
@@ -73,9 +74,12 @@ def run_train(
 
     from denoise_se.fitting import fit
     from denoise_se.heap import keep_freed_memory
+    from denoise_se.image_io import DEFAULT_MAX_PIXELS
+    from denoise_se.loaded import Reading
     from denoise_se.pixel_store import PixelStore
     from denoise_se.place import this_rank
     from denoise_se.ranks import Ranks
+    from denoise_se.run_folder import check_run
     from denoise_se.training_images import PairedFiles
     from denoise_se.training_layout import Layout, recognise
     from denoise_se.training_plan import plan_training
@@ -83,6 +87,8 @@ def run_train(
     from denoise_se.warm_start import in_channels
 
     console = message_console(quiet=this_rank() > 0)
+    max_pixels = max_pixels or DEFAULT_MAX_PIXELS
+    check_run(run, resume)  # before the images are read
     if folder is not None:
         layout = recognise(folder, has_noise=bool(noise or recipe.get("noise")))
         console.print(f"{folder}: taken as {SAID[layout.kind]}: {layout.why}")
@@ -98,7 +104,7 @@ def run_train(
     if init is None:
         noise_model = parse_noise_spec(str(recipe["noise"])) if recipe["noise"] else None
         own = make_config({"network": recipe["network"]}, None).network.channels if "network" in recipe else None
-        chosen = choose_start(layout, own or channels_of(layout, noise_model), noise_model)
+        chosen = choose_start(layout, own or channels_of(layout, noise_model), noise_model, max_pixels)
         start, said = chosen.checkpoint, f"{chosen.name} ({chosen.why})"
     recipe_config = make_config(recipe, start)
     start = start and in_channels(start, recipe_config.network.channels)
@@ -114,7 +120,7 @@ def run_train(
         store = PixelStore(
             run, processes=ranks.devices, tell=lambda kept: reading.update(f"reading the images: {kept}")
         )
-        plan = plan_training(layout, recipe_config, start, held_out, rehearse, store.keep)
+        plan = plan_training(layout, recipe_config, start, held_out, rehearse, Reading(store.keep, max_pixels))
     if store.mapped:
         console.print(f"{store}: the disk of {run} gives that room until the run ends")
         if get_start_method() != "fork":
@@ -150,7 +156,7 @@ def run_train(
         raise
     for key, value in result.summary().items():
         console.print(f"{key}: {value}")
-    if this_rank() == 0 and plan.report.measured is None and find_spec("openvino"):
+    if this_rank() == 0 and plan.clean and find_spec("openvino"):
         console.print(f"int8: {run_calibration(result.best, plan)}")
     console.print(f"wrote {result.best}; use it with: denoise-se denoise INPUT -o OUT --model {result.best}")
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise_se.errors import DatasetError
-from denoise_se.loaded import Keep, Loaded, as_seen, decode, each, full_scale, in_memory, mixed_channels, same_depth
+from denoise_se.loaded import Loaded, Reading, as_seen, each, full_scale, mixed_channels, same_depth
 from denoise_se.misalignment import MOST_SHIFT, shift_between
 from denoise_se.training_images import Pair, problems_of, too_small
 from denoise_se.training_layout import alike, is_stack, scene_folders, thumbnail
@@ -59,22 +59,25 @@ class Scene:
         return -10 * float(torch.log10(torch.tensor(max(variance / (len(self.shots) - 1), 1e-10))))
 
 
-def load_bursts(folder: Path, channels: int, minimum: int, keep: Keep = in_memory) -> tuple[list[Scene], list[str]]:
+def load_bursts(
+    folder: Path, channels: int, minimum: int, reading: Reading | None = None
+) -> tuple[list[Scene], list[str]]:
     """The scenes below `folder`, one a sub-folder or a file of several pages, and a warning for each shot that moved by
     more than a pixel.
 
     Args:
-        channels, minimum, keep: as for `load_pairs`.
+        channels, minimum, reading: as for `load_pairs`.
 
     Raises:
         DatasetError: listing every scene of one shot, shot of another size, scene or kind, and file that is unreadable.
     """
+    reading = reading or Reading()
     problems: list[str] = []
     warnings: list[str] = []
     found: list[tuple[str, list[Loaded]]] = []
     for where, files in _scenes(folder):
         broken: list[str] = []
-        shots = as_seen(each(decode, files, broken), channels, keep)
+        shots = as_seen(each(reading.decode, files, broken), channels, reading.keep)
         problems += broken
         if len(shots) < 2 and broken:  # perhaps one of the others of its scene
             continue
@@ -88,7 +91,7 @@ def load_bursts(folder: Path, channels: int, minimum: int, keep: Keep = in_memor
     problems += mixed_channels([shot for _, shots in found for shot in shots])
     if problems:
         raise problems_of(str(folder), problems)
-    deep = same_depth([shot.pixels for _, shots in found for shot in shots], keep)
+    deep = same_depth([shot.pixels for _, shots in found for shot in shots], reading.keep)
     scenes = []
     for name, shots in found:
         scenes.append(Scene(name, deep[: len(shots)]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -18,7 +18,7 @@ from torch import Tensor
 from denoise_se.blending import LUMA_WEIGHTS
 from denoise_se.errors import ImageError
 from denoise_se.image import turned, wrong_range
-from denoise_se.image_io import open_pages, read
+from denoise_se.image_io import DEFAULT_MAX_PIXELS, open_pages, read
 from denoise_se.page import Source, sourced
 from denoise_se.scanlines import ArrayScanlines
 from denoise_se.white_level import full_range, white_level
@@ -26,6 +26,8 @@ from denoise_se.white_level import full_range, white_level
 File = TypeVar("File")
 Page = TypeVar("Page")
 Keep = Callable[[Tensor], Tensor]  # what becomes of an image's pixels when they are decoded, see `PixelStore.keep`
+MOST_ALIKE = 3  # notices of one kind
+MOST_NEGATIVE = 0.01  # of the values of an image
 MOST_CLIPPED = 0.001  # of the values, by the gain of another image
 
 
@@ -54,16 +56,50 @@ class Loaded(NamedTuple):
         return f"{self.pixels.shape[2]}x{self.pixels.shape[1]}"
 
 
-def decode(path: Path, most: int | None = None) -> list[Decoded]:
-    """All pages of a file, or the first `most`. Raises ImageError, also for floats that are not meant as 0 to 1."""
-    found = []
-    with open_pages(path) as pages:
-        for source, page in islice(sourced(path, pages), most):
-            image = page.image()
-            if wrong := wrong_range(image.pixels):
-                raise ImageError(source, wrong)
-            found.append(Decoded(source, image.pixels, image.metadata.orientation))
-    return found
+def in_memory(image: Tensor) -> Tensor:
+    """The simplest Keep."""
+    return image
+
+
+@dataclass
+class Reading:
+    """How the images of a run are read: `keep` takes their pixels as soon as they are decoded, `max_pixels` is the most
+    that a page may have. `notices` is filled: which page was converted, and how."""
+
+    keep: Keep = in_memory
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    notices: list[tuple[Source, str]] = field(default_factory=list)
+
+    def decode(self, path: Path, most: int | None = None) -> list[Decoded]:
+        """All pages of a file, or the first `most`. Raises ImageError, also for floats that are not meant as 0 to 1."""
+        found = []
+        with open_pages(path, max_pixels=self.max_pixels) as pages:
+            for source, page in islice(sourced(path, pages), most):
+                image = page.image()
+                if wrong := wrong_range(image.pixels):
+                    raise ImageError(source, wrong)
+                self.notices += [(source, notice) for notice in (*image.notices, *_below_black(image.pixels))]
+                found.append(Decoded(source, image.pixels, image.metadata.orientation))
+        return found
+
+    def lines(self) -> list[str]:
+        """The notices; those that are alike are counted from the fourth on."""
+        alike: dict[str, list[Source]] = {}
+        for source, notice in self.notices:
+            alike.setdefault(notice, []).append(source)
+        found = []
+        for notice, sources in alike.items():
+            found += [f"{source}: {notice}" for source in sources[:MOST_ALIKE]]
+            if len(sources) > MOST_ALIKE:
+                found.append(f"and {len(sources) - MOST_ALIKE:,} more: {notice}")
+        return found
+
+
+def _below_black(pixels: NDArray[np.generic]) -> list[str]:
+    """A notice for floats of which many are below 0, as learning takes them for 0 and denoising does not."""
+    if pixels.dtype.kind != "f" or float(np.mean(np.asarray(pixels, np.float32) < 0)) <= MOST_NEGATIVE:
+        return []
+    return [f"more than {MOST_NEGATIVE:.0%} of its values are below 0 and are learnt as 0; add an offset to all images"]
 
 
 def each(work: Callable[[File], list[Page]], files: Sequence[File], problems: list[str]) -> list[Page]:
@@ -79,11 +115,6 @@ def each(work: Callable[[File], list[Page]], files: Sequence[File], problems: li
         found = list(pool.map(attempt, files))
     problems += [item for item in found if isinstance(item, str)]
     return [page for item in found if not isinstance(item, str) for page in item]
-
-
-def in_memory(image: Tensor) -> Tensor:
-    """The simplest Keep."""
-    return image
 
 
 def as_seen(images: Sequence[Decoded], channels: int, keep: Keep = in_memory) -> list[Loaded]:

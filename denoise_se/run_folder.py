@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from denoise_se.budget import Budget
     from denoise_se.training import DenoisingTask
 
+BEST, LAST = "best.safetensors", "last.ckpt"
 SAVE_SECONDS = 120  # last.ckpt is at most this old
 CHANGEABLE = ("steps", "minutes", "validations", "batch", "patch")  # what a resumed run may change
 COLUMNS = ("step", "seconds", "loss", "learning_rate", "patches_per_second", "val_psnr", "val_ssim")
@@ -67,7 +68,7 @@ class RunFolder(Callback):
         self.folder, self.recipe, self.data, self.start = folder, recipe, data, start
         self.images = len(images[0]), len(images[1])
         self.digest = hashlib.sha256(repr(images).encode()).hexdigest()
-        self.best, self.last = folder / "best.safetensors", folder / "last.ckpt"
+        self.best, self.last = folder / BEST, folder / LAST
         self.rows: list[dict[str, float]] = []
         self.best_psnr = float("-inf")
         self.loader_rate = 0.0
@@ -90,12 +91,7 @@ class RunFolder(Callback):
         Raises:
             UsageError: it holds a run and `resume` is off, it holds none and it is on, or its run is another one.
         """
-        if resume and not self.last.is_file():
-            raise UsageError(f"{self.folder}: no last.ckpt to resume from; leave --resume out to start a run")
-        if not resume and self.best.exists() and not self.last.exists():
-            raise UsageError(f"{self.folder}: holds a best.safetensors but no run; move it, or choose another")
-        if not resume and self.last.exists():
-            raise UsageError(f"{self.folder}: holds a training run already; add --resume, or choose another folder")
+        check_run(self.folder, resume)
         if resume:
             self._go_on_from(TrainingState().load_checkpoint(self.last))
         if this_rank():
@@ -339,6 +335,17 @@ class RunFolder(Callback):
             raise TrainingError(
                 f"{self.folder / name}: cannot be written ({error.strerror}); make room and go on with --resume"
             ) from error
+
+
+def check_run(folder: Path, resume: bool) -> None:
+    """UsageError when the folder holds a run and `resume` is off, or none and it is on."""
+    best, last = folder / BEST, folder / LAST
+    if resume and not last.is_file():
+        raise UsageError(f"{folder}: no last.ckpt to resume from; leave --resume out to start a run")
+    if not resume and best.exists() and not last.exists():
+        raise UsageError(f"{folder}: holds a best.safetensors but no run; move it, or choose another")
+    if not resume and last.exists():
+        raise UsageError(f"{folder}: holds a training run already; add --resume, or choose another folder")
 
 
 def flat(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,9 +68,7 @@ class TrainingConfig:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; at least 1")
         if not 0 <= self.seed < 2**63 or self.warmup_steps < 0:
-            raise UsageError(
-                f"seed is {self.seed}, warmup_steps {self.warmup_steps}; neither is below 0, a seed < 2**63"
-            )
+            raise UsageError(f"seed is {self.seed}, warmup_steps {self.warmup_steps}; from 0, a seed below 2**63")
         if self.network.channels not in (1, 3):
             raise UsageError(f"the network has {self.network.channels} channels; images have 1 (grey) or 3 (RGB)")
         if self.steps < 0 or not 0 <= self.minutes < math.inf or not (self.steps or self.minutes):

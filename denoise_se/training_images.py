@@ -7,16 +7,18 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from denoise_se.errors import DatasetError, ImageError
 from denoise_se.image_folder import image_files
-from denoise_se.loaded import Keep, Loaded, as_seen, decode, deepened, each, in_memory, mixed_channels, same_depth
+from denoise_se.loaded import Loaded, Reading, as_seen, deepened, each, mixed_channels, same_depth
 from denoise_se.page import Source
 
+Item = TypeVar("Item")
 SMALLER_PATCH = "take a smaller --patch"
 SMALLEST_SIDE = 11  # of a validation image: the window of SSIM (Wang et al. 2004)
 
@@ -92,7 +94,8 @@ def load_pairs(
     *,
     one_kind: bool = False,
     mend: str = SMALLER_PATCH,
-    keep: Keep = in_memory,
+    most: int | None = None,
+    reading: Reading | None = None,
 ) -> list[Pair]:
     """Decode a whole training set; each page of a file is an image.
 
@@ -103,26 +106,28 @@ def load_pairs(
             there are others; a pair below it is a problem.
         one_kind: whether grey and colour images may not be mixed where they have no partners; pairs never may.
         mend: what to do about an image that is too small.
-        keep: where the pixels go as soon as they are decoded.
+        most: pairs that are wanted: the others, evenly spread, are not read.
+        reading: how they are read; by default all pixels are in memory.
 
     Raises:
         DatasetError: listing every file without a partner, unreadable, of another size or number of channels or pages
             than its partner, or too small.
     """
+    reading = reading or Reading()
     if files.noisy is None:
-        return _load_alone(files.clean, channels, minimum, one_kind, mend, keep)
+        return _load_alone(files.clean, channels, minimum, one_kind, mend, reading)
     matched, problems = match_pairs(files.noisy, files.clean, files.words)
 
     def load(paths: tuple[Path, Path]) -> list[list[Loaded]]:
-        noisy, clean = map(decode, paths)
+        noisy, clean = map(reading.decode, paths)
         if len(noisy) != len(clean):
             raise ImageError(
                 paths[0], f"has {len(noisy)} page(s), its clean partner {paths[1]} has {len(clean)}: they are paired"
             )
-        return [as_seen(both, channels, keep) for both in zip(noisy, clean, strict=True)]
+        return [as_seen(both, channels, reading.keep) for both in zip(noisy, clean, strict=True)]
 
     sound: list[list[Loaded]] = []
-    for noisy, clean in each(load, matched, problems):
+    for noisy, clean in each(load, spread(matched, most), problems):
         if noisy.pixels.shape != clean.pixels.shape:
             problems.append(f"{noisy.source}: is {noisy.size}, its clean partner {clean.source} is {clean.size}")
         elif noisy.own_channels != clean.own_channels:
@@ -139,13 +144,20 @@ def load_pairs(
         folders = " and ".join(dict.fromkeys((str(files.noisy), str(files.clean))))
         raise problems_of(folders, problems)
     names = names_below(files.clean, [clean.source for _, clean in sound])
-    sides = (same_depth([image.pixels for image in side], keep) for side in zip(*sound, strict=True))
-    return [Pair(*entry) for entry in zip(names, *sides, strict=True)]
+    sides = (same_depth([image.pixels for image in side], reading.keep) for side in zip(*sound, strict=True))
+    return spread([Pair(*entry) for entry in zip(names, *sides, strict=True)], most)
 
 
-def _load_alone(folder: Path, channels: int, minimum: int, one_kind: bool, mend: str, keep: Keep) -> list[Pair]:
+def spread(items: Sequence[Item], most: int | None) -> list[Item]:
+    """At most so many of the items, evenly spread; None takes all."""
+    if most is None or len(items) <= most:
+        return list(items)
+    return [items[index] for index in np.linspace(0, len(items) - 1, most).round().astype(int)]
+
+
+def _load_alone(folder: Path, channels: int, minimum: int, one_kind: bool, mend: str, reading: Reading) -> list[Pair]:
     def load(path: Path) -> list[list[Loaded]]:
-        return [as_seen([page], channels, keep) for page in decode(path)]
+        return [as_seen([page], channels, reading.keep) for page in reading.decode(path)]
 
     problems: list[str] = []
     sound = [image for (image,) in each(load, image_files(folder), problems)]
@@ -157,7 +169,7 @@ def _load_alone(folder: Path, channels: int, minimum: int, one_kind: bool, mend:
     if problems:
         raise problems_of(str(folder), problems)
     names = names_below(folder, [image.source for image in useful])
-    pixels = same_depth([image.pixels for image in useful], keep)
+    pixels = same_depth([image.pixels for image in useful], reading.keep)
     return [Pair(name, None, tensor) for name, tensor in zip(names, pixels, strict=True)]
 
 

@@ -15,7 +15,7 @@ from denoise_se.datasets import Patches
 from denoise_se.held_out_risk import HeldOutRisk, Risk
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import probe
-from denoise_se.loaded import Keep, in_memory
+from denoise_se.loaded import Reading
 from denoise_se.misalignment import misaligned
 from denoise_se.noise import parse_noise_spec, refuse_unfit
 from denoise_se.noise_model import NoiseModel
@@ -41,7 +41,8 @@ MOST_HELD_OUT = 100  # of pairs that were given to validate on
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """Arguments of `fit`, and lines for the terminal: `notes`, and `warnings` about the images."""
+    """Arguments of `fit`, and lines for the terminal: `notes`, and `warnings` about the images. `clean` says that both
+    sides have clean images, so that what int8 costs can be measured: the noise of a target would hide it."""
 
     config: TrainingConfig
     train: list[Pair]
@@ -49,6 +50,7 @@ class TrainingPlan:
     data: str
     objective: Objective
     report: OutcomeReport
+    clean: bool
     risk: Risk | None = None
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -61,7 +63,7 @@ def plan_training(
     start: Checkpoint | None,
     validation: PairedFiles | None = None,
     rehearse: Path | None = None,
-    keep: Keep = in_memory,
+    reading: Reading | None = None,
 ) -> TrainingPlan:
     """Load and check everything.
 
@@ -71,7 +73,7 @@ def plan_training(
         start: the weights to start from.
         validation: pairs to validate on instead of a part of the images.
         rehearse: folder of clean pictures to practise the start's own noise on.
-        keep: where the pixels go as soon as they are decoded, see `PixelStore`.
+        reading: how the images are read; by default all pixels are in memory.
 
     Raises:
         DatasetError: listing all that is wrong with the images.
@@ -79,13 +81,15 @@ def plan_training(
         UsageError: noisy pictures whose noise cannot be measured, or nothing to rehearse.
     """
     makers = {"pairs": _with_clean, "clean": _with_clean, "burst": _burst, "noisy": _noisy}
-    plan = makers[layout.kind](layout, config, start, validation or layout.validation, keep)
+    reading = reading or Reading()
+    plan = makers[layout.kind](layout, config, start, validation or layout.validation, reading)
+    plan = replace(plan, warnings=[*plan.warnings, *reading.lines()])
     if rehearse is None and layout.kind in ("burst", "noisy"):  # no clean sides
         return plan
     others: list[Pair] = []
     pictures, where = None, ""
     if rehearse is not None:
-        others = load_pairs(PairedFiles(None, rehearse), config.network.channels, config.patch, keep=keep)
+        others = load_pairs(PairedFiles(None, rehearse), config.network.channels, config.patch, reading=reading)
         refuse_shared_images(others, plan.validation)
         pictures = Patches(others, config.patch, config.seed, config.drawings)
         where = f", on {len(others)} pictures of {rehearse.name}"
@@ -99,12 +103,12 @@ def plan_training(
 
 
 def _with_clean(
-    layout: Layout, config: TrainingConfig, start: Checkpoint | None, held_out: PairedFiles | None, keep: Keep
+    layout: Layout, config: TrainingConfig, start: Checkpoint | None, held_out: PairedFiles | None, reading: Reading
 ) -> TrainingPlan:
     channels = config.network.channels
     assert layout.files is not None
-    images = load_pairs(layout.files, channels, max(config.patch, SMALLEST_SIDE), keep=keep)
-    train, validation = (_told(side, config, start) for side in _sides(images, held_out, channels, keep))
+    images = load_pairs(layout.files, channels, max(config.patch, SMALLEST_SIDE), reading=reading)
+    train, validation = (_told(side, config, start) for side in _sides(images, held_out, channels, reading))
     notes = []
     if has_banding(train):
         config = replace(config, turns=False)
@@ -123,19 +127,20 @@ def _with_clean(
         f"{data}, {len(train)} images",
         Supervised(learnt),
         OutcomeReport(validation, start, noise and to_judge(noise, config.network), None, config.seed),
+        clean=True,
         notes=notes,
         warnings=[*misaligned([*train, *validation]), *left_out(layout.files.clean, images, config.patch)],
     )
 
 
 def _burst(
-    layout: Layout, config: TrainingConfig, start: Checkpoint | None, held_out: PairedFiles | None, keep: Keep
+    layout: Layout, config: TrainingConfig, start: Checkpoint | None, held_out: PairedFiles | None, reading: Reading
 ) -> TrainingPlan:
     channels = config.network.channels
-    scenes, warnings = load_bursts(layout.folder, channels, max(config.patch, SMALLEST_SIDE), keep)
+    scenes, warnings = load_bursts(layout.folder, channels, max(config.patch, SMALLEST_SIDE), reading)
     remarks = {}
     if held_out is not None:
-        train, validation = scenes, _held_out(held_out, channels, keep)
+        train, validation = scenes, _held_out(held_out, channels, reading)
         means = (Pair(scene.name, None, next(scene.pairs(1)).clean) for scene in train)
         refuse_shared_images(itertools.chain(means, _shots(train)), validation)
     else:
@@ -144,7 +149,7 @@ def _burst(
         validation = [pair for scene in kept for pair in scene.held_out_pairs()]
         limit = float(np.mean([scene.target_psnr() for scene in kept]))
         remarks["validated against"] = f"the mean of the other shots, itself {limit:.1f} dB from the scene"
-    pairs = _told([pair._replace(clean=keep(pair.clean)) for pair in _shots(train)], config, start)
+    pairs = _told([pair._replace(clean=reading.keep(pair.clean)) for pair in _shots(train)], config, start)
     validation = _told(validation, config, start)
     fewest = min(len(scene.shots) for scene in train)
     way = "another shot as the target (Noise2Noise)" if fewest == 2 else "the mean of the other shots as the target"
@@ -159,6 +164,7 @@ def _burst(
         f"{layout.folder.name} (burst), {len(train)} scenes, {len(pairs)} shots",
         Supervised(None),
         OutcomeReport(validation, start, None, None, config.seed, remarks),
+        clean=False,
         notes=notes,
         warnings=warnings,
     )
@@ -169,15 +175,15 @@ def _shots(scenes: Sequence[Scene]) -> Iterator[Pair]:
 
 
 def _noisy(
-    layout: Layout, config: TrainingConfig, start: Checkpoint | None, held_out: PairedFiles | None, keep: Keep
+    layout: Layout, config: TrainingConfig, start: Checkpoint | None, held_out: PairedFiles | None, reading: Reading
 ) -> TrainingPlan:
     channels = config.network.channels
     images = load_pairs(
-        PairedFiles(None, layout.folder), channels, max(config.patch, SMALLEST_SIDE), one_kind=True, keep=keep
+        PairedFiles(None, layout.folder), channels, max(config.patch, SMALLEST_SIDE), one_kind=True, reading=reading
     )
     noisy = _told([Pair(image.name, image.clean, image.clean) for image in images], config, start)
     if held_out is not None:
-        train, validation = _sides(noisy, held_out, channels, keep)
+        train, validation = _sides(noisy, held_out, channels, reading)
         validation = _told(validation, config, start)
     else:
         train, validation = split_validation(noisy)
@@ -203,6 +209,7 @@ def _noisy(
         f"{layout.folder.name} (noisy only), {len(train)} images",
         objective,
         OutcomeReport(validation, start, None, measured, config.seed, {"learnt from noisy pictures": why}),
+        False,
         risk if held_out is None else None,
         notes=[why],
         warnings=left_out(layout.folder, images, config.patch),
@@ -222,18 +229,16 @@ def left_out(folder: Path, images: Sequence[Pair], patch: int) -> list[str]:
 
 
 def _sides(
-    images: list[Pair], held_out: PairedFiles | None, channels: int, keep: Keep
+    images: list[Pair], held_out: PairedFiles | None, channels: int, reading: Reading
 ) -> tuple[list[Pair], list[Pair]]:
     if held_out is None:
         train, validation = split_validation(images)
     else:
-        train, validation = images, _held_out(held_out, channels, keep)
+        train, validation = images, _held_out(held_out, channels, reading)
     refuse_shared_images(train, validation)
     return train, validation
 
 
-def _held_out(files: PairedFiles, channels: int, keep: Keep) -> list[Pair]:
-    """The pairs to validate on, at most MOST_HELD_OUT of them, evenly spread: each validation takes its time."""
-    pairs = load_pairs(files, channels, SMALLEST_SIDE, mend="leave it out", keep=keep)
-    chosen = np.linspace(0, len(pairs) - 1, min(len(pairs), MOST_HELD_OUT)).round().astype(int)
-    return [pairs[index] for index in chosen]
+def _held_out(files: PairedFiles, channels: int, reading: Reading) -> list[Pair]:
+    """The pairs to validate on, at most MOST_HELD_OUT of them: each validation takes its time."""
+    return load_pairs(files, channels, SMALLEST_SIDE, mend="leave it out", most=MOST_HELD_OUT, reading=reading)

@@ -15,8 +15,8 @@ from denoise_se.checkpoint import Checkpoint, load_checkpoint
 from denoise_se.datasets import to_unit
 from denoise_se.errors import ImageError, NoiseSpecError
 from denoise_se.image_folder import image_files
-from denoise_se.image_io import probe
-from denoise_se.loaded import as_seen, decode
+from denoise_se.image_io import DEFAULT_MAX_PIXELS, probe
+from denoise_se.loaded import Reading, as_seen
 from denoise_se.noise import NoiseChain, NoiseMixture, is_gaussian, refuse_unfit
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.noisy_only import WHITE
@@ -41,7 +41,12 @@ class Start:
     why: str
 
 
-def choose_start(layout: Layout, channels: int, noise: NoiseChain | NoiseMixture | None = None) -> Start:
+def choose_start(
+    layout: Layout,
+    channels: int,
+    noise: NoiseChain | NoiseMixture | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Start:
     """For clean images that get white Gaussian noise "gray" or "color". For pairs, bursts and clean images with other
     `noise` that or "photo", whichever has the higher PSNR on a few of them; for noisy pictures alone by whether
     neighbouring pixels share their noise."""
@@ -50,12 +55,14 @@ def choose_start(layout: Layout, channels: int, noise: NoiseChain | NoiseMixture
     if layout.kind == "clean" and (noise is None or is_gaussian(noise) or not _goes_on(noise, channels)):
         return _start(white, channels, f"for {kind} images")
     if layout.kind == "noisy":
-        estimates = [estimate_noise(noisy.permute(1, 2, 0).numpy()) for noisy, _ in _samples(layout, channels, None)]
+        estimates = [
+            estimate_noise(noisy.permute(1, 2, 0).numpy()) for noisy, _ in _samples(layout, channels, None, max_pixels)
+        ]
         strong = [max(map(abs, e.correlation)) for e in estimates if e.sigma >= LEAST_SIGMA]
         if strong and float(np.median(strong)) < WHITE:
             return _start(white, channels, f"for {kind} images whose noise is independent from pixel to pixel")
         return _start(FOR_CAMERAS, channels, f"for {kind} images")
-    samples = list(_samples(layout, channels, noise))
+    samples = list(_samples(layout, channels, noise, max_pixels))
     if not samples:  # what is wrong with the images is told when all of them are read
         return _start(FOR_CAMERAS, channels, "")
     starts = [_start(name, channels, "") for name in (FOR_CAMERAS, white)]
@@ -89,7 +96,9 @@ def _start(name: str, channels: int, why: str) -> Start:
     return Start(in_channels(load_checkpoint(name), channels), name, why)
 
 
-def _samples(layout: Layout, channels: int, noise: NoiseChain | NoiseMixture | None) -> Iterator[tuple[Tensor, Tensor]]:
+def _samples(
+    layout: Layout, channels: int, noise: NoiseChain | NoiseMixture | None, max_pixels: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Centres [C, h, w], in [0, 1], of a few noisy images and of what they are compared with: their clean sides, where
     there is no `noise` to put on these, or other shots of the same scene. Files that cannot be used are passed over."""
     groups: list[Sequence[Path]] = []
@@ -102,7 +111,7 @@ def _samples(layout: Layout, channels: int, noise: NoiseChain | NoiseMixture | N
         groups += [[file] for file in image_files(layout.folder)]
     for group in groups[:: -(-len(groups) // MOST_SCENES) or 1]:
         with suppress(ImageError, NoiseSpecError):
-            pages = [decode(file, 2) for file in group]
+            pages = [Reading(max_pixels=max_pixels).decode(file, 2) for file in group]
             two = pages[0][:2] if layout.kind == "burst" and len(pages[0]) > 1 else [page[0] for page in pages]
             images = [image.pixels for image in as_seen(two, channels)]
             if len({image.shape for image in images}) == 1:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from denoise_se import pixel_store
 from denoise_se.atomic_file import remove_temporary_files
 from denoise_se.errors import DatasetError
+from denoise_se.loaded import Reading
 from denoise_se.pixel_store import PixelStore
 from denoise_se.training_images import PairedFiles, load_pairs
 
@@ -121,7 +122,7 @@ def test_pairs_of_mixed_depth_are_all_kept_there(tmp_path, room):
         cv2.imwrite(str(tmp_path / side / "b.png"), rng.integers(0, 65536, (32, 32, 3), np.uint16))
     files = PairedFiles(tmp_path / "n", tmp_path / "c")
     store = PixelStore(tmp_path / "run")
-    for one, other in zip(load_pairs(files, 3, 16), load_pairs(files, 3, 16, keep=store.keep), strict=True):
+    for one, other in zip(load_pairs(files, 3, 16), load_pairs(files, 3, 16, reading=Reading(store.keep)), strict=True):
         assert one.name == other.name
         assert torch.equal(one.noisy, other.noisy) and torch.equal(one.clean, other.clean)
     assert store.mapped == 32 * 32 * 3 * 2 * (1 + 2 + 2)  # those of 8 bits, of 16, and the former made deep
