@@ -115,7 +115,7 @@ def make_app(options: WebOptions, cache: Cache, crew: Crew) -> Guard:
     from denoise_se.app.web_page import looks, make_page
     from denoise_se.app.web_service import Service
 
-    school = School(options.shelf, cache.root / "lessons")
+    school = School(options.shelf, cache.root / "lessons", options.max_pixels)
     page = make_page(Service(options, cache, crew, school))
 
     @asynccontextmanager

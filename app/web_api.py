@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from denoise_se.app import web_batch
-from denoise_se.app.web_photo import page_of
+from denoise_se.app.web_photo import page_of, refuse_many_pixels
 from denoise_se.app.web_service import SAVING, Service, as_paths, blend
 from denoise_se.app.web_work import T, Work
 from denoise_se.batch import run_batch
@@ -90,6 +90,10 @@ class Endpoints:
         def run(work: Work[tuple[str, Any]]) -> tuple[str, Any]:
             if image is None:
                 raise UsageError("no image was given; upload one")
+            given = [Path(image)] if reference is None else [Path(image), Path(reference)]
+            if not all(path.is_file() for path in given):
+                raise UsageError("an upload is a file that was sent here before")
+            refuse_many_pixels(given, self.service.options.max_pixels)
             asked = self.service.options.request(model, sigma, blend(strength, chroma_strength), format)
             watcher = web_batch.Follower(work, 1)
             plan = make_plan(
@@ -122,7 +126,7 @@ class Endpoints:
             sources = self.service.options.check_files(as_paths(images))
             asked = self.service.options.request(model, sigma, blend(strength, chroma_strength), format)
             batch = web_batch.run(sources, self.service.cache.folder(), asked, work)
-            return str(batch.archive), json.loads(as_json(batch.rows))
+            return str(batch.archive), {**json.loads(as_json(batch.rows)), "notices": self._told(batch.notices)}
 
         async for update in self._followed(run, request):
             yield update
@@ -152,8 +156,10 @@ class Endpoints:
     def _report(self, rows: Sequence[Row], watcher: web_batch.Follower) -> dict[str, Any]:
         """The row as in a JSON report, with the names of files, and the notices."""
         named = [replace(row, input=Path(row.input).name, output=Path(row.output).name) for row in rows]
-        notices = [self.service.cache.without_folders(text) for text in watcher.notices]
-        return {**json.loads(as_json(named))["rows"][0], "notices": notices}
+        return {**json.loads(as_json(named))["rows"][0], "notices": self._told(watcher.notices)}
+
+    def _told(self, notices: Sequence[str]) -> list[str]:
+        return [self.service.cache.without_folders(text) for text in notices]
 
     def _refusal(self, error: DenoiseError) -> gr.Error:
         return gr.Error(self.service.explained(error), print_exception=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import zipfile
 from collections.abc import Sequence
@@ -12,14 +11,15 @@ from itertools import count
 from pathlib import Path
 
 from denoise_se.app.request import Request
+from denoise_se.app.web_cache import linked
 from denoise_se.app.web_parts import without_options
-from denoise_se.app.web_photo import page_of
+from denoise_se.app.web_photo import page_of, refuse_many_pixels
 from denoise_se.app.web_work import Work
 from denoise_se.batch import run_batch
 from denoise_se.disk_space import shortage
 from denoise_se.display import thumbnail
 from denoise_se.errors import ImageError, UsageError
-from denoise_se.image_io import write
+from denoise_se.image_io import output_suffix, write
 from denoise_se.plan import listed, make_plan
 from denoise_se.report import METRICS, Row, na, shown, write_report
 from denoise_se.watcher import Watcher
@@ -59,13 +59,18 @@ class Follower(Watcher):
 
 def run(sources: Sequence[Path], folder: Path, request: Request, work: Work) -> Batch:
     """Denoise the photos into `folder`. Raises UsageError before any work, and CancelledError within a tile."""
-    plan = make_plan(named_apart(sources, folder, request.format), folder / "denoised", format=request.format)
-    if short := shortage(plan, max_pixels=request.max_pixels):
-        raise UsageError(short)
-    follower = Follower(work, len(plan.jobs))
-    rows = run_batch(
-        plan, request.denoiser_for, request.settings(), fingerprint=request.fingerprint(), watcher=follower
-    ).rows
+    refuse_many_pixels(sources, request.max_pixels)
+    photos = folder / "photos"  # so that those whose turn comes late are not deleted by their age
+    try:
+        plan = make_plan(gathered(sources, photos, request.format), folder / "denoised", format=request.format)
+        if short := shortage(plan, max_pixels=request.max_pixels):
+            raise UsageError(short)
+        follower = Follower(work, len(plan.jobs))
+        rows = run_batch(
+            plan, request.denoiser_for, request.settings(), fingerprint=request.fingerprint(), watcher=follower
+        ).rows
+    finally:
+        shutil.rmtree(photos, ignore_errors=True)
     named = tuple(
         replace(row, input=Path(row.input).name, output=Path(row.output).name, error=without_options(row.error))
         for row in rows
@@ -95,12 +100,14 @@ def run(sources: Sequence[Path], folder: Path, request: Request, work: Work) -> 
     return Batch(named, tuple(thumbnails), archive, tuple(follower.notices))
 
 
-def named_apart(sources: Sequence[Path], folder: Path, format: str) -> list[Path]:
-    """The photos, where some would get results of one name under names with numbers: "IMG_1.png", "IMG_1-2.png"."""
+def gathered(sources: Sequence[Path], folder: Path, format: str) -> list[Path]:
+    """The photos in a new folder, as links where that can be; where some would get results of one name under names with
+    numbers: "IMG_1.png", "IMG_1-2.png". Raises UsageError for one that is not there any more."""
 
     def result(name: str) -> str:
-        return (name if format == "same" else Path(name).stem).casefold()
+        return (Path(name).stem + output_suffix(name, format)).casefold()
 
+    folder.mkdir()
     taken = {result(source.name) for source in sources}
     seen: set[str] = set()
     apart = []
@@ -111,14 +118,7 @@ def named_apart(sources: Sequence[Path], folder: Path, format: str) -> list[Path
             name = next(name for name in names if result(name) not in taken)
         taken.add(result(name))
         seen.add(result(name))
-        if name != source.name:
-            twin = folder / name
-            try:
-                os.link(source, twin)
-            except OSError:  # no such links on this drive
-                shutil.copyfile(source, twin)
-            source = twin
-        apart.append(source)
+        apart.append(linked(source, folder / name))
     return apart
 
 

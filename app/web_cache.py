@@ -16,10 +16,12 @@ from importlib import resources
 from pathlib import Path
 
 from denoise_se.atomic_file import lock
+from denoise_se.errors import UsageError
 
 PREFIX = "denoise-se-web-"
 MARK = "in-use"  # a file that a running server holds locked; it names the machine
 YOUNG = 10  # seconds
+FULL = "the server's space for uploads and results is used up; try again in a few minutes"
 
 
 class Cache:
@@ -44,7 +46,9 @@ class Cache:
                 shutil.copytree(shipped / kind, self.samples / kind)
 
     def folder(self) -> Path:
-        """A new folder for the results of one request."""
+        """A new folder for the results of one request. UsageError when there is no room for any."""
+        if self.full:
+            raise UsageError(FULL)
         return Path(tempfile.mkdtemp(dir=self.results))
 
     def size(self) -> int:
@@ -96,6 +100,18 @@ class Cache:
     def without_folders(self, message: str) -> str:
         """A message for people: with the names of their files, without those of our folders."""
         return re.sub(rf"{re.escape(str(self.root))}/(?:uploads|results)/[^/\s]+/", "", message)
+
+
+def linked(source: Path, target: Path) -> Path:
+    """`target`, another name of the file, or a copy where there are no links. Raises UsageError."""
+    try:
+        os.link(source, target)
+    except OSError:
+        try:
+            shutil.copyfile(source, target)
+        except OSError as error:
+            raise UsageError(f"{source.name}: cannot be read ({error.strerror}); upload it again") from error
+    return target
 
 
 def remove_abandoned(parent: Path) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from denoise_se.app.web_cache import Cache
+from denoise_se.app.web_cache import FULL, Cache
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -22,6 +22,7 @@ MAX_JSON_BYTES = 1 << 20
 # of which servers and frameworks take the first or the last, so that two of them would tell us another thing than them
 ONCE = (b"host", b"origin", b"content-type", b"content-length", b"transfer-encoding", b"x-forwarded-host")
 API = "/gradio_api/"
+ENDPOINTS = ("denoise", "denoise_many", "estimate", "models")  # of the web_api module
 # Gradio serves these for uses that this app does not have: fetching addresses, skipping the queue, editing, recording
 CLOSED = (
     "/monitoring",
@@ -65,8 +66,8 @@ HEADERS = (
 
 
 class Guard:
-    """An ASGI application around another. Refusals are JSON `{"detail": ...}`, or text, with 400, 403, 411, 413, 421 or
-    507.
+    """An ASGI application around another. Refusals are JSON `{"detail": ...}`, or text, with 400, 403, 404, 411, 413,
+    421 or 507.
 
     names: what the server may be called besides an address, localhost and the machine's own name.
     """
@@ -114,6 +115,8 @@ class Guard:
             return 403, "this server answers its own pages only, not those of other sites"
         if path.startswith(CLOSED) and path != DIRECT:
             return 403, "this address is closed"
+        if path.startswith(API + "call/") and path.removeprefix(API + "call/").split("/")[0] not in ENDPOINTS:
+            return 404, f"there is no such endpoint; those of this server are {', '.join(ENDPOINTS)}"
         if path.startswith(API + "file=") and not self._may_serve(path.removeprefix(API + "file=")):
             return 403, "only files of this server's cache are served"
         if scope["method"] == "POST":
@@ -126,7 +129,7 @@ class Guard:
                 fewer = "" if path in LOGIN else "; send fewer files at once"
                 return 413, f"what is sent here may have {most:,} bytes in all{fewer}"
             if path == API + "upload" and self.cache.full:
-                return 507, "the server's space for uploads is used up; try again in a few minutes"
+                return 507, FULL
         return None
 
     def _is_own(self, host: str) -> bool:

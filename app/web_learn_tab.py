@@ -10,6 +10,7 @@ import gradio as gr
 from denoise_se.app import web_parts as parts
 from denoise_se.app.web_curve import draw_curve
 from denoise_se.app.web_learning import Lesson
+from denoise_se.app.web_photo import refuse_many_pixels
 from denoise_se.app.web_photo_layout import SUFFIXES
 from denoise_se.app.web_photo_tab import QUIET, Updates
 from denoise_se.app.web_profile import as_html, enough, measure
@@ -113,6 +114,9 @@ class LearnTab:
             if name in options.offered:
                 raise UsageError(f"model name {name!r} is taken; choose another")
             photos, originals = options.check_files(as_paths(noisy)), as_paths(clean)
+            if originals:
+                options.check_files(originals)
+            refuse_many_pixels([*photos, *originals], options.max_pixels)
             self.service.school.start(name, photos, originals, minutes, _owner(request))
         except DenoiseError as error:
             return {self.status: parts.problem(self.service.explained(error))}

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from denoise_se.app.web_cache import linked
 from denoise_se.app.web_models import KEPT, Shelf
 from denoise_se.errors import EXIT_DONE, EXIT_TERMINATED, UsageError
 
@@ -61,8 +62,8 @@ class Lesson:
 class School:
     """Starts lessons, at most one at a time; what they learn goes to the shelf."""
 
-    def __init__(self, shelf: Shelf, home: Path) -> None:
-        self.shelf, self.home = shelf, home
+    def __init__(self, shelf: Shelf, home: Path, max_pixels: int) -> None:
+        self.shelf, self.home, self.max_pixels = shelf, home, max_pixels
         self.lesson: Lesson | None = None
         self._lock = threading.Lock()
         self._watch: threading.Thread | None = None
@@ -84,7 +85,18 @@ class School:
                 words = ["--noisy", str(_gathered(noisy, folder / "noisy"))]
                 if clean:
                     words = ["--pairs", words[1], str(_gathered(clean, folder / "clean"))]
-                process = self._process(folder, ["-o", str(folder / "run" / name), *words, "--minutes", f"{minutes:g}"])
+                process = self._process(
+                    folder,
+                    [
+                        "-o",
+                        str(folder / "run" / name),
+                        *words,
+                        "--minutes",
+                        f"{minutes:g}",
+                        "--max-pixels",
+                        f"{self.max_pixels}",
+                    ],
+                )
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -164,10 +176,7 @@ def _gathered(photos: Sequence[Path], folder: Path) -> Path:
         target = folder / photo.name
         if target.exists():
             raise UsageError(f"two photos are called {photo.name}; rename one of them")
-        try:
-            target.hardlink_to(photo)
-        except OSError:
-            shutil.copyfile(photo, target)
+        linked(photo, target)
     return folder
 
 

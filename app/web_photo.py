@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -68,6 +68,7 @@ class Photo:
     def denoised(cls, source: Path, folder: Path, request: Request, reference: Path | None, work: Work) -> Photo:
         """Read a photo and run the network over it. Raises DenoiseError, and CancelledError within a tile."""
         work.step(0.0, "Reading")
+        refuse_many_pixels([source], request.max_pixels)
         recorded = []
         with open_pages(source, max_pixels=request.max_pixels) as pages:
             for number, page in enumerate(pages):
@@ -165,6 +166,19 @@ class Photo:
             pixels = self.request.max_pixels
             write(made, draw(page_of(of_what, page, pixels), page_of(of or saved.path, page, pixels)))
         return str(made)
+
+
+def refuse_many_pixels(files: Sequence[Path], most: int) -> None:
+    """UsageError for a file whose pages have more pixels together than a photo may have, as what is kept of them fills
+    the disk."""
+    for file in files:
+        try:
+            found = probe(file)
+        except ImageError:
+            continue  # told when it is read
+        pixels = found.width * found.height * found.frames
+        if found.frames > 1 and pixels > most:
+            raise UsageError(f"{file.name}: has {pixels:,} pixels on its pages, and this server takes {most:,}")
 
 
 def page_of(path: Path, page: int, max_pixels: int) -> Image:

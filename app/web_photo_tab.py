@@ -112,7 +112,8 @@ class PhotoTab(PhotoLayout):
         old: Photo | None,
         request: gr.Request,
     ) -> AsyncIterator[Updates]:
-        """Runs the network, with its progress; a newer event of the same person ends an older one's work."""
+        """Runs the network, with its progress; a newer event of the same person ends an older one's work, where that
+        runs beside it (--jobs)."""
         owner = str(request.session_hash)
         self.service.crew.stop(owner)
         if not photo:

@@ -42,7 +42,7 @@ sys.exit(code)
 
 @pytest.fixture
 def school(tmp_path: Path) -> School:
-    return School(Shelf(tmp_path / "models"), tmp_path / "lessons")
+    return School(Shelf(tmp_path / "models"), tmp_path / "lessons", 10**8)
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_a_name_that_is_no_plain_word_or_taken_is_refused_before_anything_is_wri
 
 def test_a_folder_for_models_that_cannot_be_written_is_told_before_the_training(photo: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    school = School(Shelf(tmp_path / "file" / "models"), tmp_path / "lessons")
+    school = School(Shelf(tmp_path / "file" / "models"), tmp_path / "lessons", 10**8)
     with pytest.raises(UsageError, match="--models-dir: nothing can be written there"):
         school.start("lost", [photo], [photo], 5, "")
     assert school.lesson is None

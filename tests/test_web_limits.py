@@ -19,16 +19,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from tiny_model import save_tiny
 from web_proxy import proxied
 from web_server import Server, serving
 
 from denoise_se.app import web_login
 from denoise_se.app.web import check_port, import_gradio, make_app
-from denoise_se.app.web_batch import Follower, named_apart
+from denoise_se.app.web_batch import Follower, gathered
 from denoise_se.app.web_cache import MARK, Cache
 from denoise_se.app.web_guard import Guard
 from denoise_se.app.web_options import WebOptions
+from denoise_se.app.web_photo import refuse_many_pixels
 from denoise_se.app.web_work import Crew, Work
 from denoise_se.blending import Strength
 from denoise_se.errors import UsageError
@@ -95,6 +97,14 @@ def test_a_name_that_is_not_the_servers_is_refused_so_that_rebound_names_reach_n
     assert asked(guard, "/config", {"Host": host}) == status
     assert asked(guard, "/config", {"Host": "127.0.0.1", "X-Forwarded-Host": host}) == status
     assert asked(guard, "/health", {"Host": host}) == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("denoise", 200), ("denoise/0123", 200), ("models", 200), ("nope", 404), ("v2/estimate", 404), ("", 404)],
+)
+def test_calls_reach_the_endpoints_that_there_are(guard: Guard, path: str, status: int) -> None:
+    assert asked(guard, f"/gradio_api/call/{path}", {"Host": "localhost"}) == status
 
 
 def posted(application: Any, path: str, body: bytes, headers: Sequence[tuple[str, str]]) -> int:
@@ -207,11 +217,25 @@ def test_photos_of_one_name_get_numbers(tmp_path: Path) -> None:
     for number, path in enumerate(paths):
         path.parent.mkdir()
         path.write_bytes(bytes([number]))
-    apart = named_apart(paths, tmp_path, "same")
+    apart = gathered(paths, tmp_path / "photos", "same")
     assert [path.name for path in apart] == ["IMG_1.png", "IMG_1-3.png", "img_1-2.png", "IMG_1.jpg", "IMG_1-4.png"]
     assert [path.read_bytes() for path in apart] == [bytes([number]) for number in range(5)]
-    names = [path.name for path in named_apart(paths, tmp_path / "a", "tiff")]
+    names = [path.name for path in gathered(paths, tmp_path / "tiffs", "tiff")]
     assert names == ["IMG_1.png", "IMG_1-3.png", "img_1-2.png", "IMG_1-4.jpg", "IMG_1-5.png"]
+    raws = [tmp_path / name for name in ("a/x.dng", "b/x.nef", "c/x.tiff")]  # of which each becomes x.tiff
+    for path in raws:
+        path.touch()
+    assert [path.name for path in gathered(raws, tmp_path / "raws", "same")] == ["x.dng", "x-2.nef", "x-3.tiff"]
+    with pytest.raises(UsageError, match=r"gone\.png: cannot be read .*; upload it again"):
+        gathered([tmp_path / "gone.png"], tmp_path / "none", "same")
+
+
+def test_pages_count_together(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((5, 100, 100), np.uint8), photometric="minisblack")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    refuse_many_pixels([tmp_path / "broken.png", tmp_path / "stack.tif"], 50_000)
+    with pytest.raises(UsageError, match=r"stack\.tif: has 50,000 pixels on its pages, and this server takes 49,999"):
+        refuse_many_pixels([tmp_path / "stack.tif"], 49_999)
 
 
 def test_old_uploads_and_those_that_were_broken_off_are_deleted_and_young_ones_kept(tmp_path: Path) -> None:
@@ -275,7 +299,7 @@ def test_a_picture_that_is_ready_after_its_photo_has_gone_is_not_shown(tmp_path:
     request = options.request(str(model), 25.0, Strength(1.0, 1.0), "same")
     photo = Photo.denoised(source, cache.folder(), request, None, Work("ann"))
     with gradio.Blocks():
-        tab = PhotoTab(Service(options, cache, Crew(1), School(options.shelf, tmp_path / "lessons")))
+        tab = PhotoTab(Service(options, cache, Crew(1), School(options.shelf, tmp_path / "lessons", 10**8)))
 
     class Leaving(Photo):
         def pictures(self, *asked: Any) -> Any:
@@ -314,7 +338,7 @@ def test_noise_that_is_told_to_a_model_at_another_level_says_so_and_stays_on_the
     request = options.request(str(model), None, Strength(1.0, 1.0), "same")
     photo = Photo.denoised(source, cache.folder(), request, None, Work("ann"))
     with gradio.Blocks():
-        tab = PhotoTab(Service(options, cache, Crew(1), School(options.shelf, tmp_path / "lessons")))
+        tab = PhotoTab(Service(options, cache, Crew(1), School(options.shelf, tmp_path / "lessons", 10**8)))
     assert 30 < photo.estimated.sigma < 100 < photo.estimated.level
     shown = tab.look(str(source), None, 1.0, False, 1.0, "same", "compare", 1, photo)
     assert f"{photo.estimated.sigma:.1f} of 255, treated as {photo.estimated.level:.1f}" in shown[tab.facts]
@@ -340,7 +364,7 @@ def test_a_photo_in_which_no_noise_is_found_says_what_to_do_unless_nothing_was_a
         write(path, Image(pixels, None, "png"))
     options, cache = WebOptions(models=(str(model),)), Cache(tmp_path, 60, 10**9)
     with gradio.Blocks():
-        tab = PhotoTab(Service(options, cache, Crew(1), School(options.shelf, tmp_path / "lessons")))
+        tab = PhotoTab(Service(options, cache, Crew(1), School(options.shelf, tmp_path / "lessons", 10**8)))
     for sigma, strength, told in ((None, 1.0, True), (None, 0.0, False), (5.0, 1.0, False)):
         request = options.request(str(model), sigma, Strength(1.0, 1.0), "same")
         photo = Photo.denoised(source, cache.folder(), request, None, Work("ann"))
@@ -369,7 +393,7 @@ def test_a_result_that_cannot_be_saved_as_asked_stays_for_another_format_and_is_
     write(source, Image(grain[..., :3], grain[..., 3], "png"))
     options, cache, crew = WebOptions(models=(str(model),)), Cache(tmp_path, 60, 10**9), Crew(1)
     with gradio.Blocks():
-        tab = PhotoTab(Service(options, cache, crew, School(options.shelf, tmp_path / "lessons")))
+        tab = PhotoTab(Service(options, cache, crew, School(options.shelf, tmp_path / "lessons", 10**8)))
     threads, looks = [], tab._looks
     monkeypatch.setattr(tab, "_looks", lambda *asked: [threads.append(threading.current_thread()), looks(*asked)][1])
 
@@ -414,6 +438,8 @@ def test_the_cache_is_full_by_the_size_of_all_its_files_and_not_before(tmp_path:
     assert not cache.full
     (cache.uploads / "upload.png").write_bytes(bytes(1))
     assert cache.full
+    with pytest.raises(UsageError, match="space for uploads and results is used up"):
+        cache.folder()
 
 
 def test_what_still_waits_when_the_server_ends_is_not_begun() -> None:
