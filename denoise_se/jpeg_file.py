@@ -23,6 +23,7 @@ FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE_FRAMES = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 JFIF, EXIF, ICC, MPF = b"JFIF\0", b"Exif\0\0", b"ICC_PROFILE\0", b"MPF\0"
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
+PHOTOSHOP, THUMBNAILS = b"Photoshop 3.0\0", (0x0409, 0x040C)  # and the numbers of its resources that are small pictures
 MAX_SEGMENT = 65533
 # encoders write about ten; each one takes as long as a whole baseline image, so many of them are an attack
 MAX_SCANS = 100
@@ -40,14 +41,16 @@ class JpegCoding(Coding):
     """How the file was coded.
 
     tables: the quantization table of each component, 64 values in natural order. sampling: horizontal and vertical
-    factor of each component. stored_rgb: RGB without the step to YCbCr. segments: the application segments and comments
-    that are written again, as (marker, payload).
+    factor of each component. stored_rgb: RGB without the step to YCbCr. density: JFIF's unit, which may be none, and
+    the two numbers, as they are. segments: the application segments and comments that are written again, as (marker,
+    payload).
     """
 
     tables: tuple[tuple[int, ...], ...] = ()
     sampling: tuple[tuple[int, int], ...] = ()
     progressive: bool = False
     stored_rgb: bool = False
+    density: bytes | None = None
     segments: tuple[tuple[int, bytes], ...] = ()
 
     def lost_elsewhere(self, has_profile: bool) -> tuple[str, ...]:
@@ -125,7 +128,7 @@ def write(image: Image, stream: BinaryIO) -> tuple[str, ...]:
     start = 2
     if encoded[2:4] == bytes((0xFF, APP0)):
         # a file without JFIF header (RGB, told by its Adobe header) must not get one: it would be read as YCbCr
-        segments.insert(0, (APP0, _jfif(image.metadata.dpi)))
+        segments.insert(0, (APP0, _jfif(coding.density or _density(image.metadata.dpi))))
         start = 4 + int.from_bytes(encoded[4:6], "big")
     stream.write(encoded[:2])
     for marker, payload in segments:
@@ -208,13 +211,14 @@ def _tables(payload: bytes) -> dict[int, tuple[int, ...]]:
 
 
 def _metadata(header: _Header) -> Metadata:
-    exif = xmp = dpi = None
+    exif = xmp = dpi = density = None
     stored_rgb = False
     profile: dict[int, bytes] = {}
     kept: list[tuple[int, bytes]] = []
     for marker, payload in header.segments:
         if marker == APP0:
             dpi = _dpi(payload) or dpi
+            density = payload[7:12] if payload.startswith(JFIF) and len(payload) >= 12 else density
         elif marker == APP1 and payload.startswith(EXIF) and exif is None:
             exif = payload[len(EXIF) :]
         elif marker == APP1 and payload.startswith(XMP) and xmp is None:
@@ -224,16 +228,33 @@ def _metadata(header: _Header) -> Metadata:
         elif marker == APP14 and payload.startswith(b"Adobe"):
             stored_rgb = len(header.components) == 3 and len(payload) >= 12 and payload[11] == 0
         elif not payload.startswith(MPF):
-            kept.append((marker, payload))
+            kept.append((marker, _without_thumbnail(payload) if payload.startswith(PHOTOSHOP) else payload))
     coding = JpegCoding(
         tuple(header.tables[table] for *_, table in header.components if table in header.tables),
         tuple((across, down) for _, across, down, _ in header.components),
         header.frame in PROGRESSIVE_FRAMES,
         stored_rgb,
+        density,
         tuple(kept),
     )
     icc = b"".join(profile[number] for number in sorted(profile)) or None
     return Metadata(exif=exif, xmp=xmp, icc=icc, dpi=dpi or exif_block.dpi(exif), coding=coding)
+
+
+def _without_thumbnail(payload: bytes) -> bytes:
+    """Photoshop's resources without the small picture, which would still be noisy; damaged ones as they are."""
+    kept, at = payload[: len(PHOTOSHOP)], len(PHOTOSHOP)
+    while at < len(payload):
+        name = at + 6  # after "8BIM" and the number; a length and so many letters, filled up to an even count
+        size_at = name + (payload[name] + 2) // 2 * 2 if name < len(payload) else len(payload)
+        size = int.from_bytes(payload[size_at : size_at + 4], "big")
+        end = size_at + 4 + (size + 1) // 2 * 2
+        if payload[at : at + 4] != b"8BIM" or end > len(payload) + size % 2:
+            return payload
+        if int.from_bytes(payload[at + 4 : at + 6], "big") not in THUMBNAILS:
+            kept += payload[at:end]
+        at = end
+    return kept
 
 
 def _dpi(jfif: bytes) -> tuple[float, float] | None:
@@ -244,10 +265,15 @@ def _dpi(jfif: bytes) -> tuple[float, float] | None:
     return (across * scale, down * scale) if across and down and scale else None
 
 
-def _jfif(dpi: tuple[float, float] | None) -> bytes:
-    """JFIF 1.01 without thumbnail; without a resolution, the aspect ratio 1:1."""
+def _density(dpi: tuple[float, float] | None) -> bytes:
+    """JFIF's unit and numbers; without a resolution, the aspect ratio 1:1."""
     across, down = (min(max(round(value), 1), 65535) for value in dpi or (1, 1))
-    return JFIF + struct.pack(">BBBHHBB", 1, 1, 1 if dpi else 0, across, down, 0, 0)
+    return struct.pack(">BHH", 1 if dpi else 0, across, down)
+
+
+def _jfif(density: bytes) -> bytes:
+    """JFIF 1.01 without thumbnail."""
+    return JFIF + bytes((1, 1)) + density + bytes(2)
 
 
 def _subsampling(sampling: tuple[tuple[int, int], ...]) -> str:

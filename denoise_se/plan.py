@@ -153,8 +153,12 @@ def _folders(folder: Location, recursive: bool, own: str, notices: list[str]) ->
     linked = 0
     for base, subfolders, names in os.walk(folder, onerror=refuse):
         subfolders[:] = sorted(
-            name for name in subfolders if recursive and not name.startswith(".") and real_name(Path(base, name)) != own
+            name for name in subfolders if not name.startswith(".") and real_name(Path(base, name)) != own
         )
+        if not recursive:
+            if subfolders:
+                notices.append(f"{folder}: {len(subfolders)} subfolder(s) were left out; --recursive takes them too")
+            subfolders.clear()
         linked += sum(Path(base, name).is_symlink() for name in subfolders)
         yield Path(base), sorted(names)
     if linked:

@@ -15,7 +15,7 @@ from denoise_se import training_plan
 from denoise_se.datasets import VALIDATION_SIDE, Consecutive, Patches, TrainingData, WholeImages, to_unit
 from denoise_se.errors import DatasetError
 from denoise_se.image import turned
-from denoise_se.loaded import load_pixels
+from denoise_se.loaded import Reading, load_pixels
 from denoise_se.network import NetworkConfig
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.scanlines import ArrayScanlines
@@ -308,6 +308,37 @@ def test_a_pair_that_uses_a_small_part_of_its_range_is_learnt_as_it_is_denoised(
     ((_, left, right, _),) = load_pairs(PairedFiles(tmp_path / "n", tmp_path / "c"), 1, 32)
     assert np.array_equal(left[0].numpy(), noisy * 16) and np.array_equal(right[0].numpy(), clean * 16)
     assert load_pixels(tmp_path / "c/a.tif", 1).numpy().max() == 64_000
+
+
+def test_what_the_readers_changed_is_said_and_counted(tmp_path):
+    (tmp_path / "c").mkdir()
+    for number in range(5):
+        pixels = np.random.default_rng(number).uniform(0, 1, (40, 40)).astype(np.float32)
+        pixels[3, 3] = np.nan
+        tifffile.imwrite(tmp_path / "c" / f"{number}.tif", pixels, photometric="minisblack")
+    dark = np.random.default_rng(9).normal(0.005, 0.02, (40, 40)).astype(np.float32)
+    tifffile.imwrite(tmp_path / "c" / "dark.tif", dark, photometric="minisblack")
+    reading = Reading()
+    load_pairs(PairedFiles(None, tmp_path / "c"), 1, 32, reading=reading)
+    lines = reading.lines()
+    assert sum("non-finite" in line for line in lines) == 4 and any(line.startswith("and 2 more: ") for line in lines)
+    (dark,) = (line for line in lines if "dark.tif" in line)
+    assert dark.endswith(": more than 1% of its values are below 0 and are learnt as 0; add an offset to all images")
+
+
+def test_an_image_above_the_limit_of_pixels_is_refused_by_the_options_name(tmp_path):
+    save(tmp_path / "c/a.png", (40, 50))
+    with pytest.raises(DatasetError, match=r"2,000 pixels and exceeds 1,999 pixels \(--max-pixels\)"):
+        load_pairs(PairedFiles(None, tmp_path / "c"), 1, 32, reading=Reading(max_pixels=1999))
+
+
+def test_of_many_pairs_those_that_are_wanted_are_read_alone(tmp_path):
+    for number in range(7):
+        for side in ("n", "c"):
+            save(tmp_path / side / f"{number}.png", (40, 40, 3), seed=number)
+    (tmp_path / "n/1.png").write_bytes(b"no image")
+    pairs = load_pairs(PairedFiles(tmp_path / "n", tmp_path / "c"), 3, 32, most=3)
+    assert [pair.name for pair in pairs] == ["0", "3", "6"]
 
 
 def as_learnt(folder: Path, noisy: np.ndarray, clean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -193,6 +193,35 @@ def test_a_profile_of_many_segments_comes_back_whole(tmp_path):
         assert image.info["icc_profile"] == profile
 
 
+@pytest.mark.parametrize("density", [(0, 2, 1), (1, 300, 150), (2, 118, 118)])
+def test_the_density_of_a_jpeg_comes_back_as_it_was_the_shape_of_its_pixels_too(tmp_path, density):
+    PIL.Image.fromarray(PATTERN).save(tmp_path / "a.jpg")
+    data = bytearray((tmp_path / "a.jpg").read_bytes())
+    assert data[6:11] == b"JFIF\0"
+    data[13:18] = struct.pack(">BHH", *density)
+    (tmp_path / "a.jpg").write_bytes(data)
+    again = written_again(tmp_path / "a.jpg")
+    assert struct.unpack(">BHH", again.read_bytes()[13:18]) == density
+
+
+def test_photoshops_small_picture_of_the_noisy_one_goes_and_its_other_resources_stay(tmp_path):
+    def resource(number, content):
+        return b"8BIM" + struct.pack(">HHI", number, 0, len(content)) + content + bytes(len(content) % 2)
+
+    PIL.Image.fromarray(PATTERN).save(tmp_path / "a.jpg")
+    data = (tmp_path / "a.jpg").read_bytes()
+    others = resource(0x03ED, b"resolution, odd"), resource(0x0404, b"a caption.")
+    for body, kept in (
+        (others[0] + resource(0x040C, b"small picture") + others[1], others[0] + others[1]),
+        (others[0][:-9], others[0][:-9]),  # damaged
+    ):
+        payload = b"Photoshop 3.0\0" + body
+        segment = struct.pack(">BBH", 0xFF, 0xED, len(payload) + 2) + payload
+        (tmp_path / "b.jpg").write_bytes(data[:2] + segment + data[2:])
+        assert b"Photoshop 3.0\0" + kept in written_again(tmp_path / "b.jpg").read_bytes()
+        assert b"small picture" not in written_again(tmp_path / "b.jpg").read_bytes()
+
+
 def test_packets_too_large_for_jpeg_are_told(tmp_path):
     metadata = Metadata(xmp=b"x" * 70_000)
     written = image_io.write(tmp_path / "a.jpg", Image(PATTERN, None, "jpg", metadata))

@@ -38,7 +38,10 @@ def test_a_folder_gives_its_own_images_in_sorted_order_without_hidden_ones() -> 
     files("in/b.PNG", "in/a.jpg", "in/.hidden.png", "in/sub/c.png", "in/notes.txt")
     plan = make_plan([Path("in")], Path("out"))
     assert [job.target.as_posix() for job in plan.jobs] == ["out/a.jpg", "out/b.PNG"]
-    assert plan.notices == ("in: 1 file(s) of kinds that are not read were left out (.txt)",)
+    assert plan.notices == (
+        "in: 1 subfolder(s) were left out; --recursive takes them too",
+        "in: 1 file(s) of kinds that are not read were left out (.txt)",
+    )
 
 
 def test_recursive_keeps_subfolders_and_never_reads_the_output_folder_again() -> None:

@@ -24,6 +24,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from denoise_se import run_folder
+from denoise_se.budget import Budget
 from denoise_se.checkpoint import load_checkpoint, save_checkpoint
 from denoise_se.datasets import Example
 from denoise_se.errors import CheckpointError, Interrupted, TrainingError, UsageError
@@ -143,6 +144,26 @@ def at_step(monkeypatch: pytest.MonkeyPatch, step: int, action: object) -> None:
         return original(self, batch, index)
 
     monkeypatch.setattr(DenoisingTask, "training_step", training_step)
+
+
+def test_a_signal_while_the_report_is_made_ends_the_run_with_its_code_and_resumes(tmp_path: Path) -> None:
+    def report(folder: Path, best: object) -> dict[str, str]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    with pytest.raises(Interrupted, match="stopped by SIGTERM; go on with --resume") as caught:
+        train(tmp_path, report=report)
+    assert caught.value.exit_code == 143
+    assert train(tmp_path, resume=True, report=lambda folder, best: {"told": "at last"}).summary()["told"] == "at last"
+
+
+@pytest.mark.parametrize(("steps", "validations"), [(8, 2), (19, 10), (3, 10), (40, 7)])
+def test_a_run_of_steps_validates_as_often_as_it_says(tmp_path: Path, steps: int, validations: int) -> None:
+    run = RunFolder(tmp_path, {"validations": validations}, data="", start=None, images=((), ()))
+    run.rows = [{"seconds": 0.0}]
+    budget = Budget(steps, 0)
+    due = [step for step in range(1, steps + 1) if run._validation_is_due(budget, step)]
+    assert len(due) == min(steps, validations) and due[-1] == steps
 
 
 @pytest.mark.parametrize(("number", "code", "step"), [(signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 5)])
