@@ -229,19 +229,12 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Train or fine-tune on your own noise; writes RUN/best.safetensors and a card with what was measured."""
-    from denoise_se.app.train_command import run_train
+    from denoise_se.app.train_command import Sources, run_train
 
     run_train(
         run,
-        folder=folder,
-        pairs=pairs,
-        clean=clean,
-        burst=burst,
-        noise=noise,
-        noisy=noisy,
+        Sources(folder, pairs, clean, burst, noisy, noise, val_pairs, rehearse),
         init=init,
-        val_pairs=val_pairs,
-        rehearse=rehearse,
         config=config,
         overrides={"minutes": minutes, "steps": steps, "patch": patch, "batch": batch, "seed": seed},
         max_pixels=max_pixels,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from multiprocessing import get_start_method
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
+from rich.console import Console
 
 from denoise_se.app.console import message_console
 from denoise_se.errors import DivergedError, Interrupted, UsageError
@@ -19,24 +20,75 @@ from denoise_se.errors import DivergedError, Interrupted, UsageError
 if TYPE_CHECKING:
     from denoise_se.checkpoint import Checkpoint
     from denoise_se.training_config import TrainingConfig
+    from denoise_se.training_layout import Layout
     from denoise_se.training_plan import TrainingPlan
 
 SAID = {"pairs": "pairs", "burst": "bursts", "noisy": "noisy pictures only", "clean": "clean images"}
 GENTLE = {"learning_rate": 5e-4, "warmup_steps": 20}  # fine-tuning, unless the recipe says otherwise
 
 
+@dataclass(frozen=True)
+class Sources:
+    """What is learnt from: one of `folder`, `pairs`, `clean` with `noise`, `burst` and `noisy`. What is validated on,
+    else a part of it, and what is rehearsed on."""
+
+    folder: Path | None = None
+    pairs: tuple[Path, Path] | None = None
+    clean: Path | None = None
+    burst: Path | None = None
+    noisy: Path | None = None
+    noise: str | None = None
+    val_pairs: tuple[Path, Path] | None = None
+    rehearse: Path | None = None
+
+    def check(self, run: Path, recipe: Mapping[str, Any]) -> None:
+        """Raises UsageError for what does not go together, and NoiseSpecError."""
+        if sum(option is not None for option in (self.folder, self.pairs, self.clean, self.burst, self.noisy)) != 1:
+            raise UsageError(
+                "give one of: a folder, --pairs NOISY CLEAN, --clean DIR with --noise SPEC, --burst DIR or --noisy DIR"
+            )
+        if self.noise is not None and self.folder is None and self.clean is None:
+            raise UsageError("--noise goes with --clean; the others bring their own noise")
+        if self.clean is not None and not (self.noise or recipe.get("noise")):
+            raise UsageError("--clean needs the noise to add: --noise gaussian:5-50, for instance")
+        alone = (self.folder, self.clean, self.burst, self.noisy, self.rehearse)
+        for source in (*alone, *(self.pairs or ()), *(self.val_pairs or ())):
+            if source is not None and run.resolve().is_relative_to(source.resolve()):
+                raise UsageError(f"-o {run}: lies inside {source}, all of whose pictures are read; give another folder")
+
+        from denoise_se.noise import parse_noise_spec
+
+        for spec in (self.noise, recipe.get("noise")):
+            if spec:
+                parse_noise_spec(str(spec))
+
+    def layout(self, recipe: Mapping[str, Any], tell: Callable[[str], None]) -> Layout:
+        """Raises DatasetError for a folder that cannot be read or understood."""
+        from denoise_se.training_images import PairedFiles
+        from denoise_se.training_layout import Layout, recognise
+
+        if self.folder is not None:
+            found = recognise(self.folder, has_noise=bool(self.noise or recipe.get("noise")))
+            tell(f"{self.folder}: taken as {SAID[found.kind]}: {found.why}")
+            if self.noise is not None and found.kind != "clean":
+                raise UsageError(
+                    f"--noise goes with clean images, and {self.folder} is taken as {SAID[found.kind]}; leave it out"
+                )
+            return found
+        if self.pairs is not None:
+            return Layout("pairs", self.pairs[1], PairedFiles(*self.pairs), "")
+        if self.clean is not None:
+            return Layout("clean", self.clean, PairedFiles(None, self.clean), "")
+        folder = self.burst or self.noisy
+        assert folder is not None  # as `check` has seen
+        return Layout("burst" if self.burst else "noisy", folder, None, "")
+
+
 def run_train(
     run: Path,
+    sources: Sources,
     *,
-    folder: Path | None,
-    pairs: tuple[Path, Path] | None,
-    clean: Path | None,
-    burst: Path | None,
-    noise: str | None,
-    noisy: Path | None,
     init: str | None,
-    val_pairs: tuple[Path, Path] | None,
-    rehearse: Path | None,
     config: Path | None,
     overrides: dict[str, Any],
     max_pixels: int | None,
@@ -51,80 +103,34 @@ def run_train(
     recipe = read_recipe(config) | {key: value for key, value in overrides.items() if value is not None}
     if recipe.get("steps") and "minutes" not in recipe:
         recipe["minutes"] = 0.0
-    if sum(option is not None for option in (folder, pairs, clean, burst, noisy)) != 1:
-        raise UsageError(
-            "give one of: a folder, --pairs NOISY CLEAN, --clean DIR with --noise SPEC, --burst DIR or --noisy DIR"
-        )
-    if noise is not None and folder is None and clean is None:
-        raise UsageError("--noise goes with --clean; the others bring their own noise")
-    if clean is not None and not (noise or recipe.get("noise")):
-        raise UsageError("--clean needs the noise to add: --noise gaussian:5-50, for instance")
-
-    for source in (folder, clean, burst, noisy, rehearse, *(pairs or ()), *(val_pairs or ())):
-        if source is not None and run.resolve().is_relative_to(source.resolve()):
-            raise UsageError(f"-o {run}: lies inside {source}, all of whose pictures are read; give a folder outside")
+    sources.check(run, recipe)
 
     from denoise_se.checkpoint import load_checkpoint
-    from denoise_se.noise import parse_noise_spec
 
-    for spec in (noise, recipe.get("noise")):
-        if spec:
-            parse_noise_spec(str(spec))
-    checked = None if init is None or init == "none" else load_checkpoint(init)
+    start, said = (None, "random weights") if init in (None, "none") else (load_checkpoint(str(init)), str(init))
 
     from denoise_se.fitting import fit
     from denoise_se.heap import keep_freed_memory
     from denoise_se.image_io import DEFAULT_MAX_PIXELS
-    from denoise_se.loaded import Reading
-    from denoise_se.pixel_store import PixelStore
     from denoise_se.place import this_rank
     from denoise_se.ranks import Ranks
     from denoise_se.run_folder import check_run
-    from denoise_se.training_images import PairedFiles
-    from denoise_se.training_layout import Layout, recognise
-    from denoise_se.training_plan import plan_training
-    from denoise_se.training_start import channels_of, choose_start
     from denoise_se.warm_start import in_channels
 
     console = message_console(quiet=this_rank() > 0)
-    max_pixels = max_pixels or DEFAULT_MAX_PIXELS
     check_run(run, resume)  # before the images are read
-    if folder is not None:
-        layout = recognise(folder, has_noise=bool(noise or recipe.get("noise")))
-        console.print(f"{folder}: taken as {SAID[layout.kind]}: {layout.why}")
-        if noise is not None and layout.kind != "clean":
-            raise UsageError(f"--noise goes with clean images, and {folder} is taken as {SAID[layout.kind]}; leave it")
-    elif burst is not None or noisy is not None:
-        layout = Layout("burst" if burst else "noisy", burst or noisy, None, "")  # type: ignore[arg-type]
-    else:
-        files = PairedFiles(*pairs) if pairs else PairedFiles(None, clean)  # type: ignore[arg-type]
-        layout = Layout("pairs" if pairs else "clean", files.clean, files, "")
-    recipe["noise"] = (noise or recipe["noise"]) if layout.kind == "clean" else None
-    start, said = checked, init
+    layout = sources.layout(recipe, console.print)
+    recipe["noise"] = (sources.noise or recipe["noise"]) if layout.kind == "clean" else None
     if init is None:
-        noise_model = parse_noise_spec(str(recipe["noise"])) if recipe["noise"] else None
-        own = make_config({"network": recipe["network"]}, None).network.channels if "network" in recipe else None
-        chosen = choose_start(layout, own or channels_of(layout, noise_model), noise_model, max_pixels)
-        start, said = chosen.checkpoint, f"{chosen.name} ({chosen.why})"
-    recipe_config = make_config(recipe, start)
-    start = start and in_channels(start, recipe_config.network.channels)
+        start, said = shipped_start(layout, recipe, max_pixels or DEFAULT_MAX_PIXELS)
+    settled = make_config(recipe, start)
+    start = start and in_channels(start, settled.network.channels)
     again = [sys.executable, "-m", "denoise_se.app", *sys.argv[1:]]
     ranks = Ranks.from_environment(devices, num_nodes, strategy, again)
-    ranks.check_batch(recipe_config.batch)
-    held_out = PairedFiles(*val_pairs) if val_pairs else None
-    reading = console.status("reading the images ...")
-    if not console.is_terminal:
-        console.print("reading the images ...")
-    new = not run.exists()
-    with reading, undone(run if new else None):
-        store = PixelStore(
-            run, processes=ranks.devices, tell=lambda kept: reading.update(f"reading the images: {kept}")
-        )
-        plan = plan_training(layout, recipe_config, start, held_out, rehearse, Reading(store.keep, max_pixels))
-    if store.mapped:
-        console.print(f"{store}: the disk of {run} gives that room until the run ends")
-        if get_start_method() != "fork":
-            workers = 0  # they would get copies in memory
+    ranks.check_batch(settled.batch)
+    plan, on_disk = read_images(
+        run, sources, layout, settled, start, max_pixels or DEFAULT_MAX_PIXELS, ranks.devices, console
+    )
     for line in plan.warnings:
         console.print(f"warning: {line}")
     for line in plan.notes:
@@ -141,7 +147,7 @@ def run_train(
             data=plan.data,
             start=start,
             resume=resume,
-            workers=workers,
+            workers=0 if on_disk and get_start_method() != "fork" else workers,  # which would get copies in memory
             quiet=quiet or not console.is_terminal,
             objective=plan.objective,
             risk=plan.risk,
@@ -159,6 +165,48 @@ def run_train(
     if this_rank() == 0 and plan.clean and find_spec("openvino"):
         console.print(f"int8: {run_calibration(result.best, plan)}")
     console.print(f"wrote {result.best}; use it with: denoise-se denoise INPUT -o OUT --model {result.best}")
+
+
+def shipped_start(layout: Layout, recipe: Mapping[str, Any], max_pixels: int) -> tuple[Checkpoint, str]:
+    """The shipped weights that suit the images, and how they are called. Raises UsageError for a network of a recipe
+    that is none."""
+    from denoise_se.noise import parse_noise_spec
+    from denoise_se.training_start import channels_of, choose_start
+
+    noise = parse_noise_spec(str(recipe["noise"])) if recipe["noise"] else None
+    own = make_config({"network": recipe["network"]}, None).network.channels if "network" in recipe else None
+    chosen = choose_start(layout, own or channels_of(layout, noise), noise, max_pixels)
+    return chosen.checkpoint, f"{chosen.name} ({chosen.why})"
+
+
+def read_images(
+    run: Path,
+    sources: Sources,
+    layout: Layout,
+    config: TrainingConfig,
+    start: Checkpoint | None,
+    max_pixels: int,
+    processes: int,
+    console: Console,
+) -> tuple[TrainingPlan, bool]:
+    """The plan, with all images read, and whether some of them lie on the disk of the run's folder, which is made for
+    them. Raises DenoiseError."""
+    from denoise_se.loaded import Reading
+    from denoise_se.pixel_store import PixelStore
+    from denoise_se.training_images import PairedFiles
+    from denoise_se.training_plan import plan_training
+
+    status = console.status("reading the images ...")
+    if not console.is_terminal:
+        console.print("reading the images ...")
+    new = not run.exists()
+    with status, undone(run if new else None):
+        store = PixelStore(run, processes=processes, tell=lambda kept: status.update(f"reading the images: {kept}"))
+        held_out = PairedFiles(*sources.val_pairs) if sources.val_pairs else None
+        plan = plan_training(layout, config, start, held_out, sources.rehearse, Reading(store.keep, max_pixels))
+    if store.mapped:
+        console.print(f"{store}: the disk of {run} gives that room until the run ends")
+    return plan, store.mapped > 0
 
 
 @contextmanager
