@@ -140,35 +140,34 @@ def denoise(
     ] = False,
 ) -> None:
     """Denoise image files and folders; bit depth, alpha, EXIF and ICC are kept."""
-    from denoise_se.app.denoise_command import run_denoise
+    from denoise_se.app.denoise_command import Errand, parse_sigma, run_denoise
+    from denoise_se.app.request import Engine, Request, parse_tile
+    from denoise_se.blending import Strength
+    from denoise_se.image_io import DEFAULT_MAX_PIXELS
 
-    sys.exit(
-        run_denoise(
-            inputs,
-            out,
-            model=model,
-            sigma=sigma,
-            strength=strength,
-            chroma_strength=chroma_strength,
-            reference=reference,
-            report=report,
-            estimate_quality=estimate_quality,
-            self_ensemble=self_ensemble,
-            recursive=recursive,
-            format=format,
-            resume=resume,
-            overwrite=overwrite,
-            tile=tile,
-            device=device,
-            backend=backend,
-            precision=precision,
-            workers=workers,
-            engine=engine,
-            max_pixels=max_pixels,
-            quiet=quiet,
-            json_lines=json_lines,
-        )
+    errand = Errand(
+        inputs,
+        out,
+        reference,
+        report,
+        recursive,
+        overwrite,
+        engine,
+        workers,
+        estimate_quality,
+        quiet,
+        json_lines,
     )
+    request = Request(
+        model,
+        parse_sigma(sigma),
+        Strength(strength, strength if chroma_strength is None else chroma_strength),
+        format,
+        max_pixels or DEFAULT_MAX_PIXELS,
+        resume,
+        Engine(device, backend, precision, parse_tile(tile), self_ensemble),
+    )
+    sys.exit(run_denoise(errand, request))
 
 
 @app.command(

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from denoise_se.app.batch_watcher import ConsoleWatcher
 from denoise_se.app.console import message_console, print_table
-from denoise_se.app.request import Engine, Request, parse_tile
-from denoise_se.blending import Strength
+from denoise_se.app.request import Request
 from denoise_se.disk_space import shortage
 from denoise_se.errors import ImageError, UsageError
-from denoise_se.image_io import DEFAULT_MAX_PIXELS
-from denoise_se.plan import listed, make_plan, real_name
+from denoise_se.plan import Plan, listed, make_plan, real_name
 from denoise_se.preview import picture_bytes
 from denoise_se.ray_cluster import check_installed
 from denoise_se.remote_files import Address, Location
 from denoise_se.report import as_table, check_report, write_report
+
+if TYPE_CHECKING:
+    from denoise_se.batch import Outcome
+    from denoise_se.inspection import Inspector
 
 ENGINES = ("local", "ray")
 READ_AHEAD = 2  # images, unless told otherwise
@@ -38,76 +44,97 @@ def parse_sigma(text: str) -> float | None:
     return sigma
 
 
-def run_denoise(
-    inputs: list[Location],
-    out: Location,
-    *,
-    model: str,
-    sigma: str,
-    strength: float,
-    chroma_strength: float | None,
-    reference: Location | None,
-    report: Location | None,
-    estimate_quality: bool,
-    self_ensemble: bool,
-    recursive: bool,
-    format: str,
-    resume: bool,
-    overwrite: bool,
-    tile: str,
-    device: str,
-    backend: str,
-    precision: str,
-    workers: int | None,
-    engine: str,
-    max_pixels: int | None,
-    quiet: bool,
-    json_lines: bool,
-) -> int:
+@dataclass(frozen=True)
+class Errand:
+    """A batch as it is asked for: which files, and what is told of them.
+
+    overwrite: outputs may be there. engine: one of ENGINES, with so many `workers`. quiet: problems alone are told;
+    json_lines: a line for each image stands in the table's place.
+    """
+
+    inputs: Sequence[Location]
+    out: Location
+    reference: Location | None = None
+    report: Location | None = None
+    recursive: bool = False
+    overwrite: bool = False
+    engine: str = "local"
+    workers: int | None = None
+    estimate_quality: bool = False
+    quiet: bool = False
+    json_lines: bool = False
+
+    def plan(self, request: Request) -> Plan:
+        """All that can be checked before any work. Raises UsageError and CheckpointError."""
+        if request.resume and self.overwrite:
+            raise UsageError("--resume and --overwrite exclude each other: skip what is done, or do it again")
+        if self.engine not in ENGINES:
+            raise UsageError(f"--engine {self.engine!r} is unknown; one of {', '.join(ENGINES)}")
+        if self.engine == "ray":
+            check_installed()
+            if any(isinstance(path, Address) and path.protocol == "memory" for path in (*self.inputs, self.out)):
+                raise UsageError("--engine ray: memory:// is seen by one process alone; use --engine local")
+        check_report(self.report)
+        _ = request.weights  # a model that does not exist is refused first
+        plan = make_plan(
+            self.inputs,
+            self.out,
+            format=request.format,
+            recursive=self.recursive,
+            reference=self.reference,
+            replace=request.resume or self.overwrite,
+        )
+        files = [p for job in plan.jobs for p in (job.source, job.target, job.reference) if p is not None]
+        folders = {plan.home, *(job.target.parent for job in plan.jobs)}
+        if self.report is not None and real_name(self.report) in {real_name(path) for path in (*files, *folders)}:
+            raise UsageError(f"--report {self.report}: is also an input or an output; choose another name")
+        return plan
+
+    def inspector(self, images: int) -> Inspector:
+        """What the report wants of each of so many images."""
+        from denoise_se.inspection import Inspector
+
+        kind = "" if self.report is None else self.report.suffix.lower()
+        most = picture_bytes(images) if kind == ".html" else None
+        return Inspector(most, noise=kind in (".json", ".html"), quality=self.estimate_quality)
+
+
+def run_denoise(errand: Errand, request: Request) -> int:
     """Returns the exit code; raises DenoiseError before any work for a request that cannot be carried out."""
-    blend = Strength(strength, strength if chroma_strength is None else chroma_strength)
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite exclude each other: skip what is done, or do it again")
-    if engine not in ENGINES:
-        raise UsageError(f"--engine {engine!r} is unknown; one of {', '.join(ENGINES)}")
-    if engine == "ray":
-        check_installed()
-        if any(isinstance(path, Address) and path.protocol == "memory" for path in (*inputs, out)):
-            raise UsageError("--engine ray: memory:// is seen by one process alone; use --engine local")
-    level, side = parse_sigma(sigma), parse_tile(tile)
-    check_report(report)
-    request = Request(
-        model,
-        level,
-        blend,
-        format,
-        max_pixels or DEFAULT_MAX_PIXELS,
-        resume,
-        Engine(device, backend, precision, side, self_ensemble),
-    )
-    _ = request.weights  # a model that does not exist is refused first
-    plan = make_plan(inputs, out, format=format, recursive=recursive, reference=reference, replace=resume or overwrite)
-    files = [p for job in plan.jobs for p in (job.source, job.target, job.reference) if p is not None]
-    folders = {plan.home, *(job.target.parent for job in plan.jobs)}
-    if report is not None and real_name(report) in {real_name(path) for path in (*files, *folders)}:
-        raise UsageError(f"--report {report}: is also an input or an output; choose another name")
+    plan = errand.plan(request)
     errors = message_console()
-    short = shortage(plan, max_pixels=max_pixels or DEFAULT_MAX_PIXELS)
+    short = shortage(plan, max_pixels=request.max_pixels)
     for notice in (*plan.notices, *([short] if short else ())):
         errors.print(f"note: {notice}")
-
-    from denoise_se.batch import run_batch  # torch comes with it
-    from denoise_se.inspection import Inspector
-
-    kind = "" if report is None else report.suffix.lower()
-    most = picture_bytes(len(plan.jobs)) if kind == ".html" else None
-    if kind == ".html" and most is None:
-        errors.print(f"note: {report}: without pictures, as {len(plan.jobs)} images are too many for one page")
-    inspector = Inspector(most, noise=kind in (".json", ".html"), quality=estimate_quality)
-
+    inspector = errand.inspector(len(plan.jobs))  # torch comes with it
+    if errand.report is not None and errand.report.suffix.lower() == ".html" and inspector.picture_bytes is None:
+        errors.print(f"note: {errand.report}: without pictures, as {len(plan.jobs)} images are too many for one page")
     computed_by = request.denoiser_for(3).backend.description  # a damaged one is refused before the first image
-    if engine == "ray":
-        models = request.models()
+    outcome = carry_out(errand, request, plan, inspector, errors)
+    if not (errand.quiet or errand.json_lines):
+        print_table(as_table(outcome.rows, computed_by))
+    sum_up(request, plan, outcome, errors)
+    if errand.report is not None:
+        settings = described(errand, request, computed_by)
+        try:
+            write_report(
+                errand.report,
+                outcome.rows,
+                previews=inspector.previews,
+                settings=settings,
+                estimates=errand.estimate_quality,
+            )
+        except ImageError as error:
+            errors.print(str(error))
+            return outcome.exit_code or error.exit_code
+    return outcome.exit_code
+
+
+def carry_out(errand: Errand, request: Request, plan: Plan, inspector: Inspector, errors: Console) -> Outcome:
+    """The batch, with its progress on `errors`."""
+    from denoise_se.batch import run_batch
+
+    models = request.models() if errand.engine == "ray" else None  # a damaged one is refused here
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -115,23 +142,31 @@ def run_denoise(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=errors,
-        disable=quiet or json_lines,
+        disable=errand.quiet or errand.json_lines,
     )
     with bar if errors.is_terminal else nullcontext():
         watcher = ConsoleWatcher(
-            errors, bar, len(plan.jobs), told=level is not None, quiet=quiet, json_lines=json_lines
+            errors,
+            bar,
+            len(plan.jobs),
+            told=request.sigma is not None,
+            quiet=errand.quiet,
+            json_lines=errand.json_lines,
         )
         to_do = {"fingerprint": request.fingerprint(), "watcher": watcher, "inspector": inspector}
-        if engine == "ray":
+        if models is not None:
             from denoise_se.ray_engine import run_on_ray
 
-            outcome = run_on_ray(plan, models, request.settings(), workers=workers, **to_do)
+            outcome = run_on_ray(plan, models, request.settings(), workers=errand.workers, **to_do)
         else:
-            ahead = READ_AHEAD if workers is None else workers
+            ahead = READ_AHEAD if errand.workers is None else errand.workers
             outcome = run_batch(plan, request.denoiser_for, request.settings(), workers=ahead, **to_do)
     watcher.end()
-    if not (quiet or json_lines):
-        print_table(as_table(outcome.rows, computed_by))
+    return outcome
+
+
+def sum_up(request: Request, plan: Plan, outcome: Outcome, errors: Console) -> None:
+    """What there is to say at the end: images without noise, those left to do, and those that failed."""
     if alone := [row.input for row in outcome.rows if request.left_alone(row)]:
         mend = "if you see some, give --model photo, which is for cameras' noise, or --sigma 5"
         errors.print(f"note: {listed(alone)}: no noise was found, so none was removed; {mend}")
@@ -142,24 +177,22 @@ def run_denoise(
     if failed:
         others = ", the others are done" if failed < len(plan.jobs) and not left else ""
         errors.print(f"{failed} of {len(plan.jobs)} image(s) failed{others}")
-    if report is not None:
-        run = {
-            "model": model,
-            "sigma": sigma,
-            "strength": f"{blend.luma:g}" if blend.luma == blend.chroma else f"{blend.luma:g}, colour {blend.chroma:g}",
-            "reference": "none" if reference is None else str(reference),
-            "output": str(out),
-            "format": format,
-            "tile": tile,
-            "device": device,
-            "backend": backend,
-            "precision": precision,
-            "computed by": computed_by,
-            "version": version("denoise-se"),
-        }
-        try:
-            write_report(report, outcome.rows, previews=inspector.previews, settings=run, estimates=estimate_quality)
-        except ImageError as error:
-            errors.print(str(error))
-            return outcome.exit_code or error.exit_code
-    return outcome.exit_code
+
+
+def described(errand: Errand, request: Request, computed_by: str) -> dict[str, object]:
+    """The settings of a run, for its report."""
+    blend, engine = request.strength, request.engine
+    return {
+        "model": request.model,
+        "sigma": "auto" if request.sigma is None else f"{request.sigma:g}",
+        "strength": f"{blend.luma:g}" if blend.luma == blend.chroma else f"{blend.luma:g}, colour {blend.chroma:g}",
+        "reference": "none" if errand.reference is None else str(errand.reference),
+        "output": str(errand.out),
+        "format": request.format,
+        "tile": str(engine.tile),
+        "device": engine.device,
+        "backend": engine.backend,
+        "precision": engine.precision,
+        "computed by": computed_by,
+        "version": version("denoise-se"),
+    }
