@@ -22,6 +22,7 @@ from denoise_se.blending import LUMA_WEIGHTS
 from denoise_se.camera_noise import Camera
 from denoise_se.datasets import to_unit
 from denoise_se.errors import UsageError
+from denoise_se.loaded import centre
 from denoise_se.noise_model import Range
 from denoise_se.training_images import Pair
 
@@ -83,9 +84,7 @@ def measures(noise: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
 
 def _fit_pair(pair: Pair) -> tuple[np.ndarray, float]:
     assert pair.noisy is not None
-    top, left = (max(0, side - SIDE) // 2 for side in pair.clean.shape[1:])
-    window = (slice(None), slice(top, top + SIDE), slice(left, left + SIDE))
-    noisy, clean = to_unit(pair.noisy[window][None]), to_unit(pair.clean[window][None])
+    noisy, clean = (to_unit(centre(image, SIDE)[None]) for image in (pair.noisy, pair.clean))
     if torch.equal(noisy, clean):
         raise UsageError(f"{pair.name}: both sides are equal, so there is no noise to fit")
     if torch.equal(noisy, noisy[:, :1].expand_as(noisy)):

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from denoise_se.drawings import drawn, sheet
-from denoise_se.loaded import deepened, full_scale
+from denoise_se.loaded import deepened, full_scale, middle
 from denoise_se.stop import HANG_UP, SIGNALS
 from denoise_se.training_images import Pair
 
@@ -145,8 +145,7 @@ class WholeImages(Dataset[Example]):
 
     def __getitem__(self, index: int) -> Example:
         pair = self.pairs[index]
-        top, left = (max(0, side - VALIDATION_SIDE) // 2 for side in pair.clean.shape[1:])
-        return example(pair, (slice(None), slice(top, top + VALIDATION_SIDE), slice(left, left + VALIDATION_SIDE)))
+        return example(pair, (slice(None), *middle(pair.clean.shape[1:], VALIDATION_SIDE)))
 
 
 def leave_signals(worker: int) -> None:

@@ -192,6 +192,17 @@ def same_depth(tensors: Sequence[Tensor], keep: Keep) -> list[Tensor]:
     return [tensor if tensor.dtype == torch.uint16 else keep(deepened(tensor)) for tensor in tensors]
 
 
+def middle(size: Sequence[int], side: int) -> tuple[slice, slice]:
+    """The rows and columns of an image of (height, width) that lie in its middle, at most `side` of each."""
+    starts = [max(0, length - side) // 2 for length in size]
+    return slice(starts[0], starts[0] + side), slice(starts[1], starts[1] + side)
+
+
+def centre(image: Tensor, side: int) -> Tensor:
+    """The middle of [..., H, W], see `middle`."""
+    return image[(..., *middle(image.shape[-2:], side))]
+
+
 def full_scale(image: Tensor) -> float:
     """The value that stands for 1.0: 255 of uint8, 65535 of uint16."""
     return 255.0 if image.dtype == torch.uint8 else 65535.0

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from denoise_se.loaded import full_scale
+from denoise_se.loaded import centre, full_scale
 from denoise_se.training_images import Pair
 
 MOST_SHIFT = 1.0  # pixels
@@ -61,8 +61,6 @@ def _plane(image: Tensor) -> Plane:
     """The smoothed centre [h, w] of the mean of the channels, without its mean; in units of the range."""
     from scipy.ndimage import gaussian_filter
 
-    height, width = image.shape[1:]
-    top, left = max(0, height - SIDE) // 2, max(0, width - SIDE) // 2
-    centre = image[:, top : top + SIDE, left : left + SIDE].numpy().mean(axis=0, dtype=np.float64) / full_scale(image)
-    smooth: Plane = gaussian_filter(centre, SMOOTH)
+    plane = centre(image, SIDE).numpy().mean(axis=0, dtype=np.float64) / full_scale(image)
+    smooth: Plane = gaussian_filter(plane, SMOOTH)
     return smooth - smooth.mean()

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from denoise_se.banding import row_covariance
 from denoise_se.checkpoint import Checkpoint
 from denoise_se.datasets import to_unit
 from denoise_se.errors import UsageError
+from denoise_se.loaded import centre
 from denoise_se.noise_measurement import MIN_SIDE, measure_noise
 from denoise_se.noise_profile import NoiseProfile
 from denoise_se.objectives import Neighbours, Objective, Recorrupted
@@ -48,7 +48,7 @@ def plan_noisy_only(images: Sequence[Pair], start: Checkpoint | None) -> NoisyOn
     chosen = chosen[:: -(-len(chosen) // MEASURED_IMAGES) or 1]
     if not chosen:
         raise UsageError(f"no image is at least {MIN_SIDE}x{MIN_SIDE} pixels, so their noise cannot be measured")
-    pictures = [_centre(image).permute(1, 2, 0).numpy() for image in chosen]
+    pictures = [centre(image, MEASURED_SIDE).permute(1, 2, 0).numpy() for image in chosen]
     profile, hidden = measure_noise(pictures, used=1.0).profile, ""
     if start is not None:
         few = pictures[:: -(-len(pictures) // IMAGES)]
@@ -85,7 +85,7 @@ def has_banding(pairs: Sequence[Pair]) -> bool:
     differences = []
     for pair in pairs[:: -(-len(pairs) // MEASURED_IMAGES)]:
         if pair.noisy is not None:
-            noisy, clean = (to_unit(_centre(image)) for image in (pair.noisy, pair.clean))
+            noisy, clean = (to_unit(centre(image, MEASURED_SIDE)) for image in (pair.noisy, pair.clean))
             differences.append((noisy - clean).permute(1, 2, 0).numpy())
     if not differences:
         return False
@@ -99,8 +99,3 @@ def _correlation(profile: NoiseProfile) -> tuple[float, float]:
         return 0.0, 0.0
     own, middle = profile.autocorrelation.mean(axis=0), profile.reach
     return float(own[middle, middle + 1]), float(own[middle + 1, middle])
-
-
-def _centre(image: Tensor) -> Tensor:
-    top, left = (max(0, side - MEASURED_SIDE) // 2 for side in image.shape[1:])
-    return image[:, top : top + MEASURED_SIDE, left : left + MEASURED_SIDE]

@@ -12,7 +12,7 @@ from denoise_se.checkpoint import Checkpoint, made_noise
 from denoise_se.datasets import Patches, to_unit
 from denoise_se.errors import NoiseSpecError, ProfileError, UsageError
 from denoise_se.image_io import read
-from denoise_se.loaded import from_pixels
+from denoise_se.loaded import centre, from_pixels
 from denoise_se.noise import NoiseChain, NoiseMixture, parse_noise_spec, refuse_unfit
 from denoise_se.objectives import Objective, Rehearsed, Supervised
 from denoise_se.told_level import to_judge, to_learn
@@ -76,8 +76,7 @@ def old_psnr(
     network = checkpoint.network()
     values = []
     for index, image in enumerate(images[:MOST_IMAGES]):
-        top, left = (max(0, side - SIDE) // 2 for side in image.shape[1:])
-        clean = to_unit(image[None, :, top : top + SIDE, left : left + SIDE])
+        clean = to_unit(centre(image, SIDE)[None])
         noisy, level = to_judge(noise, checkpoint.config)(clean, torch.Generator().manual_seed(seed + index))
         error = (network(noisy, level).clamp(0, 1) - clean).square().mean()
         values.append(float(-10 * torch.log10(error.clamp_min(1e-10))))

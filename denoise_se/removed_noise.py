@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from denoise_se.checkpoint import Checkpoint
+from denoise_se.loaded import middle
 from denoise_se.noise_measurement import measure_residuals
 from denoise_se.noise_model import NoiseModel
 from denoise_se.noise_profile import NoiseProfile
@@ -41,8 +42,7 @@ def removed_noise(images: Sequence[Array], start: Checkpoint, noise: NoiseModel)
     side = min(SIDE, *(min(image.shape[:2]) for image in images))
     found = []
     for image in images:
-        top, left = ((size - side) // 2 for size in image.shape[:2])
-        noisy = np.ascontiguousarray(image[top : top + side, left : left + side])
+        noisy = np.ascontiguousarray(image[middle(image.shape[:2], side)])
         batch = torch.from_numpy(noisy.transpose(2, 0, 1).copy())[None]
         level = own_noise(noise, batch, torch.Generator().manual_seed(0))[1]
         result = network(batch, level)[0].numpy().transpose(1, 2, 0)

@@ -19,6 +19,7 @@ from torch import Tensor
 from denoise_se.checkpoint import Checkpoint
 from denoise_se.datasets import Example, example
 from denoise_se.held_out_risk import Denoise, placed
+from denoise_se.loaded import middle
 from denoise_se.noise_model import AddNoise, NoiseModel, Noisy, Range
 from denoise_se.objectives import with_noise
 from denoise_se.removed_noise import flat_parts, steep_parts
@@ -52,13 +53,12 @@ def resynthesised(images: Sequence[Pair], start: Checkpoint, minimum: int) -> li
     """Clean images (uint16, without noisy sides) of at least `minimum` pixels a side; none where all are too small."""
     network, found, pixels = start.network(), [], 0
     for pair in images:
-        top, left = (max(0, side - SIDE) // 2 for side in pair.clean.shape[1:])
-        centre = example(pair, (slice(None), slice(top, top + SIDE), slice(left, left + SIDE))).in_unit()
-        if min(centre.noisy.shape[1:]) // 2 < minimum:
+        part = example(pair, (slice(None), *middle(pair.clean.shape[1:], SIDE))).in_unit()
+        if min(part.noisy.shape[1:]) // 2 < minimum:
             continue
-        half = half_size(network, centre.noisy[None], centre.told.expand_as(centre.noisy[:1])[None])[0]
+        half = half_size(network, part.noisy[None], part.told.expand_as(part.noisy[:1])[None])[0]
         found.append(Pair(pair.name, None, (half * 65535).round().to(torch.uint16)))
-        pixels += centre.noisy[0].numel()
+        pixels += part.noisy[0].numel()
         if pixels > MOST_PIXELS:
             break
     return found

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from denoise_se.datasets import to_unit
+from denoise_se.loaded import centre
 from denoise_se.network import NetworkConfig
 from denoise_se.noise import NoiseChain, NoiseMixture, is_gaussian
 from denoise_se.noise_estimation import estimate_noise
@@ -80,8 +81,7 @@ def to_learn(noise: AddNoise, network: NetworkConfig, images: Sequence[Tensor]) 
         return noise
     ratios = []
     for index, image in enumerate(images[:: -(-len(images) // IMAGES) or 1]):
-        top, left = (max(0, side - SIDE) // 2 for side in image.shape[1:])
-        clean = to_unit(image[None, :, top : top + SIDE, left : left + SIDE])
+        clean = to_unit(centre(image, SIDE)[None])
         noisy = noise(clean, torch.Generator().manual_seed(index)).image
         found, truth = estimate_noise(noisy[0].permute(1, 2, 0).numpy()), float((noisy - clean).square().mean().sqrt())
         if found.patches and truth > 0:

@@ -19,6 +19,7 @@ from denoise_se.checkpoint import Checkpoint
 from denoise_se.crops import Crop, best_crops, crops_png, cut_crop
 from denoise_se.datasets import Example, WholeImages, generator_of
 from denoise_se.errors import TrainingError
+from denoise_se.loaded import centre, middle
 from denoise_se.metrics import mean_finite, psnr, ssim
 from denoise_se.network import Denoising
 from denoise_se.noise_model import AddNoise, NoiseModel
@@ -88,9 +89,7 @@ class OutcomeReport:
         found, images = [], WholeImages(pairs)
         for index in sorted({round(place) for place in np.linspace(0, len(pairs) - 1, most)}):
             whole = images[index].in_unit()
-            top, left = (max(0, size - side) // 2 for size in whole.clean.shape[1:])
-            window = (None, ..., slice(top, top + side), slice(left, left + side))
-            part = Example(whole.noisy[window], whole.clean[window], whole.told[None])
+            part = Example(centre(whole.noisy, side)[None], centre(whole.clean, side)[None], whole.told[None])
             noise, generator = self._noise_of(pairs[index]), generator_of(self.seed, 2, index)
             noisy, level = with_noise(noise, part, generator)
             found.append((noisy, level.expand_as(noisy[:, :1]), part.clean))
@@ -134,8 +133,7 @@ class OutcomeReport:
             if time.monotonic() - began > BM3D_SECONDS:
                 break
             assert case.clean is not None
-            top, left = (max(0, side - BM3D_SIDE) // 2 for side in case.noisy.shape[:2])
-            window = (slice(top, top + BM3D_SIDE), slice(left, left + BM3D_SIDE))
+            window = middle(case.noisy.shape[:2], BM3D_SIDE)
             noisy, clean = case.noisy[window], case.clean[window]
             flat = noisy.shape[2] == 1
             restored = bm3d(noisy[..., 0] if flat else noisy, None).reshape(noisy.shape)

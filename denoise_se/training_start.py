@@ -16,7 +16,7 @@ from denoise_se.datasets import to_unit
 from denoise_se.errors import ImageError, NoiseSpecError
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, probe
-from denoise_se.loaded import Reading, as_seen
+from denoise_se.loaded import Reading, as_seen, centre
 from denoise_se.noise import NoiseChain, NoiseMixture, is_gaussian, refuse_unfit
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.noisy_only import WHITE
@@ -115,15 +115,10 @@ def _samples(
             two = pages[0][:2] if layout.kind == "burst" and len(pages[0]) > 1 else [page[0] for page in pages]
             images = [image.pixels for image in as_seen(two, channels)]
             if len({image.shape for image in images}) == 1:
-                noisy, clean = to_unit(_centre(images[0])), to_unit(_centre(images[-1]))
+                noisy, clean = to_unit(centre(images[0], SIDE)), to_unit(centre(images[-1], SIDE))
                 if noise is not None:
                     noisy = noise(clean[None], torch.Generator().manual_seed(0)).image[0].clamp(0, 1)
                 yield noisy, clean
-
-
-def _centre(image: Tensor) -> Tensor:
-    top, left = (max(0, side - SIDE) // 2 for side in image.shape[1:])
-    return image[:, top : top + SIDE, left : left + SIDE]
 
 
 @torch.no_grad()
