@@ -107,7 +107,7 @@ def import_gradio() -> Any:
 
 def make_app(options: WebOptions, cache: Cache, crew: Crew) -> Guard:
     """The ASGI application: the guard, /health, and the page."""
-    os.environ["GRADIO_TEMP_DIR"] = str(cache.uploads)
+    os.environ["GRADIO_TEMP_DIR"] = str(cache.files)
     gradio = import_gradio()
     from fastapi import FastAPI
 
@@ -140,7 +140,7 @@ def make_app(options: WebOptions, cache: Cache, crew: Crew) -> Guard:
         server_port=options.port,
         root_path=options.root_path or None,
         auth=accounts or None,
-        allowed_paths=[str(cache.results), str(cache.samples)],
+        allowed_paths=[str(cache.samples)],
         max_file_size=options.max_upload,
         footer_links=[],
         run_history=False,

@@ -25,8 +25,11 @@ FULL = "the server's space for uploads and results is used up; try again in a fe
 
 
 class Cache:
-    """`root` holds `uploads` (Gradio's), `results` (ours) and `samples`. All of it goes when the server ends; what a
-    killed one left in the same parent goes when the next one starts."""
+    """`root` holds `files`, uploads and results, each in a folder of its own, and `samples`. All of it goes when the
+    server ends; what a killed one left in the same parent goes when the next one starts.
+
+    Results lie where Gradio keeps uploads, as it would copy them there otherwise, with its event loop waiting.
+    """
 
     def __init__(self, parent: Path | None, keep_seconds: float, max_bytes: int) -> None:
         self.root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent)).resolve()
@@ -35,11 +38,10 @@ class Cache:
         self._mark.write(socket.gethostname().encode())
         self._mark.flush()
         remove_abandoned(self.root.parent)
-        self.uploads, self.results = self.root / "uploads", self.root / "results"
+        self.files = self.root / "files"
         self.keep_seconds, self.max_bytes = keep_seconds, max_bytes
         self._closed = threading.Event()
-        for folder in (self.uploads, self.results):
-            folder.mkdir()
+        self.files.mkdir()
         self.samples = self.root / "samples"
         with resources.as_file(resources.files("denoise_se.examples")) as shipped:
             for kind in ("noisy", "clean"):
@@ -49,11 +51,11 @@ class Cache:
         """A new folder for the results of one request. UsageError when there is no room for any."""
         if self.full:
             raise UsageError(FULL)
-        return Path(tempfile.mkdtemp(dir=self.results))
+        return Path(tempfile.mkdtemp(dir=self.files))
 
     def size(self) -> int:
         """Bytes in all uploads and results."""
-        return sum(_status(path)[0] for folder in (self.uploads, self.results) for path in _below(folder))
+        return sum(_status(path)[0] for path in _below(self.files))
 
     @property
     def full(self) -> bool:
@@ -74,13 +76,12 @@ class Cache:
     def clean(self, now: float | None = None) -> None:
         """Deletes every upload and result in which nothing has changed for `keep_seconds`."""
         oldest = (time.time() if now is None else now) - self.keep_seconds
-        for folder in (self.uploads, self.results):
-            for entry in folder.iterdir():
-                if max(_status(path)[1] for path in (entry, *_below(entry))) >= oldest:
-                    continue
-                shutil.rmtree(entry, ignore_errors=True)
-                with suppress(OSError):  # a file by itself: an upload that was broken off
-                    entry.unlink()
+        for entry in self.files.iterdir():
+            if max(_status(path)[1] for path in (entry, *_below(entry))) >= oldest:
+                continue
+            shutil.rmtree(entry, ignore_errors=True)
+            with suppress(OSError):  # a file by itself: an upload that was broken off
+                entry.unlink()
 
     def clean_regularly(self) -> None:
         """Cleans on a thread of its own until `close`."""
@@ -99,7 +100,7 @@ class Cache:
 
     def without_folders(self, message: str) -> str:
         """A message for people: with the names of their files, without those of our folders."""
-        return re.sub(rf"{re.escape(str(self.root))}/(?:uploads|results)/[^/\s]+/", "", message)
+        return re.sub(rf"{re.escape(str(self.root))}/files/[^/\s]+/", "", message)
 
 
 def linked(source: Path, target: Path) -> Path:

@@ -129,7 +129,7 @@ def test_foreign_paths_are_refused_whatever_the_body_calls_itself(guard: Guard, 
     body = b'{"data": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]}'
     assert posted(guard, path, body, headers) == 403
     assert posted(guard, path, b"path=/etc/passwd", headers) == 403
-    own = guard.cache.uploads / "a.png"
+    own = guard.cache.files / "a.png"
     assert posted(guard, path, json.dumps({"path": str(own)}).encode(), headers) == 200
 
 
@@ -199,7 +199,7 @@ def test_gradio_itself_takes_no_file_that_was_not_uploaded(tmp_path: Path, model
         event = client.post("/gradio_api/call/denoise", json=data).json()["event_id"]
         answer = client.get(f"/gradio_api/call/denoise/{event}").text
     assert "event: error" in answer and "event: complete" not in answer
-    assert not list(cache.uploads.rglob("*.png"))
+    assert not list(cache.files.rglob("*.png"))
 
 
 def test_a_port_in_use_is_refused_before_anything_is_loaded() -> None:
@@ -240,7 +240,7 @@ def test_pages_count_together(tmp_path: Path) -> None:
 
 def test_old_uploads_and_those_that_were_broken_off_are_deleted_and_young_ones_kept(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 60, 10**9)
-    old, broken, young = (cache.uploads / name for name in ("old/a.png", "tmp12", "young/a.png"))
+    old, broken, young = (cache.files / name for name in ("old/a.png", "tmp12", "young/a.png"))
     for path in (old, broken, young):
         path.parent.mkdir(exist_ok=True)
         path.touch()
@@ -260,7 +260,7 @@ def test_the_photos_that_a_killed_server_left_are_deleted_by_the_next_and_those_
     ]
     killed, running = (Path(str(server.stdout.readline()).strip()) for server in servers if server.stdout)
     for root in (killed, running):
-        (root / "uploads" / "photo.png").write_bytes(b"photo")
+        (root / "files" / "photo.png").write_bytes(b"photo")
     (tmp_path / "denoise-se-web-mine").mkdir()  # a person's own folder
     (tmp_path / "denoise-se-web-link").symlink_to(running)
     elsewhere = tmp_path / "denoise-se-web-elsewhere"  # on a folder that machines share: locks do not tell of theirs
@@ -278,7 +278,7 @@ def test_the_photos_that_a_killed_server_left_are_deleted_by_the_next_and_those_
         assert sorted(tmp_path.iterdir()) == sorted(
             [running, elsewhere, tmp_path / "denoise-se-web-link", tmp_path / "denoise-se-web-mine"]
         )
-        assert (running / "uploads" / "photo.png").read_bytes() == b"photo"
+        assert (running / "files" / "photo.png").read_bytes() == b"photo"
     finally:
         servers[1].kill()
         servers[1].wait()
@@ -416,9 +416,9 @@ def test_the_size_is_told_while_another_thread_deletes_folders(tmp_path: Path) -
     def come_and_go() -> None:
         while not ended.is_set():
             for number in range(20):
-                (cache.results / f"{number}/deeper").mkdir(parents=True)
+                (cache.files / f"{number}/deeper").mkdir(parents=True)
             for number in range(20):
-                shutil.rmtree(cache.results / str(number))
+                shutil.rmtree(cache.files / str(number))
 
     other = threading.Thread(target=come_and_go)
     other.start()
@@ -436,7 +436,7 @@ def test_the_cache_is_full_by_the_size_of_all_its_files_and_not_before(tmp_path:
     cache.max_bytes = 1000
     (cache.folder() / "result.png").write_bytes(bytes(1000))
     assert not cache.full
-    (cache.uploads / "upload.png").write_bytes(bytes(1))
+    (cache.files / "upload.png").write_bytes(bytes(1))
     assert cache.full
     with pytest.raises(UsageError, match="space for uploads and results is used up"):
         cache.folder()
@@ -476,9 +476,10 @@ def test_what_is_older_than_it_may_be_is_deleted_and_the_page_is_told(tmp_path: 
 
     with serving(tmp_path, "--model", str(model), "--keep", "0.4") as server:
         person = Client(server.url, verbose=False)
-        person.predict(image=handle_file(str(SAMPLES / "noisy" / "camera.png")), api_name="/denoise")
-        uploaded = next(path for path in server.cache.rglob("camera.png") if "uploads" in path.parts)
-        kept = next(path for path in server.cache.rglob("camera.png") if "results" in path.parts)
+        sample = SAMPLES / "noisy" / "camera.png"
+        person.predict(image=handle_file(str(sample)), api_name="/denoise")
+        found = [path for path in server.cache.rglob("camera.png") if "files" in path.parts]
+        uploaded, kept = sorted(found, key=lambda path: path.read_bytes() != sample.read_bytes())  # and no copy of it
         assert server.get(f"/gradio_api/file={kept}")[0] == 200
         wait_until(lambda: not kept.exists() and not uploaded.exists(), 90, "old files are not deleted")
         assert server.get(f"/gradio_api/file={kept}")[0] in (403, 404)

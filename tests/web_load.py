@@ -107,7 +107,7 @@ def run_load(folder: Path, people: int, requests: int, queue: int) -> dict[str, 
         left = files
         while left and time.monotonic() < ended:  # past --keep the cache is emptied
             time.sleep(5)
-            left = sum(path.is_file() for path in server.cache.rglob("*/results/*/*"))
+            left = sum(path.is_file() for path in server.cache.rglob("*/files/*/*"))
         rest = resident(server.process.pid)
         state = server.health()
         log = (folder / "log").read_text()
