@@ -29,7 +29,8 @@ def run_evaluate(
 ) -> int:
     """Prints the table, writes the report and the picture of crops, and returns the exit code. Raises DenoiseError."""
     from denoise_se.denoiser import Denoiser
-    from denoise_se.evaluation import Method, ModelMethod, evaluate, parse_against
+    from denoise_se.evaluation import evaluate
+    from denoise_se.evaluation_methods import Method, ModelMethod, parse_against
     from denoise_se.evaluation_report import check_outputs, render, save_crops, write_report
 
     if sigma not in ("told", "auto"):

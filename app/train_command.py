@@ -114,7 +114,7 @@ def run_train(
     from denoise_se.image_io import DEFAULT_MAX_PIXELS
     from denoise_se.place import this_rank
     from denoise_se.ranks import Ranks
-    from denoise_se.run_folder import check_run
+    from denoise_se.resumption import check_run
     from denoise_se.warm_start import in_channels
 
     console = message_console(quiet=this_rank() > 0)

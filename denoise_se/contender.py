@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise_se.errors import DenoiseError, UsageError
-from denoise_se.evaluation import Method, ModelMethod, parse_against
+from denoise_se.evaluation_methods import Method, ModelMethod, parse_against
 from denoise_se.peers import DnCNN
 
 Pixels = NDArray[np.float32]

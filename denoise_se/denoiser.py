@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from denoise_se.backends import Backend, Place, make_backend
+from denoise_se.backends import Backend, make_backend
 from denoise_se.blending import Strength, blended
 from denoise_se.checkpoint import CheckpointFile, open_checkpoint
 from denoise_se.errors import DenoiseError, UsageError
@@ -22,18 +22,9 @@ from denoise_se.image import wrong_range
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.scanlines import ArrayScanlines, Scanlines
 from denoise_se.self_ensemble import SelfEnsemble
-from denoise_se.tiling import (
-    BLOCK,
-    LANES_WINDOWS,
-    WHOLE_PIXELS,
-    Span,
-    in_cells,
-    spans,
-    squeeze_windows,
-    tile_shape,
-    window_bytes,
-)
+from denoise_se.tiling import BLOCK, LANES_WINDOWS, WHOLE_PIXELS, Span, window_bytes
 from denoise_se.white_level import full_range, white_level
+from denoise_se.window import Cutter, Window
 
 BAND = 768  # rows that are copied at a time when there is nothing to compute
 Progress = Callable[[int, int], None]
@@ -58,20 +49,6 @@ class RestoredTile:
     columns: Span
     noisy: np.ndarray
     restored: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Window:
-    """A tile to be: its core's `rows` and `columns` and their `noisy` pixels; what the network reads, `planes`
-    [N, C, h, w] and `levels` [N, 1, h, w], with its `place`; `kept`, the rows and columns that the network gives."""
-
-    rows: Span
-    columns: Span
-    kept: tuple[Span, Span]
-    noisy: np.ndarray
-    planes: np.ndarray
-    levels: np.ndarray
-    place: Place
 
 
 @dataclass(frozen=True)
@@ -104,7 +81,7 @@ class Denoiser:
         self.checkpoint, self.backend = checkpoint, backend
         self.tile, self.rounded = tile, rounded
         self.network = checkpoint.config
-        self.halo = backend.halo
+        self.cutter = Cutter(self.network, backend.halo, tile)
 
     @classmethod
     def load(
@@ -264,16 +241,16 @@ class Denoiser:
                 yield RestoredTile(rows, Span(0, width), noisy, restored)
                 report(done, total)
             return
-        total = math.prod(map(len, self._grid(height, width)))
+        total = math.prod(map(len, self.cutter.grid(height, width)))
         backend = self.backend if self.rounded or source.dtype == np.uint8 else self.backend.fine()
         gates, white = None, white_level(source, level)
         if total > 1 or height * width > WHOLE_PIXELS or self.network.channels < channels:
-            gates = self._gates(backend, source, level, white)
+            gates = backend.squeeze(*self.cutter.samples(source, level, white))
         report(0, total)
         network = ThreadPoolExecutor(1)  # works on a tile while the next is read and the one before is used
         try:
-            running: tuple[_Window, Future[np.ndarray]] | None = None
-            for done, window in enumerate(self._windows(source, level, white)):
+            running: tuple[Window, Future[np.ndarray]] | None = None
+            for done, window in enumerate(self.cutter.windows(source, level, white)):
                 started = window, network.submit(self._restored, backend, window, gates)
                 if running:
                     yield self._tile(*running, channels, white)
@@ -285,23 +262,7 @@ class Denoiser:
         finally:
             network.shutdown(cancel_futures=True)
 
-    def _windows(self, source: Scanlines, level: float | np.ndarray | None, white: float) -> Iterator[_Window]:
-        """What the network is given of an image, row by row; `white` as `white_level` gives it."""
-        height, width, _ = source.shape
-        rows_and_windows, columns_and_windows = self._grid(height, width)
-        held, start = source.rows(0, 0), 0  # the rows from `start` on that have been read and are still needed
-        for rows, above in rows_and_windows:
-            fresh = source.rows(start + len(held), above.stop)
-            held, start = np.concatenate([held[above.start - start :], fresh]), above.start
-            for columns, beside in columns_and_windows:
-                planes, levels = self._input(held[:, beside.slice], level, white, above, beside)
-                cut = above.start > 0, above.stop < height, beside.start > 0, beside.stop < width
-                kept = self._kept(above, height), self._kept(beside, width)
-                place = Place(cut, kept[0].start, kept[1].start)
-                noisy = held[rows.within(above), columns.slice].copy()  # a view would keep all rows
-                yield _Window(rows, columns, kept, noisy, planes, levels, place)
-
-    def _restored(self, backend: Backend, window: _Window, gates: Any) -> np.ndarray:
+    def _restored(self, backend: Backend, window: Window, gates: Any) -> np.ndarray:
         """What the network makes of a window [N, C, h, w], less the margins that are cut."""
         results = [
             backend.denoise(planes[None], levels[None], gates, window.place)
@@ -309,7 +270,7 @@ class Denoiser:
         ]
         return results[0] if len(results) == 1 else np.concatenate(results)
 
-    def _tile(self, window: _Window, result: Future[np.ndarray], channels: int, white: float) -> RestoredTile:
+    def _tile(self, window: Window, result: Future[np.ndarray], channels: int, white: float) -> RestoredTile:
         """The core of a window, when the network is done with it. Raises DenoiseError."""
         clean = result.result()
         if not np.isfinite(clean).all():
@@ -325,45 +286,6 @@ class Denoiser:
         if white != full_range(window.noisy.dtype):
             restored = restored * np.float32(white / full_range(window.noisy.dtype))
         return RestoredTile(rows, columns, window.noisy, restored)
-
-    def _grid(self, height: int, width: int) -> tuple[list[tuple[Span, Span]], list[tuple[Span, Span]]]:
-        """Cores and windows of the rows and the columns."""
-        multiple = self.network.multiple_of
-        if self.tile != "auto":
-            shape = int(self.tile), int(self.tile)
-        elif height * width <= WHOLE_PIXELS:  # the gates are pooled over all of it at once, so tiles save no memory
-            shape = 0, 0
-        else:
-            shape = tile_shape(height, width, self.halo, multiple, self.network.features)
-        return spans(height, shape[0], self.halo, multiple), spans(width, shape[1], self.halo, multiple)
-
-    def _kept(self, window: Span, size: int) -> Span:
-        """What the network keeps of a window along an axis: not the margins at the sides where the image goes on."""
-        margin = in_cells(self.halo, self.network.multiple_of)
-        return Span(window.start + margin * (window.start > 0), window.stop - margin * (window.stop < size))
-
-    def _gates(self, backend: Backend, source: Scanlines, level: float | np.ndarray | None, white: float) -> Any:
-        """The gates of the whole image, from all of it or from its sample windows."""
-        height, width, _ = source.shape
-        samples = []
-        held, held_rows = source.rows(0, 0), Span(0, 0)
-        for rows, columns in squeeze_windows(height, width, self.network.multiple_of):
-            if rows != held_rows:
-                held, held_rows = source.rows(rows.start, rows.stop), rows
-            samples.append(self._input(held[:, columns.slice], level, white, rows, columns))
-        return backend.squeeze(*(np.concatenate(part) for part in zip(*samples, strict=True)))
-
-    def _input(
-        self, pixels: np.ndarray, level: float | np.ndarray | None, white: float, rows: Span, columns: Span
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """A window [h, w, C] as network input: [N, C, h, w], `white` as 1, and its noise levels [N, 1, h, w]."""
-        planes = np.empty((1, pixels.shape[2], *pixels.shape[:2]), np.float32)
-        np.divide(pixels.transpose(2, 0, 1), np.float32(white), out=planes[0], dtype=np.float32, casting="unsafe")
-        if planes.shape[1] != self.network.channels:
-            planes = planes.repeat(3, axis=1) if planes.shape[1] == 1 else planes.transpose(1, 0, 2, 3)
-        values = level[rows.slice, columns.slice] if isinstance(level, np.ndarray) else level or 0.0
-        levels = np.float32(values) / np.float32(255 * white / full_range(pixels.dtype))
-        return planes, np.broadcast_to(levels, (len(planes), 1, *planes.shape[2:]))
 
 
 def _as_they_are(source: Scanlines) -> Iterator[tuple[Span, np.ndarray]]:

@@ -7,19 +7,6 @@ from typing import Any
 
 from denoise_se.network import build_network, count_macs_per_pixel, count_parameters
 from denoise_se.network_config import NetworkConfig
-from denoise_se.threads import visible_cores
-
-
-def hardware() -> str:
-    """The processor or GPU of this machine and its core count, as one line."""
-    import platform
-
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
-    return f"{name}, {visible_cores()} cores"
 
 
 def render_card(

@@ -7,10 +7,8 @@ import hashlib
 import io
 import json
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,18 +19,18 @@ from denoise_se.atomic_file import remove_temporary_files, replacing
 from denoise_se.checkpoint import Checkpoint, load_checkpoint, made_noise, save_checkpoint
 from denoise_se.errors import CheckpointError, Interrupted, TrainingError, UsageError
 from denoise_se.learning_curve import draw_curve
-from denoise_se.model_card import hardware, render_card
+from denoise_se.model_card import render_card
 from denoise_se.objectives import Rehearsed
 from denoise_se.place import this_rank
+from denoise_se.provenance import commit, hardware, release
+from denoise_se.resumption import BEST, LAST, changes_of, check_run
 from denoise_se.training_state import TrainingState
 
 if TYPE_CHECKING:
     from denoise_se.budget import Budget
     from denoise_se.training import DenoisingTask
 
-BEST, LAST = "best.safetensors", "last.ckpt"
 SAVE_SECONDS = 120  # last.ckpt is at most this old
-CHANGEABLE = ("steps", "minutes", "validations", "batch", "patch")  # what a resumed run may change
 COLUMNS = ("step", "seconds", "loss", "learning_rate", "patches_per_second", "val_psnr", "val_ssim")
 
 
@@ -93,7 +91,12 @@ class RunFolder(Callback):
         """
         check_run(self.folder, resume)
         if resume:
-            self._go_on_from(TrainingState().load_checkpoint(self.last))
+            state = TrainingState().load_checkpoint(self.last)
+            before = state["callbacks"].get(self.state_key, {})
+            if "recipe" in before:  # else it is of an older version
+                changes = changes_of(before, self.recipe, self.start_name, self.digest, self.last)
+                at = [{"step": int(state["global_step"]), **changes}] if changes else []
+                self.changes = [*before.get("changes", []), *at]
         if this_rank():
             return
         try:
@@ -101,30 +104,6 @@ class RunFolder(Callback):
             remove_temporary_files(self.folder)
         except OSError as error:
             raise UsageError(f"{self.folder}: cannot be made ({error.strerror})") from error
-
-    def _go_on_from(self, state: Mapping[str, Any]) -> None:
-        """Notes what the resumed run changes. UsageError naming what differs and may not."""
-        before = state["callbacks"].get(self.state_key, {})
-        if "recipe" not in before:  # of an older version
-            return
-        then, now = flat(before["recipe"]), flat(self.recipe)
-        then["--init"], now["--init"] = before["start"], self.start_name
-        differs = [name for name in now if then.get(name) != now[name]]
-        changed = [name for name in differs if name not in CHANGEABLE]
-        if changed:
-            told = ", ".join(f"{name} is {now[name]!r} and was {then.get(name)!r}" for name in changed)
-            raise UsageError(
-                f"{self.last}: not the run to resume: {told}; give what it was started with (only the budget, batch "
-                "and patch may be others), or start a run in another folder, from best.safetensors with --init"
-            )
-        if before["images"] != self.digest:
-            raise UsageError(
-                f"{self.last}: was started with other images, or other names or sizes of them; give those, or start a "
-                "run in another folder, from best.safetensors with --init"
-            )
-        self.changes = list(before.get("changes", []))
-        if differs:
-            self.changes.append({"step": int(state["global_step"]), **{name: now[name] for name in differs}})
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -294,11 +273,7 @@ class RunFolder(Callback):
 
     def record(self, task: DenoisingTask) -> dict[str, Any]:
         """The training record for the checkpoint's metadata."""
-        try:
-            release = version("denoise-se")
-        except PackageNotFoundError:
-            release = "not installed"
-        ranks = task.budget.ranks
+        processes = task.budget.ranks.world_size
         return {
             "data": self.data,
             "recipe": dict(self.recipe),
@@ -309,9 +284,9 @@ class RunFolder(Callback):
             else None,
             "steps": task.global_step,
             "seconds": round(task.budget.seconds),
-            "hardware": hardware() + (f", {ranks.world_size} processes" if ranks.world_size > 1 else ""),
+            "hardware": hardware() + (f", {processes} processes" if processes > 1 else ""),
             "precision": str(task.trainer.precision),
-            "version": release,
+            "version": release(),
             "commit": self._commit,
         }
 
@@ -335,32 +310,3 @@ class RunFolder(Callback):
             raise TrainingError(
                 f"{self.folder / name}: cannot be written ({error.strerror}); make room and go on with --resume"
             ) from error
-
-
-def check_run(folder: Path, resume: bool) -> None:
-    """UsageError when the folder holds a run and `resume` is off, or none and it is on."""
-    best, last = folder / BEST, folder / LAST
-    if resume and not last.is_file():
-        raise UsageError(f"{folder}: no last.ckpt to resume from; leave --resume out to start a run")
-    if not resume and best.exists() and not last.exists():
-        raise UsageError(f"{folder}: holds a best.safetensors but no run; move it, or choose another")
-    if not resume and last.exists():
-        raise UsageError(f"{folder}: holds a training run already; add --resume, or choose another folder")
-
-
-def flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe with the network's fields beside the others, as JSON keeps them."""
-    fields = json.loads(json.dumps(recipe))
-    return fields | {f"network.{name}": value for name, value in fields.pop("network", {}).items()}
-
-
-def commit() -> str:
-    """The short commit of the program's checkout, or nothing when it is installed from a wheel."""
-    where = Path(__file__).parent
-    if not (where.parent / ".git").exists():
-        return ""
-    command = ["git", "-C", str(where), "rev-parse", "--short", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:  # no git here
-        return ""

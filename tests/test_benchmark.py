@@ -16,7 +16,8 @@ from denoise_se.benchmark import Benchmark, Growth, Result, noisy_picture, run_b
 from denoise_se.benchmark_report import render, write_plot, write_report
 from denoise_se.contender import Contender, OpenVinoDnCNN
 from denoise_se.errors import UsageError
-from denoise_se.evaluation import evaluate, parse_against
+from denoise_se.evaluation import evaluate
+from denoise_se.evaluation_methods import parse_against
 from denoise_se.peers import Convolution, DnCNN
 
 

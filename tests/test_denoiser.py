@@ -10,6 +10,7 @@ import torch
 
 from denoise_se import denoiser as denoiser_module
 from denoise_se import tiling
+from denoise_se import window as window_module
 from denoise_se.blending import Strength, blended
 from denoise_se.checkpoint import save_checkpoint
 from denoise_se.denoiser import Denoiser
@@ -95,7 +96,8 @@ def test_tiles_of_a_large_image_share_the_gates_of_its_samples(load, monkeypatch
     noisy = picture(90, 140)
     pooled_over_all = load("gray", tile=0)(noisy, 20.0)
     monkeypatch.setattr(tiling, "WHOLE_PIXELS", 1000)
-    monkeypatch.setattr(denoiser_module, "WHOLE_PIXELS", 1000)
+    for module in (denoiser_module, window_module):
+        monkeypatch.setattr(module, "WHOLE_PIXELS", 1000)
     monkeypatch.setattr(tiling, "SAMPLE_SIDE", 16)
     results = [load("gray", tile=tile)(noisy, 20.0) for tile in (0, 32, 50)]
     for result in results[1:]:

@@ -22,7 +22,8 @@ from denoise_se.app.console import table_console
 from denoise_se.crops import SIDE, best_crops, crops_png, cut_crop
 from denoise_se.errors import DenoiseError, NoiseSpecError, UsageError
 from denoise_se.estimate_error import estimate_errors
-from denoise_se.evaluation import ModelMethod, evaluate, parse_against
+from denoise_se.evaluation import evaluate
+from denoise_se.evaluation_methods import ModelMethod, parse_against
 from denoise_se.evaluation_report import check_outputs, render, save_crops, write_report
 from denoise_se.evaluation_set import add_noise
 from denoise_se.noise import parse_noise_spec
