@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from denoise_se.app.console import nobody_reads
+from denoise_se.app.console import output
 from denoise_se.report import Row
 from denoise_se.watcher import Watcher
 
@@ -33,6 +33,7 @@ class ConsoleWatcher(Watcher):
         self.told, self.quiet, self.json_lines = told, quiet, json_lines
         self.task = bar.add_task("denoising", total=total)
         self.finished, self.spoke = 0, time.monotonic()
+        self.lines = output()  # what an engine prints goes elsewhere
         self.blind: set[str] = set()  # models that were named as such
         self.alike: Counter[str] = Counter()
 
@@ -70,7 +71,4 @@ class ConsoleWatcher(Watcher):
 
     def _tell(self, row: Row) -> None:
         plain = {k: str(v) if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(row).items()}
-        try:
-            print(json.dumps(plain), flush=True)
-        except OSError:  # who reads has seen enough, and the images are wanted all the same
-            nobody_reads()
+        print(json.dumps(plain), file=self.lines, flush=True)

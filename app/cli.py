@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
 from importlib.metadata import version
@@ -341,5 +342,6 @@ def main() -> None:
     try:
         app()
     except DenoiseError as error:
-        print(f"denoise-se: {error}", file=sys.stderr)
+        with suppress(OSError):  # the code says it too
+            print(f"denoise-se: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)

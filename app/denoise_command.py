@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from denoise_se.app.batch_watcher import ConsoleWatcher
-from denoise_se.app.console import message_console, print_table
+from denoise_se.app.console import message_console, table_console
 from denoise_se.app.request import Request
 from denoise_se.disk_space import shortage
 from denoise_se.errors import ImageError, UsageError
@@ -112,7 +112,7 @@ def run_denoise(errand: Errand, request: Request) -> int:
     computed_by = request.denoiser_for(3).backend.description  # a damaged one is refused before the first image
     outcome = carry_out(errand, request, plan, inspector, errors)
     if not (errand.quiet or errand.json_lines):
-        print_table(as_table(outcome.rows, computed_by))
+        table_console().print(as_table(outcome.rows, computed_by))
     sum_up(request, plan, outcome, errors)
     if errand.report is not None:
         settings = described(errand, request, computed_by)

@@ -90,10 +90,9 @@ class BatchTab:
         try:
             sources = self.service.options.check_files(as_paths(photos))
             asked = self.service.options.request(model, None, blend(strength, None), format)
-            folder = self.service.cache.folder()
 
             def work_on(work: Work[web_batch.Batch]) -> web_batch.Batch:
-                return web_batch.run(sources, folder, asked, work)
+                return web_batch.run(sources, self.service.cache.folder(), asked, work)
 
             with self.service.crew.started(work_on, f"batch {request.session_hash}") as work:
                 async for at in work.progress():

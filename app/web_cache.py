@@ -54,8 +54,8 @@ class Cache:
         return Path(tempfile.mkdtemp(dir=self.files))
 
     def size(self) -> int:
-        """Bytes in all uploads and results."""
-        return sum(_status(path)[0] for path in _below(self.files))
+        """Bytes in all uploads and results; a file of several names counts once."""
+        return sum({key: size for key, size, _ in map(_status, _below(self.files))}.values())
 
     @property
     def full(self) -> bool:
@@ -77,7 +77,7 @@ class Cache:
         """Deletes every upload and result in which nothing has changed for `keep_seconds`."""
         oldest = (time.time() if now is None else now) - self.keep_seconds
         for entry in self.files.iterdir():
-            if max(_status(path)[1] for path in (entry, *_below(entry))) >= oldest:
+            if max(_status(path)[2] for path in (entry, *_below(entry))) >= oldest:
                 continue
             shutil.rmtree(entry, ignore_errors=True)
             with suppress(OSError):  # a file by itself: an upload that was broken off
@@ -100,7 +100,7 @@ class Cache:
 
     def without_folders(self, message: str) -> str:
         """A message for people: with the names of their files, without those of our folders."""
-        return re.sub(rf"{re.escape(str(self.root))}/files/[^/\s]+/", "", message)
+        return re.sub(rf"{re.escape(str(self.root))}/files/[^/\s]+/(?:photos/|denoised/)?", "", message)
 
 
 def linked(source: Path, target: Path) -> Path:
@@ -140,10 +140,10 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (Path(base, name) for name in names)
 
 
-def _status(path: Path) -> tuple[int, float]:
-    """Size and time of change; nothing for what another thread has just deleted."""
+def _status(path: Path) -> tuple[tuple[int, int], int, float]:
+    """Device and inode, size and time of change; nothing for what another thread has just deleted."""
     try:
         status = path.lstat()
     except OSError:
-        return 0, 0.0
-    return status.st_size, status.st_mtime
+        return (0, 0), 0, 0.0
+    return (status.st_dev, status.st_ino), status.st_size, status.st_mtime

@@ -115,7 +115,8 @@ class Guard:
             return 403, "this server answers its own pages only, not those of other sites"
         if path.startswith(CLOSED) and path != DIRECT:
             return 403, "this address is closed"
-        if path.startswith(API + "call/") and path.removeprefix(API + "call/").split("/")[0] not in ENDPOINTS:
+        called = path.removeprefix(API + "call/").removeprefix("v2/").split("/")[0]
+        if path.startswith(API + "call/") and called not in ENDPOINTS:
             return 404, f"there is no such endpoint; those of this server are {', '.join(ENDPOINTS)}"
         if path.startswith(API + "file=") and not self._may_serve(path.removeprefix(API + "file=")):
             return 403, "only files of this server's cache are served"

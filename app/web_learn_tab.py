@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -97,7 +98,7 @@ class LearnTab:
             photos = self.service.options.check_files(as_paths(noisy))
             yield parts.note("Measuring the noise; this takes some seconds.")
             taken = enough(photos, self.service.options.max_pixels)
-            profile, plot = await measure(taken, self.service.cache.folder())
+            profile, plot = await measure(taken, await asyncio.to_thread(self.service.cache.folder))
             yield as_html(profile, plot, len(taken))
         except DenoiseError as error:
             yield parts.problem(self.service.explained(error))

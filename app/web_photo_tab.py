@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -120,12 +121,14 @@ class PhotoTab(PhotoLayout):
             yield self._emptied(old)
             return
         source, clean = as_paths(photo)[0], as_paths(reference)
-        folder, made, shown = self.service.cache.folder(), None, False
+        folders: list[Path] = []
+        made, shown = None, False
         try:
             asked = self.service.options.request(model, None if auto else sigma, blend(1, None), "same")
 
             def work_on(work: Work[Photo]) -> Photo:
-                return Photo.denoised(source, folder, asked, clean[0] if clean else None, work)
+                folders.append(self.service.cache.folder())
+                return Photo.denoised(source, folders[0], asked, clean[0] if clean else None, work)
 
             with self.service.crew.started(work_on, owner) as work:
                 async for at in work.progress():
@@ -160,8 +163,8 @@ class PhotoTab(PhotoLayout):
                 self.examples: gr.update(visible=True),
             }
         finally:
-            if not shown:  # stopped, failed, or nobody waits for it any more
-                shutil.rmtree(folder, ignore_errors=True)
+            if folders and not shown:  # stopped, failed, or nobody waits for it any more
+                shutil.rmtree(folders[0], ignore_errors=True)
 
     def _level(self, used: Denoiser, photo: Photo, auto: bool) -> Updates:
         """The noise controls as this model needs them; a blind one takes no level."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from denoise_se.budget import Budget
 from denoise_se.checkpoint import Checkpoint
 from denoise_se.datasets import TrainingData, sheets
 from denoise_se.errors import DenoiseError, Interrupted, TrainingError, UsageError
+from denoise_se.forgiving import Forgiving
 from denoise_se.held_out_risk import Risk
 from denoise_se.objectives import Objective
 from denoise_se.place import this_rank
@@ -140,6 +142,8 @@ def fit(
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise memory_error(config) from error
     except OSError as error:
+        if stop.signal is not None:
+            raise run.interrupted(stop.signal) from error
         raise TrainingError(f"{folder}: {error}; mend that, then go on with --resume") from error
     except RuntimeError as error:
         known = explained(error, run, config)
@@ -151,7 +155,7 @@ def fit(
 
 def make_trainer(run: RunFolder, config: TrainingConfig, ranks: Ranks, *, quiet: bool) -> Trainer:
     """A trainer that leaves saving, validating and stopping to `run` and the task."""
-    bar = [] if quiet or this_rank() else [RichProgressBar()]
+    bar = [] if quiet or this_rank() else [RichProgressBar(console_kwargs={"file": Forgiving(sys.stdout)})]
     trainer = Trainer(
         default_root_dir=run.folder,
         devices=ranks.devices,

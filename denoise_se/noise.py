@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from denoise_se.noise_model import NoiseModel, Noisy, Range, level_of, standard_normal
+from denoise_se.noise_model import AddNoise, NoiseModel, Noisy, Range, level_of, standard_normal
 from denoise_se.noise_spec import NOISE_MODELS, parse_noise_spec
 
 __all__ = [
@@ -203,7 +203,7 @@ class NoiseChain(NoiseModel):
 class NoiseMixture(NoiseModel):
     """Alternatives of equal chance; each image of the batch gets one of them."""
 
-    models: tuple[NoiseChain, ...]
+    models: tuple[AddNoise, ...]
 
     def forward(self, clean: Tensor, generator: torch.Generator) -> Noisy:
         choice = torch.randint(len(self.models), (clean.shape[0],), generator=generator, device=clean.device)
@@ -217,8 +217,9 @@ class NoiseMixture(NoiseModel):
 
 def is_gaussian(noise: NoiseChain | NoiseMixture) -> bool:
     """Whether it, or each of its alternatives, is white Gaussian noise and nothing else."""
-    chains = noise.models if isinstance(noise, NoiseMixture) else (noise,)
-    return all(chain.models and all(isinstance(model, Gaussian) for model in chain.models) for chain in chains)
+    if isinstance(noise, NoiseMixture):
+        return all(isinstance(model, NoiseChain) and is_gaussian(model) for model in noise.models)
+    return bool(noise.models) and all(isinstance(model, Gaussian) for model in noise.models)
 
 
 def refuse_unfit(noise: NoiseChain | NoiseMixture, channels: int, side: int) -> None:

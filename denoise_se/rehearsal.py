@@ -13,6 +13,7 @@ from denoise_se.datasets import Patches, to_unit
 from denoise_se.errors import NoiseSpecError, ProfileError, UsageError
 from denoise_se.image_io import read
 from denoise_se.loaded import centre, from_pixels
+from denoise_se.network_config import NetworkConfig
 from denoise_se.noise import NoiseChain, NoiseMixture, parse_noise_spec, refuse_unfit
 from denoise_se.objectives import Objective, Rehearsed, Supervised
 from denoise_se.told_level import to_judge, to_learn
@@ -40,11 +41,13 @@ def rehearsed(
     start: Checkpoint | None,
     share: float,
     patch: int,
+    network: NetworkConfig,
     clean: Sequence[Tensor],
     pictures: Patches | None = None,
 ) -> Objective:
     """`objective` with that `share` of the steps on the start's old noise, where there is one that goes on patches of
-    `patch` pixels: of `pictures`, or of the training images' clean sides. `clean` are images of these.
+    `patch` pixels: of `pictures`, or of the training images' clean sides. `network` is trained; `clean` are images of
+    those patches.
 
     Raises:
         UsageError: there are pictures, but nothing to rehearse on them.
@@ -52,9 +55,9 @@ def rehearsed(
     old = old_noise(start, patch)
     if pictures is not None and (old is None or share == 0):
         raise UsageError("--rehearse needs a start (--init) that was trained on made noise, and a rehearsal above 0")
-    if start is None or old is None or share == 0:
+    if old is None or share == 0:
         return objective
-    practised = to_learn(old, start.config, clean)
+    practised = to_learn(old, network, clean)
     if pictures is None and objective == Supervised(practised):
         return objective
     return Rehearsed(objective, practised, share, pictures)

@@ -24,7 +24,9 @@ from denoise_se.noise_estimation import estimate_noise
 from denoise_se.noise_model import AddNoise, Noisy
 from denoise_se.training_images import Pair
 
-IMAGES, SIDE = 16, 512  # that estimates are compared with the truth on, and how much of their middle
+IMAGES, SIDE = 16, 512  # that estimates are compared with the truth on, twice each, and how much of their middle
+LEAST = 1 / 255  # of noise; of less an estimate says little
+NEAREST = 4  # samples that a patch is told one of
 
 
 def estimated_level(image: Tensor) -> float:
@@ -49,18 +51,24 @@ def with_told(pairs: Sequence[Pair], *networks: NetworkConfig) -> list[Pair]:
 
 @dataclass(frozen=True)
 class AsEstimated:
-    """`noise`, told as an estimate would say: the root mean square of what it changed, times one of `ratios`, drawn for
-    each image, of estimates to it. For patches, which are too small for estimates of their own."""
+    """`noise`, told as an estimate would say. For patches, which are too small for estimates of their own.
+
+    samples: of some images with such noise, the root mean square of what it changed, and the estimate as a multiple of
+    that. A patch is told its own root mean square times the multiple of one of the samples that come nearest to it.
+    """
 
     noise: AddNoise
-    ratios: tuple[float, ...]
+    samples: tuple[tuple[float, float], ...]
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Noisy:
         image, _ = self.noise(clean, generator)
-        drawn = torch.randint(len(self.ratios), (len(clean), 1, 1, 1), generator=generator, device=clean.device)
-        ratio = clean.new_tensor(self.ratios)[drawn]
-        level = ratio * (image - clean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-        return Noisy(image, level.expand_as(clean[:, :1]))
+        strength = (image - clean).square().mean(dim=(1, 2, 3)).sqrt()
+        strengths, multiples = clean.new_tensor(self.samples).unbind(1)
+        ratio = (strength.clamp_min(1e-6).log()[:, None] - strengths.log()).abs()
+        near = ratio.topk(min(NEAREST, len(strengths)), largest=False).indices
+        drawn = torch.randint(near.shape[1], (len(clean), 1), generator=generator, device=clean.device)
+        level = strength * multiples[near.gather(1, drawn)[:, 0]]
+        return Noisy(image, level[:, None, None, None].expand_as(clean[:, :1]))
 
 
 @dataclass(frozen=True)
@@ -79,14 +87,17 @@ def to_learn(noise: AddNoise, network: NetworkConfig, images: Sequence[Tensor]) 
     """`noise` as a step puts it on patches; `images` [C, H, W], uint8 or uint16, are clean ones of the training."""
     if not _is_estimated(noise, network):
         return noise
-    ratios = []
-    for index, image in enumerate(images[:: -(-len(images) // IMAGES) or 1]):
+    if isinstance(noise, NoiseMixture):
+        return NoiseMixture(tuple(to_learn(model, network, images) for model in noise.models))
+    samples = []
+    chosen = images[:: -(-len(images) // IMAGES) or 1]
+    for index, image in enumerate([*chosen, *chosen]):
         clean = to_unit(centre(image, SIDE)[None])
         noisy = noise(clean, torch.Generator().manual_seed(index)).image
         found, truth = estimate_noise(noisy[0].permute(1, 2, 0).numpy()), float((noisy - clean).square().mean().sqrt())
-        if found.patches and truth > 0:
-            ratios.append(found.level / 255 / truth)
-    return AsEstimated(noise, tuple(ratios) or (1.0,))
+        if found.patches and truth > LEAST:
+            samples.append((truth, found.level / 255 / truth))
+    return AsEstimated(noise, tuple(samples) or ((1.0, 1.0),))
 
 
 def to_judge(noise: AddNoise, network: NetworkConfig) -> AddNoise:

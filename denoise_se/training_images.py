@@ -55,6 +55,14 @@ def words_of(stem: str) -> list[str]:
     return [word for word in re.split(r"[-_. ]+", stem.lower()) if word]
 
 
+def parted(stem: str, words: tuple[str, str]) -> tuple[str, str] | None:
+    """Which of two words a name holds, the last one if it holds both, and the rest of the name; None for neither."""
+    found = [part for part in re.finditer(r"[^-_. ]+", stem) if part.group().lower() in words]
+    if not found:
+        return None
+    return found[-1].group().lower(), stem[: found[-1].start()].rstrip("-_. ") + stem[found[-1].end() :]
+
+
 def match_pairs(
     noisy: Path, clean: Path, words: tuple[str, str] | None = None
 ) -> tuple[list[tuple[Path, Path]], list[str]]:
@@ -67,12 +75,11 @@ def match_pairs(
         found: dict[Path, Path] = {}
         for file in image_files(folder):
             stem = file.stem
-            if word is not None:
-                parts = words_of(stem)
-                if word not in parts:
+            if words is not None:
+                own, rest = parted(stem, words) or ("", "")
+                if own != word:
                     continue
-                parts.remove(word)
-                stem = "_".join(parts) or stem
+                stem = rest or own
             key = file.relative_to(folder).with_name(stem)
             if key in found:
                 problems.append(f"{file}: {found[key].name} has the same stem; rename one of them")

@@ -14,7 +14,7 @@ from denoise_se.errors import DatasetError, ImageError
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import probe, read
 from denoise_se.noise_series import quadratic_surface
-from denoise_se.training_images import PairedFiles, words_of
+from denoise_se.training_images import PairedFiles, parted, words_of
 
 NOISY_FOLDERS = ("noisy", "noise", "input", "inputs", "lq", "real", "degraded")
 CLEAN_FOLDERS = ("clean", "target", "targets", "gt", "hq", "mean", "groundtruth", "ground_truth", "reference")
@@ -23,7 +23,6 @@ WORDS = (
     ("lq", "hq"), ("lq", "gt"),
 )  # fmt: skip
 TRAIN_FOLDERS, VALIDATION_FOLDERS = ("train", "training"), ("val", "valid", "validation")
-TEST_FOLDERS = ("test", "testing")
 SURELY_CLEAN = ("clean", "gt", "groundtruth")  # words of names that no noisy picture bears
 
 Kind = Literal["pairs", "burst", "noisy", "clean"]
@@ -56,15 +55,15 @@ def recognise(folder: Path, *, has_noise: bool) -> Layout:
     """
     files = image_files(folder)
     parts = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
-    train, held_out, test = (
-        next((parts[name] for name in names if name in parts), None)
-        for names in (TRAIN_FOLDERS, VALIDATION_FOLDERS, TEST_FOLDERS)
+    train, held_out = (
+        next((parts[name] for name in names if name in parts), None) for names in (TRAIN_FOLDERS, VALIDATION_FOLDERS)
     )
     if train is not None and (found := _pairs(train)) is not None:
         other = None if held_out is None else _pairs(held_out)
         why = f"in {train.name}/, {_said(found)}"
         why += f"; validation on {held_out.name}/" if held_out is not None and other is not None else ""
-        why += f"; {test.name}/ is left out" if test is not None else ""
+        left = [path.name for path in parts.values() if path not in (train, held_out if other is not None else None)]
+        why += f"; {', '.join(f'{name}/' for name in left)} left out" if left else ""
         return Layout("pairs", train, found, why, other)
     pairs = _pairs(folder)
     if pairs is not None:
@@ -124,7 +123,7 @@ def _refuse_clean(folder: Path, files: Sequence[Path]) -> None:
         if any(part in CLEAN_FOLDERS for part in below) or any(word in SURELY_CLEAN for word in words_of(file.stem)):
             raise DatasetError(
                 f"{folder}: {file.relative_to(folder)} sounds like a clean picture, but no noisy partners are found by "
-                "the names of folders or files; say it with --pairs NOISY CLEAN, or with --noisy if all are noisy"
+                "the names of folders or files; say it with --pairs NOISY CLEAN, --burst or --noisy"
             )
 
 
@@ -137,10 +136,10 @@ def _pairs(folder: Path) -> PairedFiles | None:
     if noisy and clean:
         names = ", ".join(path.name for path in (*noisy, *clean))
         raise DatasetError(f"{folder}: several of its folders could be pairs ({names}); say it with --pairs")
-    stems = [words_of(path.stem) for path in image_files(folder)]
+    stems = [path.stem for path in image_files(folder)]
     for words in WORDS:
-        counts = [sum(word in stem for stem in stems) for word in words]
-        if all(counts) and sum(counts) == len(stems):
+        found = [parted(stem, words) for stem in stems]
+        if None not in found and {word for word, _ in filter(None, found)} == set(words):
             return PairedFiles(folder, folder, words)
     return None
 

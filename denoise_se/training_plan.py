@@ -83,9 +83,8 @@ def plan_training(
     makers = {"pairs": _with_clean, "clean": _with_clean, "burst": _burst, "noisy": _noisy}
     reading = reading or Reading()
     plan = makers[layout.kind](layout, config, start, validation or layout.validation, reading)
-    plan = replace(plan, warnings=[*plan.warnings, *reading.lines()])
     if rehearse is None and layout.kind in ("burst", "noisy"):  # no clean sides
-        return plan
+        return replace(plan, warnings=[*plan.warnings, *reading.lines()])
     others: list[Pair] = []
     pictures, where = None, ""
     if rehearse is not None:
@@ -94,7 +93,8 @@ def plan_training(
         pictures = Patches(others, config.patch, config.seed, config.drawings)
         where = f", on {len(others)} pictures of {rehearse.name}"
     clean = [pair.clean for pair in (others or plan.train)]
-    objective = rehearsed(plan.objective, start, config.rehearsal, config.patch, clean, pictures)
+    plan = replace(plan, warnings=[*plan.warnings, *reading.lines()])
+    objective = rehearsed(plan.objective, start, config.rehearsal, config.patch, config.network, clean, pictures)
     if objective is plan.objective:
         return plan
     notes = [*plan.notes, f"{config.rehearsal:.0%} of the steps rehearse the start's own noise{where}"]

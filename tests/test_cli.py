@@ -317,6 +317,44 @@ def test_the_images_and_the_report_are_done_though_nothing_can_be_printed(
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 5
 
 
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+@pytest.mark.parametrize("command", [["--report", "r.csv"], ["--json", "--report", "r.csv"]])
+def test_the_report_is_written_though_the_reader_of_the_table_is_gone(
+    tiny: Path, tmp_path: Path, command: list[str]
+) -> None:
+    palettes(tmp_path / "in", 2)
+    words = [sys.executable, "-m", "denoise_se.app", "denoise", "in", "-o", "out", "--model", str(tiny), *command]
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.wait(120) == 0, process.stderr.read()
+    assert len((tmp_path / "r.csv").read_text().splitlines()) == 3 and "Traceback" not in process.stderr.read()
+
+
+def test_json_lines_go_where_they_went_when_an_engine_has_its_say(capsys: pytest.CaptureFixture[str]) -> None:
+    from contextlib import redirect_stdout
+    from io import StringIO
+
+    from rich.progress import Progress
+
+    from denoise_se.app.batch_watcher import ConsoleWatcher
+    from denoise_se.app.console import message_console
+    from denoise_se.report import Row
+
+    console = message_console()
+    watcher = ConsoleWatcher(console, Progress(console=console), 1, told=False, quiet=False, json_lines=True)
+    with redirect_stdout(StringIO()):
+        watcher.row(Row("a.png", "b.png", "done"))
+    assert json.loads(capsys.readouterr().out)["input"] == "a.png"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_refusal_that_cannot_be_printed_keeps_its_code(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "denoise_se.app", "denoise", "nothing.png", "-o", "out"]
+    with Path("/dev/full").open("w") as full:
+        assert subprocess.run(words, cwd=tmp_path, stderr=full, check=False, timeout=60).returncode == 2
+
+
 def test_notes_that_are_alike_are_counted(run: Run, tiny: Path) -> None:
     palettes(Path("in"), 9)
     result = run("denoise", "in", "-o", "out", "--model", tiny)

@@ -126,7 +126,7 @@ def test_a_start_without_bounds_gets_them_when_it_rehearses_too(tmp_path):
     save_checkpoint(tmp_path / "open.safetensors", network.state_dict(), FLAT, training=training, psnr={})
     start = load_checkpoint(tmp_path / "open.safetensors")
     config = replace(CONFIG, network=FLAT, noise="gaussian:10", steps=2)
-    objective = rehearsed(Supervised(parse_noise_spec("gaussian:10")), start, 0.15, config.patch, [])
+    objective = rehearsed(Supervised(parse_noise_spec("gaussian:10")), start, 0.15, config.patch, config.network, [])
     run = fit(tmp_path / "run", config, TRAIN, VALIDATION, data="x", quiet=True, start=start, objective=objective)
     assert isinstance(objective, Rehearsed)
     assert not any(bounds.is_open for bounds in bounds_of(load_checkpoint(run.best).network()))

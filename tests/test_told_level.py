@@ -125,17 +125,35 @@ def test_other_noise_is_told_as_an_estimate_would_say() -> None:
     """Of correlated noise estimates say more than its standard deviation."""
     images = [torch.from_numpy(picture(seed).round().astype(np.uint8))[None] for seed in range(6)]
     learnt = to_learn(CORRELATED, GREY, images)
-    assert isinstance(learnt, AsEstimated) and len(learnt.ratios) == 6 and min(learnt.ratios) > 1.2
+    assert isinstance(learnt, AsEstimated) and len(learnt.samples) == 12
+    multiples = [multiple for _, multiple in learnt.samples]
+    assert min(multiples) > 1.2
     clean = torch.stack(images) / 255
     noisy, level = learnt(clean, torch.Generator().manual_seed(5))
     ratios = level.amax((1, 2, 3)) / (noisy - clean).square().mean((1, 2, 3)).sqrt()
-    assert all(min(abs(float(ratio) - known) for known in learnt.ratios) < 1e-4 for ratio in ratios)
+    assert all(min(abs(float(ratio) - known) for known in multiples) < 1e-4 for ratio in ratios)
     judged = to_judge(CORRELATED, GREY)
     assert isinstance(judged, Estimated)
     noisy, level = judged(clean, torch.Generator().manual_seed(5))
     for image, own in zip(noisy, level, strict=True):
         expected = Denoiser.load("gray").noise_level(ArrayScanlines(image.permute(1, 2, 0).numpy()))
         assert own.unique().tolist() == pytest.approx([expected / 255])  # type: ignore[operator]
+
+
+def test_each_kind_and_strength_of_noise_is_told_by_estimates_of_its_own() -> None:
+    images = [torch.from_numpy(picture(seed).round().astype(np.uint8))[None] for seed in range(8)]
+    mixed = to_learn(parse_noise_spec("gaussian:25|correlated:sigma=12,radius=0.8"), GREY, images)
+    clean = torch.stack([images[0]] * 64) / 255
+    noisy, level = mixed(clean, torch.Generator().manual_seed(1))
+    strength = 255 * (noisy - clean).square().mean((1, 2, 3)).sqrt()
+    told = 255 * level.amax((1, 2, 3))
+    white = strength > 18
+    assert 10 < int(white.sum()) < 54
+    assert told[white].tolist() == pytest.approx([25] * int(white.sum()), rel=1e-4) and float(told[~white].min()) > 16
+    samples = ((1.0 / 255, 0.2), (2.0 / 255, 0.2), (20.0 / 255, 2.0), (30.0 / 255, 2.0))
+    fading = AsEstimated(parse_noise_spec("gaussian:25"), samples * 2)
+    _, level = fading(clean, torch.Generator().manual_seed(1))
+    assert (255 * level).flatten().tolist() == pytest.approx([50] * level.numel(), rel=0.05), "as the strong ones"
 
 
 def test_a_plan_learns_and_judges_with_what_an_estimate_says(tmp_path: Path) -> None:

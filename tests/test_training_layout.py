@@ -53,7 +53,7 @@ def test_a_part_for_training_is_taken_alone_and_one_for_tests_left_out(tmp_path:
             save(tmp_path / part / side / "a.png", 1)
     layout = found(tmp_path)
     assert layout.kind == "pairs" and layout.files is not None and layout.validation is None
-    assert layout.files.noisy == tmp_path / "train" / "noisy" and "test/ is left out" in layout.why
+    assert layout.files.noisy == tmp_path / "train" / "noisy" and "test/ left out" in layout.why
 
 
 def test_words_within_names_tell_noisy_from_clean(tmp_path: Path) -> None:
@@ -69,11 +69,21 @@ def test_words_within_names_tell_noisy_from_clean(tmp_path: Path) -> None:
     ]
 
 
+def test_of_two_words_in_a_name_the_last_one_counts_and_the_rest_stays_as_it_is(tmp_path: Path) -> None:
+    for name in ("clean_room_noisy", "clean_room_clean", "a-1_noisy", "a-1_clean", "a_1_noisy", "a_1_clean"):
+        save(tmp_path / f"{name}.png", 1)
+    layout = found(tmp_path)
+    assert layout.kind == "pairs" and layout.files is not None
+    matched, problems = match_pairs(tmp_path, tmp_path, layout.files.words)
+    assert not problems and len(matched) == 3
+    assert all(noisy.stem.replace("noisy", "clean") == clean.stem for noisy, clean in matched)
+
+
 @pytest.mark.parametrize("name", ["x/clean/a.png", "a_gt.png", "scenes/1/groundtruth/a.png"])
 def test_clean_pictures_without_noisy_ones_are_not_learnt_from_as_noisy(tmp_path: Path, name: str) -> None:
     save(tmp_path / name, 1)
     save(tmp_path / "b.png", 2)
-    with pytest.raises(DatasetError, match=r"sounds like a clean picture.*--pairs NOISY CLEAN, or with --noisy"):
+    with pytest.raises(DatasetError, match=r"sounds like a clean picture.*--pairs NOISY CLEAN, --burst or --noisy"):
         found(tmp_path)
     assert found(tmp_path, has_noise=True).kind == "clean"
 

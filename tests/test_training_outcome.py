@@ -14,9 +14,10 @@ from tiny_model import save_tiny
 from denoise_se.checkpoint import Checkpoint, load_checkpoint
 from denoise_se.datasets import Patches
 from denoise_se.errors import UsageError
-from denoise_se.noise import parse_noise_spec
+from denoise_se.noise import NoiseChain, parse_noise_spec
 from denoise_se.objectives import Rehearsed, Supervised
 from denoise_se.rehearsal import old_noise, old_psnr, rehearsed, sample_images
+from denoise_se.told_level import AsEstimated
 from denoise_se.training_images import Pair
 from denoise_se.training_outcome import OutcomeReport
 
@@ -106,17 +107,28 @@ def test_old_noise_that_the_run_cannot_put_on_its_patches_is_let_go(start: Check
 
 
 def test_what_is_trained_anyway_is_not_rehearsed(start: Checkpoint) -> None:
-    plain = Supervised(None)
-    again = rehearsed(plain, start, 0.2, 16, [])
+    def rehearse(objective: Supervised, start: Checkpoint | None, share: float, other: Patches | None = None) -> object:
+        return rehearsed(objective, start, share, 16, network, [], other)
+
+    network, plain = start.config, Supervised(None)
+    again = rehearse(plain, start, 0.2)
     assert isinstance(again, Rehearsed) and again.share == 0.2 and again.objective is plain
-    assert rehearsed(plain, start, 0.0, 16, []) is plain and rehearsed(plain, None, 0.2, 16, []) is plain
+    assert rehearse(plain, start, 0.0) is plain and rehearse(plain, None, 0.2) is plain
     same = Supervised(parse_noise_spec("gaussian:51"))
-    assert rehearsed(same, start, 0.2, 16, []) is same
+    assert rehearse(same, start, 0.2) is same
     other = Patches([Pair("a", None, torch.zeros(3, 20, 20, dtype=torch.uint8))], 16, 0)
-    assert isinstance(rehearsed(same, start, 0.2, 16, [], other), Rehearsed), "but on other pictures it is"
+    assert isinstance(rehearse(same, start, 0.2, other), Rehearsed), "but on other pictures it is"
     for unknown, share in ((None, 0.2), (start, 0.0)):
         with pytest.raises(UsageError, match="--rehearse needs a start"):
-            rehearsed(plain, unknown, share, 16, [], other)
+            rehearse(plain, unknown, share, other)
+
+
+def test_old_noise_is_told_as_the_network_that_is_trained_will_be(start: Checkpoint) -> None:
+    camera = replace(start, training={"recipe": {"noise": "correlated:sigma=20,radius=0.8"}})
+    blind = replace(start.config, noise_map=False)
+    for network, kind in ((start.config, AsEstimated), (blind, NoiseChain)):
+        again = rehearsed(Supervised(None), camera, 0.2, 16, network, [])
+        assert isinstance(again, Rehearsed) and isinstance(again.old, kind)
 
 
 def test_the_programs_samples_serve_where_there_are_no_clean_images(start: Checkpoint) -> None:

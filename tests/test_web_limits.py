@@ -101,7 +101,15 @@ def test_a_name_that_is_not_the_servers_is_refused_so_that_rebound_names_reach_n
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("denoise", 200), ("denoise/0123", 200), ("models", 200), ("nope", 404), ("v2/estimate", 404), ("", 404)],
+    [
+        ("denoise", 200),
+        ("denoise/0123", 200),
+        ("models", 200),
+        ("v2/estimate", 200),
+        ("nope", 404),
+        ("v2/nope", 404),
+        ("", 404),
+    ],
 )
 def test_calls_reach_the_endpoints_that_there_are(guard: Guard, path: str, status: int) -> None:
     assert asked(guard, f"/gradio_api/call/{path}", {"Host": "localhost"}) == status
@@ -440,6 +448,10 @@ def test_the_cache_is_full_by_the_size_of_all_its_files_and_not_before(tmp_path:
     assert cache.full
     with pytest.raises(UsageError, match="space for uploads and results is used up"):
         cache.folder()
+    cache.max_bytes = 1001
+    (cache.files / "another name.png").hardlink_to(cache.files / "upload.png")
+    assert not cache.full
+    assert cache.without_folders(f"{cache.files}/x1/photos/a b.png: 16 bits") == "a b.png: 16 bits"
 
 
 def test_what_still_waits_when_the_server_ends_is_not_begun() -> None:
