@@ -195,8 +195,8 @@ def train(
     init: Annotated[
         str | None,
         typer.Option(
-            help="Start from a model: name, path or none. Left out: for pairs and bursts the shipped one that does "
-            "best on them, for --clean color, or gray for grey ones."
+            help="Start from a model: name, path or none. Left out: the shipped one that does best on the images, or "
+            "color, or gray for grey ones, for white Gaussian noise."
         ),
     ] = None,
     val_pairs: Annotated[
