@@ -36,7 +36,7 @@ def picture(height, width, channels, seed=0):
 def test_the_shipped_networks_give_what_torch_gives(model, backend):
     pytest.importorskip(backend)
     reference, other = (Denoiser.load(model, backend=name, precision="fp32") for name in ("torch", backend))
-    assert other.backend.description == f"{backend} cpu fp32" and other.halo == reference.halo
+    assert other.backend.description == f"{backend} cpu fp32" and other.backend.halo == reference.backend.halo
     for size in SIZES:
         noisy = picture(*size, reference.network.channels)
         np.testing.assert_allclose(other(noisy, 25.0), reference(noisy, 25.0), atol=1e-4, rtol=0)
