@@ -393,6 +393,8 @@ def test_a_signal_while_the_program_starts_is_no_traceback(number: signal.Signal
     script = f"""
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 class Hook:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:
