@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -273,6 +274,15 @@ def _check_shapes(path: Path, expected: dict[str, tuple[int, ...]], found: dict[
 
 def _last(key: str) -> str:
     return key.rpartition(".")[2]
+
+
+def most_sigma(training: Mapping[str, Any]) -> float | None:
+    """The strongest noise of a training on white Gaussian noise, in 8-bit units; None for one on other noise."""
+    recipe = training.get("recipe")
+    spec = recipe.get("noise") if isinstance(recipe, Mapping) else None
+    parts = spec.split("|") if isinstance(spec, str) else [""]
+    found = [re.fullmatch(r"gaussian:(?:[\d.]+-)?(\d+(?:\.\d+)?)", part.strip()) for part in parts]
+    return max(float(part[1]) for part in found if part) if all(found) else None
 
 
 def made_noise(training: Mapping[str, Any]) -> str | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from denoise_se.backends import Backend, make_backend
 from denoise_se.blending import Strength, blended
-from denoise_se.checkpoint import CheckpointFile, open_checkpoint
+from denoise_se.checkpoint import CheckpointFile, most_sigma, open_checkpoint
 from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.guarded_backend import GuardedBackend
 from denoise_se.image import wrong_range
@@ -243,7 +243,7 @@ class Denoiser:
             return
         total = math.prod(map(len, self.cutter.grid(height, width)))
         backend = self.backend if self.rounded or source.dtype == np.uint8 else self.backend.fine()
-        gates, white = None, white_level(source, level)
+        gates, white = None, max(white_level(source, level), self._least_white(source, level))
         if total > 1 or height * width > WHOLE_PIXELS or self.network.channels < channels:
             gates = backend.squeeze(*self.cutter.samples(source, level, white))
         report(0, total)
@@ -261,6 +261,12 @@ class Denoiser:
             report(total, total)
         finally:
             network.shutdown(cancel_futures=True)
+
+    def _least_white(self, source: Scanlines, level: float | np.ndarray | None) -> float:
+        """What is to count as white so that noise stronger than any of the training becomes as strong as that: a
+        network makes little of levels that it never saw; a darker picture is a picture, too."""
+        most = most_sigma(self.checkpoint.training)
+        return full_range(source.dtype) * float(np.max(level)) / most if level is not None and most else 0.0
 
     def _restored(self, backend: Backend, window: Window, gates: Any) -> np.ndarray:
         """What the network makes of a window [N, C, h, w], less the margins that are cut."""

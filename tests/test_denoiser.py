@@ -92,6 +92,25 @@ def test_what_has_no_noise_comes_back_as_it_is(load, dtype, monkeypatch):
     assert np.abs(load("blind")(clean, 0).astype(float) - clean).max() > 0, "a blind network decides for itself"
 
 
+@pytest.mark.parametrize("model", ["gray", "color"])
+def test_noise_stronger_than_any_of_the_training_is_taken_out_as_well(model):
+    clean = picture(160, 160).astype(np.float32) / 255 if model == "gray" else None
+    if clean is None:
+        clean = np.repeat(picture(160, 160)[..., None], 3, axis=2).astype(np.float32) / 255
+    noise = np.random.default_rng(0).normal(0, 1, clean.shape).astype(np.float32)
+    denoiser = Denoiser.load(model, device="cpu", backend="torch", precision="fp32")
+
+    def error(sigma: float) -> float:
+        return float(np.sqrt(np.mean((denoiser(clean + sigma / 255 * noise, sigma).clip(0, 1) - clean) ** 2))) * 255
+
+    assert error(110) < 2.2 * error(55), "and not five times as much"
+    levels = np.full(clean.shape[:2], 20, np.float32)
+    levels[80:] = 110
+    strong = clean + (levels / 255).reshape(*levels.shape, *[1] * (clean.ndim - 2)) * noise
+    whole, tiled = (Denoiser(denoiser.checkpoint, denoiser.backend, tile)(strong, levels) for tile in (0, 64))
+    np.testing.assert_allclose(whole, tiled, atol=1e-4)
+
+
 def test_tiles_of_a_large_image_share_the_gates_of_its_samples(load, monkeypatch):
     noisy = picture(90, 140)
     pooled_over_all = load("gray", tile=0)(noisy, 20.0)
