@@ -76,11 +76,10 @@ def match_pairs(
         for file in image_files(folder):
             stem = file.stem
             if words is not None:
-                own, rest = parted(stem, words) or ("", "")
+                own, stem = parted(stem, words) or ("", "")  # perhaps nothing else, as in 0001/noisy.png
                 if own != word:
                     continue
-                stem = rest or own
-            key = file.relative_to(folder).with_name(stem)
+            key = file.relative_to(folder).parent / stem
             if key in found:
                 problems.append(f"{file}: {found[key].name} has the same stem; rename one of them")
             found.setdefault(key, file)

@@ -79,6 +79,16 @@ def test_of_two_words_in_a_name_the_last_one_counts_and_the_rest_stays_as_it_is(
     assert all(noisy.stem.replace("noisy", "clean") == clean.stem for noisy, clean in matched)
 
 
+def test_names_that_are_nothing_but_the_words_are_matched_by_their_folders(tmp_path: Path) -> None:
+    for scene in ("0001", "0002"):
+        for kind in ("GT", "NOISY"):
+            save(tmp_path / scene / f"{kind}.png", int(scene))
+    layout = found(tmp_path)
+    assert layout.kind == "pairs" and layout.files is not None
+    matched, problems = match_pairs(tmp_path, tmp_path, layout.files.words)
+    assert not problems and [noisy.parent == clean.parent for noisy, clean in matched] == [True, True]
+
+
 @pytest.mark.parametrize("name", ["x/clean/a.png", "a_gt.png", "scenes/1/groundtruth/a.png"])
 def test_clean_pictures_without_noisy_ones_are_not_learnt_from_as_noisy(tmp_path: Path, name: str) -> None:
     save(tmp_path / name, 1)
