@@ -91,8 +91,7 @@ def fit(
     warnings.filterwarnings("ignore", module="lightning")
     ranks = ranks or Ranks()
     ranks.check_batch(config.batch)
-    networks = [config.network, *([] if start is None else [start.config])]
-    train, validation = (with_told(pairs, *networks) for pairs in (train, validation))
+    train, validation = (with_told(pairs, config.network, start) for pairs in (train, validation))
     drawn = sheets(validation, config.seed) if validation[0].noisy is None and config.drawings else []
     validation = [*validation, *drawn]
     images = ([*names(train), *names(rehearsal)], names(validation))

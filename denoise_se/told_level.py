@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from denoise_se.checkpoint import Checkpoint
 from denoise_se.datasets import to_unit
 from denoise_se.loaded import centre
 from denoise_se.network import NetworkConfig
@@ -35,15 +36,15 @@ def estimated_level(image: Tensor) -> float:
     return estimate_noise(image.permute(1, 2, 0).cpu().numpy()).level / 255
 
 
-def with_told(pairs: Sequence[Pair], *networks: NetworkConfig) -> list[Pair]:
-    """The pairs that bring their own noise with what is told of it; as they are where all of the networks are blind."""
+def with_told(pairs: Sequence[Pair], network: NetworkConfig, start: Checkpoint | None = None) -> list[Pair]:
+    """The pairs that bring their own noise with what is told of it; as they are where network and start are blind."""
 
     def complete(pair: Pair) -> Pair:
         if pair.noisy is None or pair.told is not None:
             return pair
         return pair._replace(told=estimated_level(pair.noisy))
 
-    if not any(network.noise_map for network in networks):
+    if not (network.noise_map or (start is not None and start.config.noise_map)):
         return list(pairs)
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map(complete, pairs))

@@ -108,7 +108,7 @@ def _with_clean(
     channels = config.network.channels
     assert layout.files is not None
     images = load_pairs(layout.files, channels, max(config.patch, SMALLEST_SIDE), reading=reading)
-    train, validation = (_told(side, config, start) for side in _sides(images, held_out, channels, reading))
+    train, validation = (with_told(side, config.network, start) for side in _sides(images, held_out, channels, reading))
     notes = []
     if has_banding(train):
         config = replace(config, turns=False)
@@ -149,8 +149,8 @@ def _burst(
         validation = [pair for scene in kept for pair in scene.held_out_pairs()]
         limit = float(np.mean([scene.target_psnr() for scene in kept]))
         remarks["validated against"] = f"the mean of the other shots, itself {limit:.1f} dB from the scene"
-    pairs = _told([pair._replace(clean=reading.keep(pair.clean)) for pair in _shots(train)], config, start)
-    validation = _told(validation, config, start)
+    pairs = with_told([pair._replace(clean=reading.keep(pair.clean)) for pair in _shots(train)], config.network, start)
+    validation = with_told(validation, config.network, start)
     fewest = min(len(scene.shots) for scene in train)
     way = "another shot as the target (Noise2Noise)" if fewest == 2 else "the mean of the other shots as the target"
     notes = [f"{len(train)} scenes of {fewest} shots or more for training: {way}"]
@@ -181,10 +181,10 @@ def _noisy(
     images = load_pairs(
         PairedFiles(None, layout.folder), channels, max(config.patch, SMALLEST_SIDE), one_kind=True, reading=reading
     )
-    noisy = _told([Pair(image.name, image.clean, image.clean) for image in images], config, start)
+    noisy = with_told([Pair(image.name, image.clean, image.clean) for image in images], config.network, start)
     if held_out is not None:
         train, validation = _sides(noisy, held_out, channels, reading)
-        validation = _told(validation, config, start)
+        validation = with_told(validation, config.network, start)
     else:
         train, validation = split_validation(noisy)
         refuse_shared_images(train, validation)
@@ -214,10 +214,6 @@ def _noisy(
         notes=[why],
         warnings=left_out(layout.folder, images, config.patch),
     )
-
-
-def _told(pairs: Sequence[Pair], config: TrainingConfig, start: Checkpoint | None) -> list[Pair]:
-    return with_told(pairs, config.network, *([] if start is None else [start.config]))
 
 
 def left_out(folder: Path, images: Sequence[Pair], patch: int) -> list[str]:
