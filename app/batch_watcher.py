@@ -45,6 +45,10 @@ class ConsoleWatcher(Watcher):
         self.bar.update(self.task, completed=self.finished, description=Path(row.input).name[-40:])
         if row.status == "failed":
             self.console.print(f"{row.input}: failed: {row.error}")
+        for text in row.notices:
+            self.alike[text] += 1
+            if self.alike[text] <= MOST_ALIKE:
+                self.notice(f"{row.input}: {text}")
         if self.json_lines:
             self._tell(row)
         elif not (self.quiet or self.console.is_terminal) and time.monotonic() - self.spoke > SECONDS:
@@ -53,11 +57,6 @@ class ConsoleWatcher(Watcher):
 
     def notice(self, text: str) -> None:
         self.console.print(f"note: {text}")
-
-    def file_notice(self, path: object, text: str) -> None:
-        self.alike[text] += 1
-        if self.alike[text] <= MOST_ALIKE:
-            self.notice(f"{path}: {text}")
 
     def tiles(self, done: int, total: int) -> None:
         if total > 1:

@@ -46,6 +46,7 @@ class Follower(Watcher):
 
     def row(self, row: Row) -> None:
         self.finished += 1
+        self.notices += [f"{Path(row.input).name}: {text}" for text in row.notices]
         self.tiles(0, 1)
 
     def tiles(self, done: int, total: int) -> None:

@@ -24,7 +24,6 @@ from denoise_se.page import ImagePage, stored_bytes
 from denoise_se.plan import make_plan
 from denoise_se.recorded import Recorded, record
 from denoise_se.report import Row
-from denoise_se.watcher import Watcher
 
 MOST_KEPT = 4  # written results of one photo, for going back and forth between two strengths
 
@@ -35,17 +34,6 @@ class Saved:
 
     path: Path
     row: Row
-    notices: tuple[str, ...]
-
-
-class Notices(Watcher):
-    """Keeps what the user should know."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def notice(self, text: str) -> None:
-        self.texts.append(text)
 
 
 @dataclass(frozen=True)
@@ -106,12 +94,11 @@ class Photo:
         home = Path(tempfile.mkdtemp(dir=self.folder))
         target = home / f"{self.source.stem}-denoised{output_suffix(self.source, format)}"
         plan = make_plan([self.source], target, format=format, reference=self.reference, replace=True)
-        notices = Notices()
         pages = iter(self.recorded)
-        rows = run_batch(plan, lambda channels: next(pages), request.settings(), fingerprint={}, watcher=notices).rows
+        rows = run_batch(plan, lambda channels: next(pages), request.settings(), fingerprint={}).rows
         if rows[0].status == "failed":
             raise UsageError(f"{self.source.name}: {rows[0].error}")
-        saved = self.kept[request] = Saved(target, rows[0], tuple(notices.texts))
+        saved = self.kept[request] = Saved(target, rows[0])
         while len(self.kept) > MOST_KEPT:
             oldest = self.kept.pop(next(iter(self.kept)))
             shutil.rmtree(oldest.path.parent, ignore_errors=True)

@@ -209,7 +209,7 @@ class PhotoTab(PhotoLayout):
             "before_alt": f"{photo.source.name}, {tags[0].lower()}",
             "after_alt": f"{photo.source.name}, {tags[1].lower()}",
         }
-        notices = [self.service.cache.without_folders(text) for text in saved.notices]
+        notices = [self.service.cache.without_folders(text) for text in saved.row.notices]
         if photo.at(amount, format).left_alone(saved.row):
             notices.append("No noise was found, so none was removed. If you see some, take “photo” or set its level.")
         command = command_line(photo, amount, format)

@@ -123,7 +123,7 @@ class FileWork:
                     image, row, inspected = self._denoised(loaded.pages[0], row, lane)
                     if lane is None:
                         return self.writer.submit(self._write, job, image, loaded, row, inspected)
-                    row = self._told(job, row, inspected)  # here, as there is one writer for all lanes
+                    row = self._told(row, inspected)  # here, as there is one writer for all lanes
                     return self.writer.submit(self._write, job, image, loaded, row)
                 return self._stream(job, loaded, row)
             except CancelledError:
@@ -202,9 +202,9 @@ class FileWork:
             raise
         notices = written.result()
         row = _with_model(row, denoiser, levels, time.perf_counter() - began)
+        reading = (notice for page in loaded.pages for notice in page.notices)
+        row = row.noticed(*misnamed(job.source, "tiff"), *reading, *notices)
         self._complete(job, loaded, row)
-        reading = dict.fromkeys(notice for page in loaded.pages for notice in page.notices)
-        self._notify(job, (*misnamed(job.source, "tiff"), *reading), notices)
         return self.writer.submit(self._measured, job, row, inspected)
 
     def _progress(self, page: int = 0, pages: int = 1) -> Callable[[int, int], None]:
@@ -237,15 +237,12 @@ class FileWork:
         self, job: Job, image: Image | None, loaded: Loaded, row: Row, inspected: Inspected | None = None
     ) -> Row:
         """Writes and measures one result; None for `image` is the file itself."""
-        reading: tuple[str, ...] = ()
-        writing: tuple[str, ...] = ()
         try:
             self._prepare(job, loaded, row)
             if image is None or self._unchanged(job, loaded):
                 copy(job.source, job.target)
             else:
-                writing = write(job.target, image).notices[len(image.notices) :]
-                reading = (*misnamed(job.source, image.format), *image.notices)
+                row = row.noticed(*misnamed(job.source, image.format), *write(job.target, image).notices)
             self._complete(job, loaded, row)
         except (ImageError, OSError) as error:
             if isinstance(error, ImageError):
@@ -254,26 +251,19 @@ class FileWork:
                 reason = f"cannot be written ({error.strerror})"
             self.inspector.previews.pop(row.output, None)
             return replace(row, status="failed", error=reason)
-        self._notify(job, reading, writing)
         return self._measured(job, row, inspected)
 
-    def _notify(self, job: Job, reading: Sequence[str], writing: Sequence[str]) -> None:
-        for path, notices in ((job.source, reading), (job.target, writing)):
-            for notice in notices:
-                self.watcher.file_notice(path, notice)
-
-    def _told(self, job: Job, row: Row, inspected: Inspected) -> Row:
+    def _told(self, row: Row, inspected: Inspected) -> Row:
         """The row with the noise and, in the inspector, the pictures."""
         try:
             return inspected(row)
         except Exception as error:  # what is said about a result is worth less than the others
-            self.watcher.notice(f"{job.source}: the report lacks its noise and pictures ({error})")
-            return row
+            return row.noticed(f"the report lacks its noise and pictures ({error})")
 
     def _measured(self, job: Job, row: Row, inspected: Inspected | None = None) -> Row:
         """The row with PSNR and SSIM against the reference, of the input and of what was written, decoded again."""
         if inspected is not None:
-            row = self._told(job, row, inspected)
+            row = self._told(row, inspected)
         if row.status == "skipped":
             row = _with_size_of(job, row)
         if job.reference is None:
@@ -281,8 +271,7 @@ class FileWork:
         try:
             scores = compare(job.source, job.target, job.reference, self.settings.max_pixels)
         except (DenoiseError, MemoryError, OSError) as error:  # the images are worth more than their scores
-            self.watcher.notice(f"{error or type(error).__name__}; no PSNR for {job.source}")
-            return row
+            return row.noticed(f"no PSNR: {error or type(error).__name__}")
         return replace(
             row,
             psnr_noisy=scores.psnr_noisy,

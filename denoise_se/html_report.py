@@ -114,6 +114,7 @@ def _row(row: Row, columns: Sequence[Column], preview: Preview | None, pictures:
         name += f'<div class="error">{_safe(row.error)}</div>'
     if row.psnr_estimated_reason:
         name += f"<small>PSNR not estimated: {_safe(row.psnr_estimated_reason)}</small>"
+    name += "".join(f"<small>{_safe(notice)}</small>" for notice in row.notices)
     size, kind = "", ""
     if row.width and row.height:
         size = f"{row.width}×{row.height}"

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ class Row:
 
     PSNR in dB, inf for identical images; SSIM None under 7x7 pixels; all four None without a reference. The noise
     before and after is estimated, in 8-bit units; so is `psnr_estimated`, with half its 95 % interval, `psnr_margin`,
-    or None for the reason given. All None where nobody asked for them.
+    or None for the reason given. All None where nobody asked for them. `notices` say what was converted or left out.
     """
 
     input: str
@@ -56,24 +56,32 @@ class Row:
     psnr_estimated: float | None = None
     psnr_margin: float | None = None
     psnr_estimated_reason: str = ""
+    notices: tuple[str, ...] = ()
+
+    def noticed(self, *notices: str) -> Row:
+        """The row with these notices too, each once."""
+        return replace(self, notices=tuple(dict.fromkeys((*self.notices, *notices))))
 
 
 FIELDS = tuple(field.name for field in fields(Row))
-COLUMNS = FIELDS[: FIELDS.index("noise_before")]  # of a CSV file, unless quality was to be estimated
+COLUMNS = FIELDS[: FIELDS.index("noise_before")]  # of a CSV file
+ESTIMATED = FIELDS[: FIELDS.index("notices")]  # of one that has estimates
 METRICS = ("psnr_noisy", "psnr", "ssim_noisy", "ssim")
 # what a skipped file's row has from the manifest, and of which types
-FACTS = {"model": (str,), "sigma": (int, float), "seconds": (int, float)}
+FACTS = {"model": (str,), "sigma": (int, float), "seconds": (int, float), "notices": (list,)}
 ESTIMATES = ("noise_before", "noise_after", "psnr_estimated", "psnr_margin")
 
 
 def facts(row: Row) -> dict[str, object]:
     """What the manifest keeps for the reports of later runs, which skip the file."""
-    return {name: value for name in FACTS if (value := getattr(row, name)) not in ("", None)}
+    known = {name: value for name in FACTS if (value := getattr(row, name)) not in ("", None, ())}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
 
 
 def known_facts(kept: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a manifest, which anybody may have changed."""
-    return {name: kept[name] for name, kinds in FACTS.items() if type(kept.get(name)) in kinds}
+    known = {name: kept[name] for name, kinds in FACTS.items() if type(kept.get(name)) in kinds}
+    return {name: tuple(map(str, value)) if isinstance(value, list) else value for name, value in known.items()}
 
 
 def check_report(path: Location | None) -> None:
@@ -133,7 +141,7 @@ def as_csv(rows: Sequence[Row], *, estimates: bool = False) -> str:
     """The columns of the contract; after them, when asked for, the estimates. "n/a" stands for a number that there
     cannot be, as an SSIM of less than 7x7 pixels; what was not measured is empty."""
     file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, FIELDS if estimates else COLUMNS, extrasaction="ignore")
+    writer = csv.DictWriter(file, ESTIMATED if estimates else COLUMNS, extrasaction="ignore")
     writer.writeheader()
     writer.writerows({key: "n/a" if is_na(row, key) else value for key, value in asdict(row).items()} for row in rows)
     return file.getvalue()

@@ -13,14 +13,10 @@ class Watcher:
     """Told what happens; the command line and the web app each have their own. What it raises stops the work."""
 
     def row(self, row: Row) -> None:
-        """An image is finished, skipped or failed."""
+        """An image is finished, skipped or failed; the row has what there is to know of it."""
 
     def notice(self, text: str) -> None:
-        """Something the user should know."""
-
-    def file_notice(self, path: object, text: str) -> None:
-        """The same of one file: a conversion, a replaced pixel."""
-        self.notice(f"{path}: {text}")
+        """Something the user should know of the run."""
 
     def tiles(self, done: int, total: int) -> None:
         """The share of the current image that is done; of several, from several threads, where many are small."""

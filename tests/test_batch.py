@@ -83,6 +83,7 @@ class Recorder(Watcher):
 
     def row(self, row: Row) -> None:
         self.rows.append(row)
+        self.notices += [f"{row.input}: {text}" for text in row.notices]
 
     def notice(self, text: str) -> None:
         self.notices.append(text)
@@ -251,7 +252,7 @@ def test_an_output_that_was_changed_since_costs_its_scores_alone(denoiser: Denoi
     watcher = Recorder()
     outcome = run(denoiser, Settings(25.0, resume=True), reference=Path("ref"), watcher=watcher)
     assert [row.psnr is None for row in outcome.rows] == [True, False]
-    assert [text.startswith("out/a.tif: ") for text in watcher.notices] == [True]
+    assert [text.startswith("in/a.tif: no PSNR: out/a.tif: ") for text in watcher.notices] == [True]
 
 
 # --- failures --------------------------------------------------------------------------------------------------------
@@ -466,7 +467,7 @@ def test_too_many_pixels_are_refused_by_the_option_s_name(denoiser: Denoiser) ->
     assert row.status == "failed" and "--max-pixels" in row.error
 
 
-def test_notices_of_reading_and_writing_name_their_file(denoiser: Denoiser) -> None:
+def test_what_is_converted_is_said_of_its_file_in_later_runs_too(denoiser: Denoiser) -> None:
     palette = PIL.Image.fromarray(picture()).quantize(8)
     Path("in").mkdir()
     palette.save("in/palette.png")
@@ -474,9 +475,12 @@ def test_notices_of_reading_and_writing_name_their_file(denoiser: Denoiser) -> N
     cv2.imwrite("in/deep.png", picture(dtype=np.uint16))
     watcher = Recorder()
     assert run(denoiser, format="jpg", watcher=watcher).exit_code == 0
-    assert any(text.startswith("in/palette.png: ") for text in watcher.notices), watcher.notices
-    assert any(text.startswith("out/deep.jpg: ") for text in watcher.notices), watcher.notices
-    assert len(watcher.notices) == len(set(watcher.notices))
+    assert [(row.input, row.notices) for row in watcher.rows] == [
+        ("in/deep.png", ("16-bit image written as 8-bit JPG",)),
+        ("in/palette.png", ("palette image written as RGB",)),
+    ]
+    again = run(denoiser, Settings(25.0, resume=True), format="jpg")
+    assert [(row.status, row.notices) for row in again.rows] == [("skipped", row.notices) for row in watcher.rows]
 
 
 # --- resuming --------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from denoise_se.denoiser import Denoiser
 from denoise_se.errors import ImageError
 from denoise_se.file_work import Settings
 from denoise_se.plan import make_plan
+from denoise_se.report import Row
 from denoise_se.watcher import Watcher
 
 RNG = np.random.default_rng(3)
@@ -39,8 +40,8 @@ class Recorder(Watcher):
         self.notices: list[str] = []
         self.shares: list[float] = []
 
-    def notice(self, text: str) -> None:
-        self.notices.append(text)
+    def row(self, row: Row) -> None:
+        self.notices += row.notices
 
     def tiles(self, done: int, total: int) -> None:
         self.shares.append(done / total)

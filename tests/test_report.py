@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from denoise_se.errors import ImageError, UsageError
+from denoise_se.html_report import as_html
 from denoise_se.report import (
     COLUMNS,
     FIELDS,
@@ -139,3 +140,10 @@ def test_a_report_that_cannot_be_written_names_the_file_and_the_reason(
     with pytest.raises(ImageError, match=r"r\.csv: .*No space left"):
         write_report(tmp_path / "r.csv", ROWS)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_converted_stands_in_json_and_on_the_page_and_leaves_the_csv_as_it_is() -> None:
+    row = DONE.noticed("16-bit image written as 8-bit <JPG>", "turned upright").noticed("turned upright")
+    assert json.loads(as_json([row]))["rows"][0]["notices"] == ["16-bit image written as 8-bit <JPG>", "turned upright"]
+    assert "<small>16-bit image written as 8-bit &lt;JPG&gt;</small><small>turned upright</small>" in as_html([row])
+    assert as_csv([row]) == as_csv([DONE]) and as_csv([row], estimates=True) == as_csv([DONE], estimates=True)
