@@ -15,6 +15,7 @@ from rich.progress import track
 from rich.table import Column, Table
 
 from denoise_se.app.console import message_console, table_console
+from denoise_se.channel_names import CHANNELS, KINDS
 from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, ImageError, UsageError
 from denoise_se.image import wrong_range
 from denoise_se.image_folder import image_files
@@ -24,7 +25,6 @@ from denoise_se.noise_measurement import MIN_SIDE, Measurement, measure_noise, u
 from denoise_se.page import Source, sourced
 
 Item = TypeVar("Item")
-KINDS = {1: "grey", 3: "colour"}
 
 
 def run_estimate(files: list[Path], series: str | None) -> int:
@@ -176,7 +176,7 @@ def _profile_table(measurement: Measurement) -> Table:
     names = "channel", "gain (95 %)", "read noise (95 %)", "rows", "columns", "correlation (h, v)"
     table = Table(*names, caption=profile.source)
     reach = profile.reach
-    for c, name in enumerate(("grey",) if profile.channels == 1 else ("red", "green", "blue")):
+    for c, name in enumerate(CHANNELS[profile.channels]):
         own = profile.autocorrelation[c]
         beside, below = (own[reach, reach + 1], own[reach + 1, reach]) if reach else (0.0, 0.0)
         table.add_row(

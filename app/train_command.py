@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -247,7 +248,9 @@ def run_calibration(weights: Path, plan: TrainingPlan) -> str:
             file.write(text.encode())
     except OSError as error:
         return f"cannot be kept ({error.strerror}), so float is used"
-    if not calibration.worst_loss <= MOST_LOSS:  # nan, too, where there is no noise to remove
+    if calibration.worst_loss == math.inf:
+        return "what it costs cannot be measured on images without noise, so float is used"
+    if calibration.worst_loss > MOST_LOSS:
         return f"would cost {calibration.worst_loss:.3f} dB, so float is used"
     return f"costs {max(0.0, calibration.worst_loss):.3f} dB, so it is used on x86 processors"
 

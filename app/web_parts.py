@@ -8,6 +8,7 @@ from importlib import resources
 from urllib.parse import quote
 
 from denoise_se.app.web_work import Work
+from denoise_se.channel_names import KINDS
 from denoise_se.noise_estimation import NoiseEstimate
 from denoise_se.report import Row, shown_number
 
@@ -58,13 +59,12 @@ def examples(names: Sequence[str], folder: str) -> str:
 
 def facts(row: Row, pages: int, estimated: NoiseEstimate, notices: Sequence[str], command: str) -> str:
     """Size, noise and scores of a result, and the command that gives the same file."""
-    colour = "grey" if row.channels == 1 else "colour"
     count = f", {pages} pages" if pages > 1 else ""
     found = f"{estimated.sigma:.1f} of 255"
     if row.sigma is not None and pages == 1 and abs(row.sigma - estimated.sigma) >= 0.1:
         found += f", treated as {row.sigma:.1f}"
     parts = [
-        ("Photo", f"{row.width:,} × {row.height:,}, {row.bit_depth}-bit {colour}{count}"),
+        ("Photo", f"{row.width:,} × {row.height:,}, {row.bit_depth}-bit {KINDS[row.channels or 3]}{count}"),
         ("Noise found", found),
         ("Model", escape(row.model)),
     ]

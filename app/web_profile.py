@@ -10,13 +10,13 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from denoise_se.channel_names import CHANNELS
 from denoise_se.errors import ImageError, UsageError
 from denoise_se.image_io import probe
 from denoise_se.noise_profile import NoiseProfile
 
 MOST_PIXELS = 40_000_000  # measured at once: more photos say little more, and they take memory
 BRIGHTNESS = (("dark", 0.02), ("middle", 0.5), ("bright", 0.9))
-NAMES = {1: ("grey",), 3: ("red", "green", "blue")}
 
 
 def enough(photos: Sequence[Path], max_pixels: int) -> list[Path]:
@@ -59,7 +59,7 @@ def as_html(profile: NoiseProfile, plot: Path, photos: int) -> str:
     """A table of the noise at three brightnesses, how far it is correlated, and the plot."""
     head = "".join(f"<th scope=col>{name}</th>" for name in ("Channel", *(f"Noise, {name}" for name, _ in BRIGHTNESS)))
     body = ""
-    for c, name in enumerate(NAMES[profile.channels]):
+    for c, name in enumerate(CHANNELS[profile.channels]):
         cells = "".join(f"<td>{255 * profile.variance(x)[c] ** 0.5:.1f}</td>" for _, x in BRIGHTNESS)
         body += f"<tr><th scope=row>{name}</th>{cells}</tr>"
     table = f"<table class=report><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

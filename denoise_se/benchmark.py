@@ -103,7 +103,7 @@ def run_benchmark(
         on_progress: called with (done, total, what).
 
     Raises:
-        UsageError: nothing to measure, or a folder without images.
+        UsageError: none of our own models among the contenders, or a folder without images.
         DenoiseError: a contender that fails.
     """
     import torch

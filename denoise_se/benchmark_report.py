@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from denoise_se.atomic_file import write_whole
 from denoise_se.benchmark import Benchmark, Result
+from denoise_se.channel_names import KINDS
 from denoise_se.errors import UsageError
 from denoise_se.evaluation_report import refuse_among
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 REPORT_SUFFIXES, PLOT_SUFFIXES = (".json", ".md"), (".png", ".svg", ".pdf")
-KINDS = {1: "grey", 3: "colour", None: "both"}
 COLUMNS = ("method", "images", "PSNR dB", "ms", "s/MP", "MMAC/pixel", "GFLOP/s", "of peak", "peak MB", "front")
 
 
@@ -108,7 +108,7 @@ def _cells(row: Result, peak: float, front: bool) -> list[str]:
     macs, gflops = row.contender.macs_per_pixel, row.gflops
     return [
         row.contender.name,
-        KINDS[row.contender.channels],
+        KINDS.get(row.contender.channels or 0, "both"),
         " / ".join(f"{psnr:.2f}" for _, psnr in sorted(row.psnr.items())),
         f"{1000 * row.seconds:.0f}",
         f"{row.seconds_per_megapixel:.2f}",

@@ -70,6 +70,8 @@ def read_calibration(checkpoint: CheckpointFile) -> Calibration | None:
         raise CheckpointError(f"{path}: not a calibration ({error}); remove it or make it again") from error
     if not all(-math.inf < low <= 0 < high < math.inf for low, high in ranges.values()):
         raise CheckpointError(f"{path}: holds a range that is none; remove it or make it again")
+    if any(map(math.isnan, loss.values())):
+        raise CheckpointError(f"{path}: holds a loss that is none; remove it or make it again")
     return found if found.weights == checkpoint.digest else None
 
 
@@ -165,9 +167,10 @@ def _loss(
     before: float,
     weight_bits: Sequence[int] = WEIGHT_BITS,
 ) -> float:
-    """dB lost against `before`, with weights of so many bits, whichever lose most."""
+    """dB lost against `before`, with weights of so many bits, whichever lose most; infinite where that has no value."""
     after = [mean_psnr(rounded(checkpoint.load().network(), ranges, bits), batches) for bits in weight_bits]
-    return round(before - min(after, key=lambda psnr: psnr if psnr == psnr else -math.inf), 4)
+    lost = [before - psnr for psnr in after]
+    return round(max(math.inf if math.isnan(loss) else loss for loss in lost), 4)
 
 
 def _decibels(loss: Mapping[str, float]) -> str:

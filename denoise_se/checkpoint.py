@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from denoise_se.atomic_file import replacing
 from denoise_se.errors import CheckpointError
+from denoise_se.noise_spec import strongest_gaussian
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -280,9 +280,7 @@ def most_sigma(training: Mapping[str, Any]) -> float | None:
     """The strongest noise of a training on white Gaussian noise, in 8-bit units; None for one on other noise."""
     recipe = training.get("recipe")
     spec = recipe.get("noise") if isinstance(recipe, Mapping) else None
-    parts = spec.split("|") if isinstance(spec, str) else [""]
-    found = [re.fullmatch(r"gaussian:(?:[\d.]+-)?(\d+(?:\.\d+)?)", part.strip()) for part in parts]
-    return max(float(part[1]) for part in found if part) if all(found) else None
+    return strongest_gaussian(spec) if isinstance(spec, str) else None
 
 
 def made_noise(training: Mapping[str, Any]) -> str | None:

@@ -39,15 +39,14 @@ def fitted(image: Image, format: str, limits: Limits) -> Image:
         image = _noticed(replace(image, alpha=None), f"its alpha channel, opaque everywhere, is not written to {name}")
     if image.alpha is not None and not limits.alpha:
         raise FormatError(f"has transparency, which {name} cannot hold: write PNG, TIFF or WebP")
-    if format == image.format:
-        return image
-    if image.metadata.orientation != 1:
+    kept = format == image.format
+    if not kept and image.metadata.orientation != 1:
         image = _noticed(image.upright(), "turned upright, since few programs honour the orientation outside of JPEG")
-    if image.metadata.premultiplied:
+    if not kept and image.metadata.premultiplied:
         image = _with_plain_colours(image)
     if image.bit_depth not in limits.depths:
         image = _with_depth(image, limits.depths[-1], name)
-    return _with_metadata_of(image, limits, name)
+    return image if kept else _with_metadata_of(image, limits, name)
 
 
 def _with_depth(image: Image, depth: int, name: str) -> Image:

@@ -34,7 +34,8 @@ def to_unit(image: Tensor) -> Tensor:
 
 
 def generator_of(seed: int, *key: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A random generator of its own for each `key` of a run's seed: (0, step) in training, (1, image) in validation."""
+    """A random generator of its own for each `key` of a run's seed: (0, step) in training, (1, image) in validation,
+    (2, batch) for the bounds of gates, (3, image) where an outcome is measured."""
     for part in key:
         seed = (seed * 1_000_003 + part + 1) % (1 << 62)
     return torch.Generator(device).manual_seed(seed)

@@ -13,19 +13,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from denoise_se.channel_names import KINDS
 from denoise_se.crops import Crop, best_crops, cut_crop
-from denoise_se.errors import DenoiseError, ImageError, UsageError
+from denoise_se.errors import DenoiseError, ImageError, NoiseSpecError, UsageError
 from denoise_se.evaluation_methods import NOISY, Method, ModelMethod, check_names
 from denoise_se.evaluation_set import PAIRS, Case, check_files, clean_cases, inputs, pair_cases, unit_range
 from denoise_se.metrics import mean_absolute_error, mean_finite, psnr, ssim
 from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
 from denoise_se.quality import QualityEstimate, estimate_psnr, looks_clipped
 from denoise_se.threads import granted_cores
+
+if TYPE_CHECKING:
+    from denoise_se.noise import NoiseChain, NoiseMixture
 
 Pixels = NDArray[np.float32]
 OnProgress = Callable[[int, int, str], None]
@@ -131,7 +135,8 @@ def evaluate(
     `on_progress(done, total, label)` is called after each image and noise. It can be interrupted at any point; nothing
     is written.
 
-    An image that turns out to be damaged is left out of all methods' figures. Raises `UsageError` (or `NoiseSpecError`)
+    An image that turns out to be damaged, or too small for the noise, is left out of all methods' figures; so is noise
+    on images of a kind that cannot have it, as camera noise on grey ones. Raises `UsageError` (or `NoiseSpecError`)
     before any work for a request that cannot be carried out, `DenoiseError` for a method that fails, or when no image
     is left.
 
@@ -148,22 +153,43 @@ def evaluate(
         raise UsageError("nothing to measure; mend: give --clean DIR --noise SPEC, or --pairs NOISY CLEAN")
     models = {spec: parse_noise_spec(spec) for spec in noises}
     cases = [*clean_cases(clean), *pair_cases(pairs)]
-    check_files(cases)
+    found = check_files(cases)
     steps = [(case, noise) for case in cases for noise in ([PAIRS] if case.noisy else models)]
 
     bench = _Bench(methods, estimate_quality)
+    wanted = sorted({mode for case in cases if case.noisy is None for mode in bench.modes(found[case.clean].channels)})
+    fitting = {PAIRS: [1, 3], **{spec: fitting_modes(model, wanted) for spec, model in models.items()}}
     failures: dict[str, None] = {}  # each once, whatever the noises
     for done, (case, noise) in enumerate(steps, start=1):
         try:
-            for target, noisy, sigma in inputs(case, models.get(noise), bench.modes):
+            for target, noisy, sigma in inputs(case, models.get(noise), partial(bench.modes, among=fitting[noise])):
                 bench.measure(case, noise, target, noisy, sigma if tell_sigma else None)
         except ImageError as error:
             failures[str(error)] = None
+        except NoiseSpecError as error:
+            failures[f"{case.clean}: {error}"] = None
         if on_progress:
             on_progress(done, len(steps), f"{case.test_set}/{case.image} {noise}")
     if not bench.scores:
         raise DenoiseError("\n  - ".join(["no image could be measured", *failures]))
-    return Evaluation(tuple(bench.scores), bench.crops, bench.notes(), tuple(failures), bench.threads, machine_name())
+    notes = [
+        f"{spec} goes on {KINDS[modes[0]]} images only: not measured on others"
+        for spec, modes in fitting.items()
+        if set(modes) < set(wanted)
+    ]
+    return Evaluation(
+        tuple(bench.scores), bench.crops, (*notes, *bench.notes()), tuple(failures), bench.threads, machine_name()
+    )
+
+
+def fitting_modes(noise: NoiseChain | NoiseMixture, wanted: Sequence[int]) -> list[int]:
+    """Those of the channels that images are to be measured in that the noise goes on. NoiseSpecError for none."""
+    from denoise_se.noise import goes_on, refuse_unfit
+
+    modes = [channels for channels in wanted if goes_on(noise, channels)]
+    if wanted and not modes:
+        refuse_unfit(noise, wanted[0], 256)
+    return modes
 
 
 class _Bench:
@@ -181,12 +207,12 @@ class _Bench:
         self.crops: tuple[Crop, ...] = ()
         self._warm: set[tuple[str, int]] = set()
 
-    def modes(self, channels: int) -> list[int]:
-        """The channels in which a file of `channels` is to be measured: [1], [3], or [3, 1] when both are asked for."""
+    def modes(self, channels: int, among: Sequence[int] = (3, 1)) -> list[int]:
+        """The channels `among` these in which a file of `channels` is to be measured: 1, 3, or both when both are asked
+        for."""
         asked = {method.channels for method in self.methods}
-        if channels == 1:
-            return [1]
-        return [mode for mode in (3, 1) if mode in asked or (mode == 3 and 1 not in asked)]
+        modes = [1] if channels == 1 else [mode for mode in (3, 1) if mode in asked or (mode == 3 and 1 not in asked)]
+        return [mode for mode in modes if mode in among]
 
     def measure(self, case: Case, noise: str, target: NDArray[Any], noisy: Pixels, sigma: float | None) -> None:
         channels = 1 if target.ndim == 2 else 3
@@ -216,10 +242,10 @@ class _Bench:
     def notes(self) -> tuple[str, ...]:
         measured = {(score.test_set, score.method) for score in self.scores}
         return tuple(
-            f"{method.name} takes {'grey' if method.channels == 1 else 'colour'} images only: not run on {test_set}"
+            f"{method.name} takes {KINDS[method.channels]} images only: not run on {test_set}"
             for test_set in dict.fromkeys(score.test_set for score in self.scores)
             for method in self.methods
-            if (test_set, method.name) not in measured
+            if method.channels is not None and (test_set, method.name) not in measured
         )
 
     def _estimate(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from denoise_se.atomic_file import write_whole
+from denoise_se.channel_names import KINDS
 from denoise_se.crops import crops_png
 from denoise_se.errors import UsageError
 from denoise_se.estimate_error import EstimateError, estimate_errors
@@ -195,7 +196,7 @@ def _error_cells(error: EstimateError) -> list[str]:
 
 
 def _set_name(mean: MeanScore) -> str:
-    return f"{mean.test_set} ({'grey' if mean.channels == 1 else 'colour'})"
+    return f"{mean.test_set} ({KINDS[mean.channels]})"
 
 
 def _conditions(evaluation: Evaluation) -> str:

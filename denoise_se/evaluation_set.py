@@ -18,6 +18,7 @@ from denoise_se.errors import ImageError, UsageError
 from denoise_se.image_folder import image_files
 
 if TYPE_CHECKING:
+    from denoise_se.image import Probe
     from denoise_se.noise import NoiseChain, NoiseMixture
 
 Pixels = NDArray[np.float32]
@@ -62,8 +63,8 @@ def pair_cases(pairs: Sequence[tuple[Path, Path]]) -> list[Case]:
     return cases
 
 
-def check_files(cases: Sequence[Case]) -> None:
-    """UsageError that lists the files whose beginning says that they cannot be read, or not compared."""
+def check_files(cases: Sequence[Case]) -> dict[Path, Probe]:
+    """What the beginning of each file says of it; UsageError that lists those that cannot be read, or not compared."""
     from denoise_se.image_io import probe
 
     problems = []
@@ -82,6 +83,7 @@ def check_files(cases: Sequence[Case]) -> None:
                 problems.append(f"{case.noisy}: is {sizes[0]}, but its clean partner {case.clean} is {sizes[1]}")
     if problems:
         raise UsageError("\n  - ".join([f"{len(problems)} file(s) cannot be measured; mend or remove them", *problems]))
+    return found
 
 
 def add_noise(clean: Pixels, model: NoiseChain | NoiseMixture, index: int) -> tuple[Pixels, float | None]:

@@ -84,7 +84,7 @@ def fit(
     Raises:
         UsageError: nothing to resume, a state that is damaged or of another run, or a folder that holds a run.
         TrainingError: losses that are not finite, memory that ran out, a full disk; the state before it is kept.
-        Interrupted: after Ctrl-C or SIGTERM, with the state saved.
+        Interrupted: after Ctrl-C, SIGTERM or SIGHUP, with the state saved.
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

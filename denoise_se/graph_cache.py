@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from denoise_se.atomic_file import replacing
+from denoise_se.atomic_file import remove_temporary_files, replacing
 
 ENVIRONMENT = "DENOISE_SE_CACHE"
 MOST_ENTRIES = 48  # about 17 MB each; the oldest go first
@@ -113,6 +113,7 @@ def _write(path: Path, entry: Entry) -> None:
             ENVIRONMENT,
         )
         return
+    remove_temporary_files(path.parent)
     with suppress(OSError):  # another run may be clearing up too
         entries = sorted(path.parent.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
         for old in entries[:-MOST_ENTRIES]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import PurePath
 
+from denoise_se.channel_names import KINDS
 from denoise_se.preview import Preview
 from denoise_se.report import Row, means, shown, shown_number
 
@@ -118,7 +119,7 @@ def _row(row: Row, columns: Sequence[Column], preview: Preview | None, pictures:
     size, kind = "", ""
     if row.width and row.height:
         size = f"{row.width}×{row.height}"
-        kind = f"{'grey' if row.channels == 1 else 'colour'}, {row.bit_depth} bit"
+        kind = f"{KINDS.get(row.channels or 0, '')}, {row.bit_depth} bit"
     cells = [_cell(name, source.name, "name text"), _cell(_with_small(size, kind), _pixels(row), label="size")]
     for column in columns:
         value = getattr(row, column.name)

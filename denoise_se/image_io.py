@@ -125,7 +125,8 @@ def read(path: str | Location, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image
     """Reads one image; see `Image` for shapes and ranges.
 
     Non-finite values of float images are replaced by a local one, with a notice. Raises ImageError, and nothing else,
-    for a file that is missing, damaged, truncated, of another kind, animated or of several pages, or over `max_pixels`.
+    for a file that is missing, damaged, truncated, of another kind, animated or of several pages, or over `max_pixels`;
+    UsageError for an address that is none.
     """
     with open_pages(path, max_pixels=max_pixels) as pages:
         if len(pages) > 1:
@@ -198,9 +199,10 @@ def misnamed(path: str | Location, format: str) -> tuple[str, ...]:
 def write(path: str | Location, image: Image, *, format: str | None = None) -> Image:
     """Writes the image, whole or not at all, and gives it as written: converted where the format asks it, with notices.
 
-    format: a key of WRITERS; None takes it from the suffix. PNG, TIFF, BMP, PPM and lossless WebP keep every pixel;
-    JPEG and lossy WebP are encoded again, which is never exact: to give a file back unchanged, copy its bytes. An
-    existing file is replaced. Raises ImageError when the format cannot hold the image or the file cannot be written.
+    format: a key of WRITERS; None takes it from the suffix. PNG, TIFF, BMP, PPM and lossless WebP keep every pixel (PPM
+    of few levels what they hold); JPEG and lossy WebP are encoded again, which is never exact: to give a file back
+    unchanged, copy its bytes. An existing file is replaced. Raises ImageError when the format cannot hold the image or
+    the file cannot be written.
     """
     path = parse_location(path)
     with _translated(path):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise_se.blending import LUMA_WEIGHTS
+from denoise_se.channel_names import KINDS
 from denoise_se.errors import ImageError
 from denoise_se.image import turned, wrong_range
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, open_pages, read
@@ -173,13 +174,12 @@ def from_pixels(pixels: NDArray[np.generic], channels: int, gain: float = 1.0) -
 
 def mixed_channels(images: Sequence[Loaded]) -> list[str]:
     """A line for each image of the rarer kind when some are grey and some colour: their noise is not the same."""
-    kinds = {1: "grey", 3: "colour"}
     counts = Counter(image.own_channels for image in images)
     if len(counts) < 2:
         return []
     (most, _), *_ = counts.most_common()
     return [
-        f"{image.source}: is {kinds.get(image.own_channels, 'of another kind')}, most others are {kinds.get(most)}"
+        f"{image.source}: is {KINDS.get(image.own_channels, 'of another kind')}, most others are {KINDS.get(most)}"
         for image in images
         if image.own_channels != most
     ]

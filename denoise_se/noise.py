@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from denoise_se.errors import NoiseSpecError
 from denoise_se.noise_model import AddNoise, NoiseModel, Noisy, Range, level_of, standard_normal
 from denoise_se.noise_spec import NOISE_MODELS, parse_noise_spec
 
@@ -227,3 +228,12 @@ def refuse_unfit(noise: NoiseChain | NoiseMixture, channels: int, side: int) -> 
     clean, generator = torch.zeros(1, channels, side, side), torch.Generator().manual_seed(0)
     for model in noise.models if isinstance(noise, NoiseMixture) else (noise,):
         model(clean, generator)
+
+
+def goes_on(noise: NoiseChain | NoiseMixture, channels: int, side: int = 256) -> bool:
+    """Whether images of so many channels can have it, all of its alternatives."""
+    try:
+        refuse_unfit(noise, channels, side)
+    except NoiseSpecError:
+        return False
+    return True

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from denoise_se.atomic_file import replacing
+from denoise_se.channel_names import CHANNELS
 from denoise_se.errors import UsageError
 from denoise_se.noise_measurement import Measurement
 
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
-NAMES = {1: (("grey", "black"),), 3: (("red", "tab:red"), ("green", "tab:green"), ("blue", "tab:blue"))}
+COLOURS = {"grey": "black", "red": "tab:red", "green": "tab:green", "blue": "tab:blue"}
 
 
 def plot_measurement(path: str | Path, measurement: Measurement) -> None:
@@ -22,14 +23,12 @@ def plot_measurement(path: str | Path, measurement: Measurement) -> None:
     path = Path(path)
     if path.suffix.lower() not in PLOT_SUFFIXES:
         raise UsageError(f"--plot {path}: unknown kind of file; use {', '.join(PLOT_SUFFIXES)}")
-    profile, names = measurement.profile, NAMES[measurement.profile.channels]
+    profile, names = measurement.profile, CHANNELS[measurement.profile.channels]
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     line, lags, table = figure.subplots(1, 3)
     ends = np.array([0.0, 1.0])
-    for (name, color), points, gain, read in zip(
-        names, measurement.points, profile.gain, profile.read_noise, strict=True
-    ):
-        error = points.variance * points.relative
+    for name, points, gain, read in zip(names, measurement.points, profile.gain, profile.read_noise, strict=True):
+        color, error = COLOURS[name], points.variance * points.relative
         line.errorbar(points.brightness, points.variance, error, fmt="o", ms=3, lw=0.8, color=color)
         line.plot(ends, gain * ends + read**2, color=color, label=f"{name}: {gain:.2e} x + ({read:.2e})²")
     highest = max(float(points.variance.max()) for points in measurement.points)
@@ -39,7 +38,8 @@ def plot_measurement(path: str | Path, measurement: Measurement) -> None:
 
     reach = profile.reach
     distance = np.arange(reach + 1)
-    for (name, color), own in zip(names, profile.autocorrelation, strict=True):
+    for name, own in zip(names, profile.autocorrelation, strict=True):
+        color = COLOURS[name]
         lags.plot(distance, own[reach, reach:], "o-", ms=3, color=color, label=f"{name}, horizontal")
         lags.plot(distance, own[reach:, reach], "s--", ms=3, color=color, label=f"{name}, vertical")
     lags.axhline(0, color="grey", lw=0.5)
@@ -48,9 +48,8 @@ def plot_measurement(path: str | Path, measurement: Measurement) -> None:
 
     shown = profile.channel_correlation
     table.imshow(shown, vmin=-1, vmax=1, cmap="RdBu_r")
-    labels = [name for name, _ in names]
-    table.set_xticks(range(len(labels)), labels)
-    table.set_yticks(range(len(labels)), labels)
+    table.set_xticks(range(len(names)), names)
+    table.set_yticks(range(len(names)), names)
     for (i, j), value in np.ndenumerate(shown):
         table.text(j, i, f"{value:.2f}", ha="center", va="center")
     table.set_title("correlation of the channels")

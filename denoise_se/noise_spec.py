@@ -12,6 +12,7 @@ torch is imported when a spec is parsed, so that help can list the models withou
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -75,19 +76,38 @@ def parse_noise_spec(spec: str) -> NoiseChain | NoiseMixture:
     from denoise_se.noise import NoiseChain, NoiseMixture
 
     chains: list[list[NoiseModel]] = [[]]
+    for term, position, following in _terms(spec):
+        chains[-1].append(_parse_term(spec, term, position))
+        if following == "|":
+            chains.append([])
+    alternatives = tuple(NoiseChain(tuple(models)) for models in chains)
+    return alternatives[0] if len(alternatives) == 1 else NoiseMixture(alternatives)
+
+
+def strongest_gaussian(spec: str) -> float | None:
+    """The largest sigma, in 8-bit units, of a spec all of whose alternatives are white Gaussian noise and nothing else;
+    None for another. It needs no torch."""
+    strongest = 0.0
+    for term, _, following in _terms(spec):
+        name, _, argument = term.partition(":")
+        match = _VALUE.match(argument.removeprefix("sigma="))
+        if name != "gaussian" or match is None or following == "+":
+            return None
+        strongest = max(strongest, float(match["high"] or match["low"]))
+    return strongest
+
+
+def _terms(spec: str) -> Iterator[tuple[str, int, str]]:
+    """Each term, where it begins, and the + or | that follows it, nothing at the end."""
     position = 0
     while True:
         match = _TERM.match(spec, position)
         term = match[0] if match else ""
-        chains[-1].append(_parse_term(spec, term, position))
-        position += len(term)
-        if position == len(spec):
-            break
-        if spec[position] == "|":
-            chains.append([])
-        position += 1
-    alternatives = tuple(NoiseChain(tuple(models)) for models in chains)
-    return alternatives[0] if len(alternatives) == 1 else NoiseMixture(alternatives)
+        end = position + len(term)
+        yield term, position, spec[end : end + 1]
+        if end == len(spec):
+            return
+        position = end + 1
 
 
 def _fail(spec: str, position: int, reason: str) -> NoiseSpecError:

@@ -1,7 +1,7 @@
 """Netpbm's PBM, PGM and PPM (P1 to P6), 8 and 16 bits.
 
 A largest value other than 255 or 65,535 is kept: the pixels are spread over the whole range of their type when read
-(so that sigma means the same for all files) and put back when written, without loss.
+(so that sigma means the same for all files) and put back when written, as they were where nothing changed them.
 """
 
 from __future__ import annotations
@@ -82,8 +82,7 @@ def write(image: Image, stream: BinaryIO) -> tuple[str, ...]:
         pixels = ((pixels.astype(np.uint32) * largest + full // 2) // full).astype(pixels.dtype)
     kind = 5 if image.channels == 1 else 6
     stream.write(f"P{kind}\n{image.width} {image.height}\n{largest}\n".encode())
-    stored = pixels if image.bit_depth == 8 or largest < 256 else pixels.astype(">u2")
-    stream.write(np.ascontiguousarray(stored).data)
+    stream.write(np.ascontiguousarray(pixels, np.uint8 if largest < 256 else ">u2").data)
     return ()
 
 

@@ -21,8 +21,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from denoise_se.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_TERMINATED, Interrupted, UsageError
+from denoise_se.errors import EXIT_SOME_FAILED, Interrupted, UsageError, exit_code_of
 from denoise_se.place import Place, this_place
+from denoise_se.stop import HANG_UP, SIGNALS
 
 PARENT = "DENOISE_SE_PARENT"  # the process id of the one that started this one
 GRACE_SECONDS = 30.0  # for processes to end by themselves once one of them has
@@ -195,7 +196,7 @@ def _end(children: Sequence[subprocess.Popen[bytes]], patience: float) -> None:
 
 def _watch(children: Sequence[subprocess.Popen[bytes]], over: threading.Event) -> None:
     """Ends this process when a child failed and it hangs in a call that waits for that child."""
-    sound = (None, 0, EXIT_INTERRUPTED, EXIT_TERMINATED)
+    sound = (None, 0, *map(exit_code_of, (*SIGNALS, *HANG_UP)))
     while not over.wait(1.0):
         failed = [child for child in children if child.poll() not in sound]
         if failed and not over.wait(GRACE_SECONDS):

@@ -5,11 +5,11 @@ They are read and never written: the result goes to a TIFF. `raw_development` sa
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 import sys
-from io import BytesIO
-from types import ModuleType
+from importlib.util import find_spec
 from typing import BinaryIO
 
 import numpy as np
@@ -24,10 +24,10 @@ SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pe
 # most are TIFF files inside; Olympus and Panasonic give them a signature of their own
 OWN_SIGNATURES = {b"IIRO": b"II*\0", b"IIRS": b"II*\0", b"MMOR": b"MM\0*", b"IIU\0": b"II*\0"}
 _HEADS = re.compile(rb"II\*\0|MM\0\*|IIR[OS]|MMOR|IIU\0|FUJIFILMCCD-RAW|.{4}ftypcrx ", re.DOTALL)
-# LibRaw's turn of the sensor: 5 and 6 are quarter turns
-QUARTER_TURNS = (5, 6)
 # far more than the largest sensors take
 DEVELOPMENT_SECONDS = 900
+MOST_SIZES = 10_000
+_SIZES: dict[bytes, tuple[int, int]] = {}  # by the sha256 of a file
 
 
 def is_raw(head: bytes, suffix: str) -> bool:
@@ -37,26 +37,41 @@ def is_raw(head: bytes, suffix: str) -> bool:
 
 def probe(stream: BinaryIO) -> Probe:
     """The developed size, without developing. Raises FormatError, also where rawpy is not installed."""
-    rawpy = _library()
     stream.seek(0)
-    try:
-        with rawpy.RawPy() as raw:
-            raw.open_buffer(BytesIO(stream.read()))
-            width, height, flip = raw.sizes.iwidth, raw.sizes.iheight, raw.sizes.flip
-    except rawpy.LibRawError as error:
-        raise _damaged(error.args[0] if error.args else error) from error
-    if flip in QUARTER_TURNS:
-        width, height = height, width
+    data = stream.read()
+    digest = hashlib.sha256(data).digest()
+    if digest not in _SIZES:  # a file is asked for several times, and a process costs a quarter of a second
+        (height, width, _), _ = _developed(data, "--size")
+        if len(_SIZES) >= MOST_SIZES:
+            _SIZES.clear()
+        _SIZES[digest] = height, width
+    height, width = _SIZES[digest]
     return Probe("raw", width, height, 3, 16)
 
 
 def read(stream: BinaryIO) -> Image:
     """Develops the file. Its EXIF is kept where it is stored as in a TIFF, with the orientation undone. FormatError."""
-    _library()
     stream.seek(0)
     data = stream.read()
+    shape, values = _developed(data)
+    pixels = np.frombuffer(values, np.uint16).reshape(shape).copy()
+    if pixels.shape[2] != 3:
+        raise FormatError("is a raw file of a kind that is not supported: it has no three colours")
+    exif = _exif(data)
+    notices = ["camera's raw file developed to 16-bit sRGB"]
+    if exif is None:
+        notices.append("EXIF not kept: it is not read from this kind of raw file")
+    return Image(pixels, None, "raw", Metadata(exif=made_upright(exif), icc=srgb_profile()), tuple(notices))
+
+
+def _developed(data: bytes, *options: str) -> tuple[list[int], bytes]:
+    """What `raw_development` says of a file: the shape, and what follows it. Raises FormatError."""
+    if find_spec("rawpy") is None:
+        raise FormatError(
+            'is a camera\'s raw file, which is read with an extra: pip install "denoise-se[raw]", or develop it to TIFF'
+        )
     # -P: nothing is imported from the folder that the command runs in
-    command = [sys.executable, "-P", "-m", "denoise_se.raw_development"]
+    command = [sys.executable, "-P", "-m", "denoise_se.raw_development", *options]
     try:
         ended = subprocess.run(
             command,
@@ -73,14 +88,7 @@ def read(stream: BinaryIO) -> Image:
     if ended.returncode:
         raise _damaged(ended.stdout or f"its decoder ended with {ended.returncode}")
     shape, _, values = ended.stdout.partition(b"\n")
-    pixels = np.frombuffer(values, np.uint16).reshape([int(side) for side in shape.split()]).copy()
-    if pixels.shape[2] != 3:
-        raise FormatError("is a raw file of a kind that is not supported: it has no three colours")
-    exif = _exif(data)
-    notices = ["camera's raw file developed to 16-bit sRGB"]
-    if exif is None:
-        notices.append("EXIF not kept: it is not read from this kind of raw file")
-    return Image(pixels, None, "raw", Metadata(exif=made_upright(exif), icc=srgb_profile()), tuple(notices))
+    return [int(side) for side in shape.split()], values
 
 
 def _exif(data: bytes) -> bytes | None:
@@ -96,16 +104,6 @@ def _exif(data: bytes) -> bytes | None:
         return built_file(described, tag_file.order) if described.tags or described.children else None
     except TagError:
         return None
-
-
-def _library() -> ModuleType:
-    try:
-        import rawpy
-    except ImportError as error:
-        raise FormatError(
-            'is a camera\'s raw file, which is read with an extra: pip install "denoise-se[raw]", or develop it to TIFF'
-        ) from error
-    return rawpy
 
 
 def _damaged(reason: object) -> FormatError:

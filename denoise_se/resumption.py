@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from denoise_se.errors import UsageError
+from denoise_se.training_config import TrainingConfig
 
 BEST, LAST = "best.safetensors", "last.ckpt"
 CHANGEABLE = ("steps", "minutes", "validations", "batch", "patch")  # what a resumed run may change
@@ -36,7 +37,8 @@ def changes_of(
     Raises:
         UsageError: naming what differs and may not.
     """
-    then, now = flat(before["recipe"]), flat(recipe)
+    # fields that came later: runs of before did as their defaults say
+    then, now = flat(TrainingConfig().to_dict()) | flat(before["recipe"]), flat(recipe)
     then["--init"], now["--init"] = before["start"], start
     differs = [name for name in now if then.get(name) != now[name]]
     if changed := [name for name in differs if name not in CHANGEABLE]:

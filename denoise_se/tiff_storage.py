@@ -46,9 +46,10 @@ class TiffStorage:
     def of(cls, page: Page, coding: TiffCoding | None, order: str) -> TiffStorage:
         """As the TIFF that the page came from, where that is lossless, else deflate with a predictor in strips."""
         height, width, channels = page.shape
-        compression = coding.layout.compression if coding and coding.layout.compression in LOSSLESS else DEFLATE
+        kept = coding is not None and coding.layout.compression in LOSSLESS
+        compression = coding.layout.compression if coding and kept else DEFLATE
         predictor = 1
-        if compression in WITH_PREDICTOR and (coding is None or coding.layout.predictor != 1):
+        if compression in WITH_PREDICTOR and not (coding and kept and coding.layout.predictor == 1):
             predictor = FLOATING_POINT if page.dtype.kind == "f" else HORIZONTAL
         tile = coding.layout.tile if coding else None
         if tile and (tile[0] % 16 or tile[1] % 16):

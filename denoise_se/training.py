@@ -54,7 +54,7 @@ def ema_with_warmup(decay: float) -> Any:
 class DenoisingTask(LightningModule):
     """Noise, loss and schedule. `network` is trained, `average` is its moving average.
 
-    Batches are (noisy, clean) integer patches [B, C, p, p]; validation images come one at a time, [1, C, H, W].
+    Batches are `Example`s of integer patches [B, C, p, p]; validation images come one at a time, [1, C, H, W].
     Validation images get the recipe's noise unless `noisy_validation` says that they bring their own; the last `drawn`
     of them are sheets of drawings.
     """

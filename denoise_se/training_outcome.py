@@ -90,7 +90,7 @@ class OutcomeReport:
         for index in sorted({round(place) for place in np.linspace(0, len(pairs) - 1, most)}):
             whole = images[index].in_unit()
             part = Example(centre(whole.noisy, side)[None], centre(whole.clean, side)[None], whole.told[None])
-            noise, generator = self._noise_of(pairs[index]), generator_of(self.seed, 2, index)
+            noise, generator = self._noise_of(pairs[index]), generator_of(self.seed, 3, index)
             noisy, level = with_noise(noise, part, generator)
             found.append((noisy, level.expand_as(noisy[:, :1]), part.clean))
         return found

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from denoise_se.channel_names import KINDS
 from denoise_se.checkpoint import Checkpoint, load_checkpoint
 from denoise_se.datasets import to_unit
 from denoise_se.errors import ImageError, NoiseSpecError
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, probe
 from denoise_se.loaded import Reading, as_seen, centre
-from denoise_se.noise import NoiseChain, NoiseMixture, is_gaussian, refuse_unfit
+from denoise_se.noise import NoiseChain, NoiseMixture, goes_on, is_gaussian
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.noisy_only import WHITE
 from denoise_se.told_level import estimated_level
@@ -51,17 +52,18 @@ def choose_start(
     `noise` that or "photo", whichever has the higher PSNR on a few of them; for noisy pictures alone by whether
     neighbouring pixels share their noise."""
     white = FOR_WHITE[channels]
-    kind = "grey" if channels == 1 else "colour"
-    if layout.kind == "clean" and (noise is None or is_gaussian(noise) or not _goes_on(noise, channels)):
-        return _start(white, channels, f"for {kind} images")
+    if layout.kind == "clean" and (noise is None or is_gaussian(noise) or not goes_on(noise, channels)):
+        return _start(white, channels, f"for {KINDS[channels]} images")
     if layout.kind == "noisy":
         estimates = [
             estimate_noise(noisy.permute(1, 2, 0).numpy()) for noisy, _ in _samples(layout, channels, None, max_pixels)
         ]
         strong = [max(map(abs, e.correlation)) for e in estimates if e.sigma >= LEAST_SIGMA]
         if strong and float(np.median(strong)) < WHITE:
-            return _start(white, channels, f"for {kind} images whose noise is independent from pixel to pixel")
-        return _start(FOR_CAMERAS, channels, f"for {kind} images")
+            return _start(
+                white, channels, f"for {KINDS[channels]} images whose noise is independent from pixel to pixel"
+            )
+        return _start(FOR_CAMERAS, channels, f"for {KINDS[channels]} images")
     samples = list(_samples(layout, channels, noise, max_pixels))
     if not samples:  # what is wrong with the images is told when all of them are read
         return _start(FOR_CAMERAS, channels, "")
@@ -79,17 +81,9 @@ def channels_of(layout: Layout, noise: NoiseChain | NoiseMixture | None) -> int:
         with suppress(ImageError):
             found.add(probe(path).channels)
     usual, other = (1, 3) if found == {1} else (3, 1)
-    if noise is not None and not _goes_on(noise, usual) and _goes_on(noise, other):
+    if noise is not None and not goes_on(noise, usual) and goes_on(noise, other):
         return other
     return usual
-
-
-def _goes_on(noise: NoiseChain | NoiseMixture, channels: int) -> bool:
-    try:
-        refuse_unfit(noise, channels, SIDE)
-    except NoiseSpecError:
-        return False
-    return True
 
 
 def _start(name: str, channels: int, why: str) -> Start:

@@ -101,12 +101,15 @@ def test_a_calibration_is_kept_beside_the_weights_and_belongs_to_them_alone(mode
 
 
 @pytest.mark.parametrize(
-    "damage", ["", "[]", "{}", '{"ranges": 3}', '{"ranges": {"a": [1]}}', '{"ranges": {"a": [1, 2]}}', "[" * 100_000]
+    "damage",
+    ["", "[]", "{}", '{"ranges": 3}', '{"ranges": {"a": [1]}}', '{"ranges": {"a": [1, 2]}}', "[" * 100_000, "nan"],
 )
 def test_a_damaged_calibration_is_refused_by_name(model, damage):
     file = open_checkpoint(model)
     if damage == '{"ranges": {"a": [1, 2]}}':
         damage = json.dumps({"weights": file.digest, "ranges": {"a": [1, 2]}, "data": "", "loss": {}})
+    if damage == "nan":
+        damage = json.dumps({"weights": file.digest, "ranges": {}, "data": "", "loss": {"a": 0.01, "b": float("nan")}})
     calibration_path(model).write_text(damage)
     with pytest.raises(CheckpointError, match=r"tiny\.int8\.json: .*remove it or make it again"):
         read_calibration(file)
@@ -126,6 +129,13 @@ def test_convolutions_go_back_to_float_until_the_loss_is_small(model, images, mo
     assert set(few.loss) == {"gaussian:15", "gaussian:25", "gaussian:50"} and few.worst_loss < 0.5
     assert len(all_floats.ranges) == len(few.ranges) - calibration.MOST_FLOATS
     assert sum("in float too" in line for line in told) == calibration.MOST_FLOATS
+
+
+def test_what_cannot_be_measured_under_one_noise_is_no_small_loss(model, images, monkeypatch):
+    psnrs = iter([30.0, 30.0, 30.0, 29.99, 29.99, float("nan")] + [29.99] * 1000)
+    monkeypatch.setattr(calibration, "mean_psnr", lambda *_: next(psnrs))
+    monkeypatch.setattr(calibration, "MOST_FLOATS", 0)
+    assert calibrate(open_checkpoint(model), images, [].append).worst_loss == float("inf")
 
 
 def test_ranges_hold_more_contrast_than_the_photographs_have(model, images, monkeypatch):

@@ -211,6 +211,32 @@ def test_a_colour_method_on_grey_files_is_left_out_with_a_note(gray_set):
 # --- methods ----------------------------------------------------------------------------------
 
 
+def test_noise_of_colour_sensors_is_measured_on_colour_alone_with_a_note(tmp_path):
+    folder_of(tmp_path / "set", {"a.png": picture(1, 24, 32, 3), "b.png": picture(2, 24, 32)})
+    methods = [Recorder("grey", 1), Recorder("colour", 3)]
+    camera = "camera:gain=0.001,read=0.01,luma=0.6,chroma=1.5"
+    found = evaluate(methods, clean=[tmp_path / "set"], noises=[camera, "gaussian:25"])
+    measured = {(score.image, score.channels, score.noise) for score in found.scores}
+    assert {(image, channels) for image, channels, noise in measured if noise == camera} == {("a", 3)}
+    assert {(image, channels) for image, channels, noise in measured if noise != camera} == {
+        ("a", 3),
+        ("a", 1),
+        ("b", 1),
+    }
+    assert found.notes[0] == f"{camera} goes on colour images only: not measured on others"
+    with pytest.raises(NoiseSpecError, match="camera: needs RGB images"):
+        evaluate(methods[:1], clean=[tmp_path / "set"], noises=["gaussian:25", camera])
+
+
+def test_an_image_too_small_for_the_noise_is_left_out_by_name(tmp_path):
+    folder_of(tmp_path / "set", {"a.png": picture(1, 24, 32, 3), "b.png": picture(2, 4, 32, 3)})
+    found = evaluate(
+        [Recorder("colour", 3)], clean=[tmp_path / "set"], noises=["camera:gain=0.001,read=0.01,luma=1,chroma=2"]
+    )
+    assert {score.image for score in found.scores} == {"a"}
+    assert len(found.failures) == 1 and "b.png: camera: needs more than 6 pixels a side" in found.failures[0]
+
+
 def test_our_model_is_called_with_sigma_in_8_bit_units():
     seen = []
 

@@ -140,7 +140,7 @@ def test_no_outside_program_can_start_and_pillow_never_guesses_a_format():
             assert "subprocess" not in source, name
     # the one exception is this very Python, with a module of our own
     assert sources["raw_file.py"].count("subprocess.run(") == 1
-    assert 'command = [sys.executable, "-P", "-m", "denoise_se.raw_development"]' in sources["raw_file.py"]
+    assert 'command = [sys.executable, "-P", "-m", "denoise_se.raw_development", *options]' in sources["raw_file.py"]
 
 
 def test_missing_files_folders_and_pipes_are_refused_without_waiting(tmp_path):
@@ -325,6 +325,15 @@ def test_what_a_format_cannot_hold_is_converted_with_a_notice_or_refused(tmp_pat
     floats.pixels[0, 3:, 0] = 0.25
     image_io.write(tmp_path / "b.png", floats)
     assert image_io.read(tmp_path / "b.png").pixels[0, :4, 0].tolist() == [0, 32768, 65535, 16384]
+
+
+def test_a_depth_that_its_own_format_does_not_hold_is_converted_too(tmp_path):
+    bmp = Image(np.array([[[300], [65535], [128]]], np.uint16), None, "bmp")
+    assert "16-bit image written as 8-bit BMP" in image_io.write(tmp_path / "a.bmp", bmp).notices
+    assert image_io.read(tmp_path / "a.bmp").pixels.ravel().tolist() == [1, 255, 0]
+    png = Image(np.array([[[0.0], [0.25], [1.0]]], np.float32), None, "png")
+    image_io.write(tmp_path / "a.png", png)
+    assert image_io.read(tmp_path / "a.png").pixels.ravel().tolist() == [0, 16384, 65535]
 
 
 def test_the_file_is_on_the_disk_before_it_gets_its_name_and_the_folder_after(tmp_path, monkeypatch):

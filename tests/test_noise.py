@@ -24,8 +24,10 @@ from denoise_se.noise import (
     PoissonGaussian,
     Quantise,
     Range,
+    is_gaussian,
     parse_noise_spec,
 )
+from denoise_se.noise_spec import strongest_gaussian
 
 CAMERA = "camera:gain=0.01,read=0.01,luma=0.5,chroma=1"
 
@@ -445,3 +447,23 @@ def test_any_text_is_a_model_or_refused_with_a_caret_below_it(spec):
         parse_noise_spec(spec)
     except NoiseSpecError as error:
         assert str(error).rsplit("\n", 1)[1].index("^") - 2 <= len(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "strongest"),
+    [
+        ("gaussian:25", 25.0),
+        ("gaussian:0-55|gaussian:0-30", 55.0),
+        ("gaussian:sigma=5-50", 50.0),
+        ("gaussian:5e0-5e+1", 50.0),
+        ("gaussian:25+jpeg:90", None),
+        ("jpeg:90|gaussian:25", None),
+        ("gaussian:25+gaussian:10", None),
+        ("profile:gaussian:25.json", None),
+        ("", None),
+    ],
+)
+def test_the_strongest_sigma_of_white_noise_is_read_off_its_spec(spec: str, strongest: float | None) -> None:
+    assert strongest_gaussian(spec) == strongest
+    if strongest is not None:
+        assert is_gaussian(parse_noise_spec(spec))

@@ -79,7 +79,13 @@ def test_exif_and_the_profile_reach_the_tiff(tmp_path):
 
 
 def test_too_many_pixels_are_refused_before_developing(tmp_path, monkeypatch):
-    monkeypatch.setattr(subprocess, "run", None)
+    real = subprocess.run
+
+    def never_developing(command: list[str], **options: object) -> object:
+        assert command[-1] == "--size"
+        return real(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", never_developing)
     with pytest.raises(ImageError, match=r"a\.dng.*3,072 pixels and exceeds 3,071 pixels"):
         image_io.read(saved(tmp_path / "a.dng"), max_pixels=3071)
 
@@ -105,9 +111,15 @@ def test_a_decoder_that_dies_costs_one_file(tmp_path, monkeypatch):
     def dying(command: list[str], **options: object) -> object:
         return real([sys.executable, "-c", "import os; os.kill(os.getpid(), 11)"], **options)
 
+    path = saved(tmp_path / "a.dng")
+    known = image_io.probe(path)
     monkeypatch.setattr(subprocess, "run", dying)
+    assert image_io.probe(path) == known, "it is asked once only"
     with pytest.raises(ImageError, match=r"a\.dng: cannot be developed.*-11"):
-        image_io.read(saved(tmp_path / "a.dng"))
+        image_io.read(path)
+    monkeypatch.setattr(raw_file, "_SIZES", {})
+    with pytest.raises(ImageError, match=r"a\.dng: cannot be developed.*-11"):
+        image_io.probe(path)
 
 
 def test_content_decides_and_only_tiff_like_files_go_by_their_name(tmp_path):

@@ -127,6 +127,8 @@ def test_jpeg_in_tiff_is_read_and_written_without_loss(tmp_path):
     assert np.array_equal(image.pixels, np.asarray(PIL.Image.open(tmp_path / "a.tif")))
     written = image_io.write(tmp_path / "b.tif", image)
     assert "deflate" in written.notices[-1] and np.array_equal(image_io.read(tmp_path / "b.tif").pixels, image.pixels)
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        assert file.pages[0].compression == 8 and file.pages[0].predictor == 2
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])

@@ -280,6 +280,20 @@ def test_a_run_may_be_resumed_with_a_larger_budget_but_not_on_other_images(whole
     assert run.rows[-1]["step"] == 12
 
 
+def test_a_run_of_a_version_that_had_fewer_fields_is_resumed_as_their_defaults_say(whole: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    saved = torch.load(run / "last.ckpt", weights_only=True)
+    (held,) = [state for state in saved["callbacks"].values() if "recipe" in state]
+    for gone in ("drawings", "compile"):
+        del held["recipe"][gone]
+    del held["recipe"]["network"]["unshuffle"]
+    torch.save(saved, run / "last.ckpt")
+    longer = replace(CONFIG, steps=10)
+    with pytest.raises(UsageError, match=r"drawings is 0\.5 and was 0\.0"):
+        train(run, replace(longer, drawings=0.5), resume=True)
+    assert train(run, longer, resume=True).rows[-1]["step"] == 10
+
+
 def test_patches_may_grow_on_the_way_and_the_card_says_when(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "run")
     larger = replace(CONFIG, steps=10, batch=1, patch=24)
