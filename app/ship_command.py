@@ -57,19 +57,13 @@ def half_loss(checkpoint: Checkpoint) -> float:
     """PSNR lost (dB, mean) by rounding the weights to fp16, on the sample pictures under noise of sigma 25."""
     import torch
 
-    from denoise_se.datasets import to_unit
+    from denoise_se.loaded import to_unit
+    from denoise_se.network_psnr import mean_psnr
     from denoise_se.rehearsal import sample_images
 
-    generator, losses = torch.Generator().manual_seed(0), []
+    generator, batches = torch.Generator().manual_seed(0), []
     for image in sample_images(checkpoint.config.channels):
         clean = to_unit(image[None, :, :SIDE, :SIDE])
         noisy = clean + 25 / 255 * torch.randn(clean.shape, generator=generator)
-        level = torch.full_like(noisy[:, :1], 25 / 255)
-        errors = []
-        with torch.inference_mode():
-            for half in (False, True):
-                network = checkpoint.network()
-                restored = (network.half().float() if half else network)(noisy, level)
-                errors.append(10 * torch.log10((restored - clean).square().mean()).item())
-        losses.append(errors[1] - errors[0])
-    return sum(losses) / len(losses)
+        batches.append((noisy, torch.full_like(noisy[:, :1], 25 / 255), clean))
+    return mean_psnr(checkpoint.network(), batches) - mean_psnr(checkpoint.network().half().float(), batches)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 
-from denoise_se.datasets import Example, Patches, to_unit
+from denoise_se.datasets import Example, Patches
+from denoise_se.loaded import to_unit
 from denoise_se.network import Denoising, build_network, count_macs_per_pixel, count_parameters
 from denoise_se.network_config import NetworkConfig
+from denoise_se.network_psnr import Batch, mean_psnr
 from denoise_se.noise import parse_noise_spec
 from denoise_se.training import augment
 from denoise_se.training_config import TrainingConfig
@@ -86,16 +88,16 @@ def run_trial(name: str, train: Sequence[Pair], validation: Sequence[Pair], conf
     return Trial(name, psnr, count_parameters(network), cost, time_forward(result), seconds)
 
 
-@torch.inference_mode()
 def measure(network: Denoising, validation: Sequence[Pair], sigma: float) -> float:
     """Mean PSNR by the protocol of `denoise_se.evaluation`: seeded unclipped noise, the result rounded to 8 bits."""
-    values = []
-    for index, pair in enumerate(validation):
-        clean = to_unit(pair.clean)[None]
-        noisy = clean + sigma / 255 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(index))
-        restored = network(noisy, torch.full_like(noisy[:, :1], sigma / 255)).clamp(0, 1)
-        values.append(-10 * torch.log10(((restored * 255).round() / 255 - clean).square().mean()).item())
-    return statistics.mean(values)
+
+    def batches() -> Iterator[Batch]:
+        for index, pair in enumerate(validation):
+            clean = to_unit(pair.clean)[None]
+            noisy = clean + sigma / 255 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(index))
+            yield noisy, torch.full_like(noisy[:, :1], sigma / 255), clean
+
+    return mean_psnr(network, batches(), in_8_bits=True)
 
 
 @torch.inference_mode()

@@ -20,6 +20,7 @@ from torch import Tensor
 from denoise_se.errors import DatasetError
 from denoise_se.loaded import Loaded, Reading, as_seen, each, full_scale, mixed_channels, same_depth
 from denoise_se.misalignment import MOST_SHIFT, shift_between
+from denoise_se.network_psnr import decibels
 from denoise_se.training_images import Pair, problems_of, too_small
 from denoise_se.training_layout import alike, is_stack, scene_folders, thumbnail
 
@@ -56,7 +57,7 @@ class Scene:
         variance = float(
             (self.shots[0].double() - self.shots[1].double()).div(full_scale(self.shots[0])).square().mean() / 2
         )
-        return -10 * float(torch.log10(torch.tensor(max(variance / (len(self.shots) - 1), 1e-10))))
+        return float(decibels(torch.tensor(variance / (len(self.shots) - 1))))
 
 
 def load_bursts(

@@ -17,7 +17,8 @@ import numpy as np
 from denoise_se.atomic_file import replacing
 from denoise_se.checkpoint import CheckpointFile, made_noise
 from denoise_se.errors import CheckpointError, UsageError
-from denoise_se.quantisation import WEIGHT_BITS, Batch, Ranges, find_ranges, mean_psnr, rounded
+from denoise_se.network_psnr import Batch, mean_psnr
+from denoise_se.quantisation import WEIGHT_BITS, Ranges, find_ranges, rounded
 
 if TYPE_CHECKING:
     from denoise_se.noise_model import AddNoise
@@ -179,9 +180,8 @@ def _decibels(loss: Mapping[str, float]) -> str:
 
 def _middles(folder: Path, channels: int) -> list[np.ndarray]:
     """The middle of `IMAGES` images, chosen at random with a fixed seed: [C, SIDE, SIDE], float32 in [0, 1]."""
-    from denoise_se.datasets import to_unit
     from denoise_se.image_folder import image_files
-    from denoise_se.loaded import load_pixels
+    from denoise_se.loaded import load_pixels, to_unit
 
     files = image_files(folder)
     found: list[np.ndarray] = []

@@ -20,9 +20,8 @@ from torch import Tensor
 
 from denoise_se.blending import LUMA_WEIGHTS
 from denoise_se.camera_noise import Camera
-from denoise_se.datasets import to_unit
 from denoise_se.errors import UsageError
-from denoise_se.loaded import centre
+from denoise_se.loaded import centre, to_unit
 from denoise_se.noise_model import Range
 from denoise_se.training_images import Pair
 

@@ -20,17 +20,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from denoise_se.drawings import drawn, sheet
-from denoise_se.loaded import deepened, full_scale, middle
+from denoise_se.loaded import deepened, middle, to_unit
 from denoise_se.stop import HANG_UP, SIGNALS
 from denoise_se.training_images import Pair
 
 VALIDATION_SIDE = 384  # a validation image's centre is cut to this many pixels a side, so that validating stays cheap
 SHEET, MOST_SHEETS = 192, 16  # pixels a side, and number, of the sheets of drawings that are validated on
-
-
-def to_unit(image: Tensor) -> Tensor:
-    """uint8 or uint16 to float32 in [0, 1]."""
-    return image.float() / full_scale(image)
 
 
 def generator_of(seed: int, *key: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from denoise_se.datasets import Example
+from denoise_se.network_psnr import decibels
 from denoise_se.noise_model import NoiseModel
 from denoise_se.objectives import own_noise, with_noise
 from denoise_se.removed_noise import flat_parts
@@ -74,4 +75,4 @@ def placed(denoise: Denoise, device: torch.device) -> Denoise:
 
 def as_psnr(risks: Tensor) -> Tensor:
     """The PSNR in dB of the mean of some estimates."""
-    return -10 * torch.log10(risks.mean().clamp_min(SMALLEST))
+    return decibels(risks.mean().clamp_min(SMALLEST))

@@ -208,6 +208,11 @@ def full_scale(image: Tensor) -> float:
     return 255.0 if image.dtype == torch.uint8 else 65535.0
 
 
+def to_unit(image: Tensor) -> Tensor:
+    """uint8 or uint16 to float32 in [0, 1]."""
+    return image.float() / full_scale(image)
+
+
 def deepened(image: Tensor) -> Tensor:
     """uint8 to uint16, 255 to 65535."""
     return (image.to(torch.int32) * 257).to(torch.uint16)

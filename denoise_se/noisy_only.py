@@ -9,9 +9,8 @@ import numpy as np
 
 from denoise_se.banding import row_covariance
 from denoise_se.checkpoint import Checkpoint
-from denoise_se.datasets import to_unit
 from denoise_se.errors import UsageError
-from denoise_se.loaded import centre
+from denoise_se.loaded import centre, to_unit
 from denoise_se.noise_measurement import MIN_SIDE, measure_noise
 from denoise_se.noise_profile import NoiseProfile
 from denoise_se.objectives import Neighbours, Objective, Recorrupted

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from denoise_se.datasets import Example, Patches, to_unit
+from denoise_se.datasets import Example, Patches
+from denoise_se.loaded import to_unit
 from denoise_se.noise_model import AddNoise, NoiseModel, Noisy
 
 if TYPE_CHECKING:

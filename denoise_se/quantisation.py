@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from denoise_se.errors import CheckpointError
+from denoise_se.network_psnr import Batch
 
 if TYPE_CHECKING:
     import torch.nn as nn
@@ -25,7 +26,6 @@ CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # shares of the largest value seen that 
 WEIGHT_BITS = (8, 7)
 VALUES = 1 << 14  # kept of each layer and batch, to choose among CLIPS
 Ranges = Mapping[str, tuple[float, float]]
-Batch = tuple["Tensor", "Tensor", "Tensor"]  # noisy, level and clean, as the network takes them
 
 
 def rounded(network: Network, ranges: Ranges, weight_bits: int = 8) -> Network:
@@ -121,15 +121,3 @@ def _best_range(values: Tensor, low: float, high: float) -> tuple[float, float]:
 
     clip = min(CLIPS, key=error)
     return float(f"{clip * low:.6g}"), float(f"{clip * high:.6g}")
-
-
-def mean_psnr(network: Network, batches: Sequence[Batch]) -> float:
-    """The mean over all images, results clipped to [0, 1], in dB."""
-    import torch
-
-    decibels = []
-    with torch.inference_mode():
-        for noisy, level, clean in batches:
-            errors = (network(noisy, level).clamp(0, 1) - clean).square().mean(dim=(1, 2, 3))
-            decibels.append(-10 * errors.log10())
-    return float(torch.cat(decibels).mean())

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 
 import torch
 from torch import Tensor
 
 from denoise_se.checkpoint import Checkpoint, made_noise
-from denoise_se.datasets import Patches, to_unit
+from denoise_se.datasets import Patches
 from denoise_se.errors import NoiseSpecError, ProfileError, UsageError
 from denoise_se.image_io import read
-from denoise_se.loaded import centre, from_pixels
+from denoise_se.loaded import centre, from_pixels, to_unit
 from denoise_se.network_config import NetworkConfig
+from denoise_se.network_psnr import Batch, mean_psnr
 from denoise_se.noise import NoiseChain, NoiseMixture, parse_noise_spec, refuse_unfit
 from denoise_se.objectives import Objective, Rehearsed, Supervised
 from denoise_se.told_level import to_judge, to_learn
@@ -71,16 +72,15 @@ def sample_images(channels: int) -> list[Tensor]:
         return [from_pixels(read(path / name).pixels, channels) for name in names]
 
 
-@torch.no_grad()
 def old_psnr(
     checkpoint: Checkpoint, noise: NoiseChain | NoiseMixture, images: Sequence[Tensor], seed: int = 0
 ) -> float:
     """PSNR in dB, mean over the centres of at most 6 clean images [C, H, W] with `noise`, the same for each network."""
-    network = checkpoint.network()
-    values = []
-    for index, image in enumerate(images[:MOST_IMAGES]):
-        clean = to_unit(centre(image, SIDE)[None])
-        noisy, level = to_judge(noise, checkpoint.config)(clean, torch.Generator().manual_seed(seed + index))
-        error = (network(noisy, level).clamp(0, 1) - clean).square().mean()
-        values.append(float(-10 * torch.log10(error.clamp_min(1e-10))))
-    return sum(values) / len(values)
+    judged = to_judge(noise, checkpoint.config)
+
+    def batches() -> Iterator[Batch]:
+        for index, image in enumerate(images[:MOST_IMAGES]):
+            clean = to_unit(centre(image, SIDE)[None])
+            yield *judged(clean, torch.Generator().manual_seed(seed + index)), clean
+
+    return mean_psnr(checkpoint.network(), batches())

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from denoise_se.checkpoint import Checkpoint
-from denoise_se.datasets import to_unit
-from denoise_se.loaded import centre
+from denoise_se.loaded import centre, to_unit
 from denoise_se.network import NetworkConfig
 from denoise_se.noise import NoiseChain, NoiseMixture, is_gaussian
 from denoise_se.noise_estimation import estimate_noise

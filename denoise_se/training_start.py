@@ -13,11 +13,11 @@ from torch import Tensor
 
 from denoise_se.channel_names import KINDS
 from denoise_se.checkpoint import Checkpoint, load_checkpoint
-from denoise_se.datasets import to_unit
 from denoise_se.errors import ImageError, NoiseSpecError
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, probe
-from denoise_se.loaded import Reading, as_seen, centre
+from denoise_se.loaded import Reading, as_seen, centre, to_unit
+from denoise_se.network_psnr import mean_psnr
 from denoise_se.noise import NoiseChain, NoiseMixture, goes_on, is_gaussian
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.noisy_only import WHITE
@@ -115,13 +115,8 @@ def _samples(
                 yield noisy, clean
 
 
-@torch.no_grad()
 def _psnr(checkpoint: Checkpoint, samples: Sequence[tuple[Tensor, Tensor]]) -> float:
     """Mean in dB; the noise level is estimated, as it is when a photo is denoised."""
-    network = checkpoint.network()
-    values = []
-    for noisy, clean in samples:
-        level = torch.full((1, 1, *noisy.shape[1:]), estimated_level(noisy))
-        error = (network(noisy[None], level).clamp(0, 1) - clean).square().mean()
-        values.append(float(-10 * torch.log10(error.clamp_min(1e-10))))
-    return sum(values) / len(values)
+    levels = (torch.full((1, 1, *noisy.shape[1:]), estimated_level(noisy)) for noisy, _ in samples)
+    batches = ((noisy[None], level, clean[None]) for (noisy, clean), level in zip(samples, levels, strict=True))
+    return mean_psnr(checkpoint.network(), batches)

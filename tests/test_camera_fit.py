@@ -13,8 +13,8 @@ import torch
 
 from denoise_se.camera_fit import PARAMETERS, CameraFit, fit_camera, measures
 from denoise_se.camera_noise import Camera
-from denoise_se.datasets import to_unit
 from denoise_se.errors import UsageError
+from denoise_se.loaded import to_unit
 from denoise_se.noise import parse_noise_spec
 from denoise_se.noise_model import Range
 from denoise_se.rehearsal import sample_images

@@ -12,10 +12,10 @@ import tifffile
 import torch
 
 from denoise_se import training_plan
-from denoise_se.datasets import VALIDATION_SIDE, Consecutive, Patches, TrainingData, WholeImages, to_unit
+from denoise_se.datasets import VALIDATION_SIDE, Consecutive, Patches, TrainingData, WholeImages
 from denoise_se.errors import DatasetError
 from denoise_se.image import turned
-from denoise_se.loaded import Reading, load_pixels
+from denoise_se.loaded import Reading, load_pixels, to_unit
 from denoise_se.network import NetworkConfig
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.scanlines import ArrayScanlines
