@@ -19,7 +19,8 @@ from denoise_se.batch import run_batch
 from denoise_se.disk_space import shortage
 from denoise_se.display import thumbnail
 from denoise_se.errors import ImageError, UsageError
-from denoise_se.image_io import output_suffix, write
+from denoise_se.formats import output_suffix
+from denoise_se.image_io import write
 from denoise_se.plan import listed, make_plan
 from denoise_se.report import METRICS, Row, na, shown, write_report
 from denoise_se.watcher import Watcher

@@ -14,7 +14,7 @@ from denoise_se.app.web_photo_tab import QUIET, Updates
 from denoise_se.app.web_service import Service, as_paths, blend
 from denoise_se.app.web_work import Work
 from denoise_se.errors import DenoiseError
-from denoise_se.image_io import FORMATS
+from denoise_se.formats import FORMATS
 from denoise_se.watcher import CancelledError
 
 

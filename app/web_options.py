@@ -11,7 +11,7 @@ from denoise_se.app.web_models import Shelf, default_folder
 from denoise_se.blending import Strength
 from denoise_se.checkpoint import ALIASES, CHECKPOINTS, resolve
 from denoise_se.errors import UsageError
-from denoise_se.image_io import FORMATS
+from denoise_se.formats import FORMATS
 
 MEGABYTE = 1_000_000
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -6,7 +6,7 @@ import gradio as gr
 
 from denoise_se.app import web_parts as parts
 from denoise_se.app.web_service import Service
-from denoise_se.image_io import FORMATS, READABLE_SUFFIXES
+from denoise_se.formats import FORMATS, READABLE_SUFFIXES
 
 VIEWS = [("Before / after", "compare"), ("Removed noise", "residual"), ("Error map", "difference")]
 SUFFIXES = sorted(READABLE_SUFFIXES)

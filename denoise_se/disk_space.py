@@ -6,16 +6,14 @@ import shutil
 from pathlib import Path
 
 from denoise_se.errors import ImageError
-from denoise_se.image_io import DEFAULT_MAX_PIXELS, format_of_suffix, probe
+from denoise_se.formats import LOSSY, UNCOMPRESSED, WRITERS, format_of_suffix
+from denoise_se.image_io import DEFAULT_MAX_PIXELS, probe
 from denoise_se.plan import Job, Plan
 from denoise_se.remote_files import Address, Location
 
-UNCOMPRESSED = frozenset({"bmp", "ppm"})
-LOSSY = frozenset({"jpg", "webp"})
 # Least sizes over those of the inputs. Without its noise an image compresses better: on the samples with sigma 50, to
 # 0.36 as PNG and 0.35 as JPEG. The bounds lie below that, since what would fit must not be refused.
 SAME_LOSSLESS, SAME_LOSSY, FROM_LOSSY, TO_LOSSY = 0.2, 0.1, 0.5, 0.02
-DEPTHS = {"jpg": 8, "webp": 8, "bmp": 8, "png": 16, "ppm": 16}
 # no format that is read packs its pixels more than this into less, but for pictures of almost nothing
 MAX_RATIO = 100
 
@@ -66,7 +64,7 @@ def _least(job: Job, size: int, max_pixels: int) -> int:
     if found.width * found.height > max_pixels:
         return 0
     target = format_of_suffix(job.target) or found.format
-    depth = min(found.bit_depth, DEPTHS.get(target, 32))
+    depth = min(found.bit_depth, WRITERS[target].limits.depths[-1]) if target in WRITERS else found.bit_depth
     raw = found.width * found.height * (found.channels + found.alpha) * (depth // 8) * found.frames
     if target in UNCOMPRESSED or (target == found.format == "tiff" and size >= raw):
         return raw

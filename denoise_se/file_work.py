@@ -17,17 +17,9 @@ from denoise_se.conveyor import AbandonedError, Conveyor
 from denoise_se.denoiser import FULL_STRENGTH, Denoiser
 from denoise_se.disk_space import check_room
 from denoise_se.errors import DenoiseError, ImageError
+from denoise_se.formats import LOSSY, format_of_suffix
 from denoise_se.image import Image
-from denoise_se.image_io import (
-    DEFAULT_MAX_PIXELS,
-    copy,
-    format_of_suffix,
-    misnamed,
-    open_pages,
-    probe,
-    write,
-    write_pages,
-)
+from denoise_se.image_io import DEFAULT_MAX_PIXELS, copy, misnamed, open_pages, probe, write, write_pages
 from denoise_se.inspection import Inspection, Inspector
 from denoise_se.manifest import Ledger, Stamp
 from denoise_se.page import ImagePage, Page, stored_bytes
@@ -38,7 +30,6 @@ from denoise_se.stop import Stop
 from denoise_se.tiff_storage import Rows
 from denoise_se.watcher import CancelledError, Watcher
 
-LOSSY = ("jpg", "webp")
 # a TIFF of one page is read ahead as a whole up to this size, and by rows above
 WHOLE_BYTES = 64 << 20
 

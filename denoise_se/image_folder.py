@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from denoise_se.errors import DatasetError
-from denoise_se.image_io import READABLE_SUFFIXES
+from denoise_se.formats import READABLE_SUFFIXES
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -1,61 +1,31 @@
-"""Image files in and out: `read`, `write`, `probe`, the same by pages and rows, and the tables of the formats.
+"""Image files in and out: `read`, `write`, `probe`, and the same by pages and rows; `formats` has the tables.
 
 The content decides what a file is, and every decoder is named outright; none starts another program (raw files are
 developed in a Python process of their own). Pixel limits are checked from the header, before any decoding. Whatever is
 wrong with one file is an ImageError with its name.
-
-A new format is a module with `probe`, `read` and `write`, its signature in signatures.py, and an entry in the tables.
 """
 
 from __future__ import annotations
 
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from denoise_se import (
-    bmp_file,
-    jpeg_file,
-    png_file,
-    ppm_file,
-    raw_file,
-    tiff_file,
-    tiff_storage,
-    tiff_writing,
-    webp_file,
-)
+from denoise_se import raw_file, tiff_file, tiff_storage, tiff_writing
 from denoise_se.atomic_file import replacing
-from denoise_se.conversion import Limits, fitted
+from denoise_se.conversion import fitted
 from denoise_se.errors import ImageError
-from denoise_se.image import FormatError, Image, Metadata, Probe
+from denoise_se.formats import READERS, WRITERS, format_of_suffix
+from denoise_se.image import FormatError, Image, Probe
 from denoise_se.page import ImagePage, Page
 from denoise_se.remote_files import BLOCK_BYTES, Address, Location, parse_location
 from denoise_se.signatures import HEAD_SIZE, format_of
-
-__all__ = [
-    "DEFAULT_MAX_PIXELS",
-    "FORMATS",
-    "READABLE_SUFFIXES",
-    "READERS",
-    "WRITERS",
-    "Image",
-    "Metadata",
-    "Probe",
-    "Reader",
-    "Writer",
-    "open_pages",
-    "output_suffix",
-    "probe",
-    "read",
-    "write",
-    "write_pages",
-]
 
 # above the largest camera (a 400-megapixel multi-shot), and as 8-bit RGB still 1.5 GB
 DEFAULT_MAX_PIXELS = 500_000_000
@@ -64,54 +34,6 @@ MAX_EXTRA_BYTES = 256 << 20
 MAX_BYTES_PER_PIXEL = 32
 # of a file in a store, for its header
 PROBE_BYTES = 64 << 10
-
-
-@dataclass(frozen=True)
-class Reader:
-    """probe: the header of an open file. read: all of it. Both raise FormatError."""
-
-    probe: Callable[[BinaryIO], Probe]
-    read: Callable[[BinaryIO], Image]
-
-
-@dataclass(frozen=True)
-class Writer:
-    """write: puts an image that fits the limits into an open file and gives the notices."""
-
-    write: Callable[[Image, BinaryIO], tuple[str, ...]]
-    limits: Limits
-
-
-# the first suffix is the one that is given to files of this format
-FORMATS: Mapping[str, tuple[str, ...]] = {
-    "png": (".png",),
-    "jpg": (".jpg", ".jpeg"),
-    "tiff": (".tiff", ".tif"),
-    "webp": (".webp",),
-    "bmp": (".bmp",),
-    "ppm": (".ppm", ".pgm", ".pnm"),
-}
-READABLE_SUFFIXES = frozenset(suffix for suffixes in (*FORMATS.values(), raw_file.SUFFIXES) for suffix in suffixes)
-
-READERS: Mapping[str, Reader] = {
-    "png": Reader(png_file.probe, png_file.read),
-    "jpg": Reader(jpeg_file.probe, jpeg_file.read),
-    "tiff": Reader(tiff_file.probe, tiff_file.read),
-    "webp": Reader(webp_file.probe, webp_file.read),
-    "bmp": Reader(bmp_file.probe, bmp_file.read),
-    "ppm": Reader(ppm_file.probe, ppm_file.read),
-    "raw": Reader(raw_file.probe, raw_file.read),
-}
-WRITERS: Mapping[str, Writer] = {
-    "png": Writer(png_file.write, Limits(depths=(8, 16), alpha=True, largest_side=1_000_000)),
-    "jpg": Writer(jpeg_file.write, Limits(depths=(8,), alpha=False, largest_side=65_500)),
-    "tiff": Writer(tiff_writing.write, Limits(depths=(8, 16, 32), alpha=True, largest_side=2**31 - 1)),
-    "webp": Writer(webp_file.write, Limits(depths=(8,), alpha=True, largest_side=16_383, resolution=False)),
-    "bmp": Writer(bmp_file.write, Limits(depths=(8,), alpha=True, largest_side=2**31 - 1, packets=False)),
-    "ppm": Writer(
-        ppm_file.write, Limits(depths=(8, 16), alpha=False, largest_side=2**31 - 1, packets=False, resolution=False)
-    ),
-}
 
 
 def probe(path: str | Location) -> Probe:
@@ -251,23 +173,6 @@ def write_pages(path: str | Location, pages: Sequence[Page], bands: Iterator[tif
         if raised:
             raise raised[0] from None
         raise
-
-
-def format_of_suffix(path: str | Location) -> str | None:
-    """The format that a file's suffix names, None for none of ours."""
-    suffix = parse_location(path).suffix.lower()
-    return next((name for name, suffixes in FORMATS.items() if suffix in suffixes), None)
-
-
-def output_suffix(path: str | Location, format: str) -> str:
-    """The suffix of the file written for `path`: its own, letter for letter, for "same", else that of the format.
-
-    A raw file, which is not written, becomes a TIFF.
-    """
-    suffix = parse_location(path).suffix
-    if format == "same" and suffix.lower() not in raw_file.SUFFIXES:
-        return suffix
-    return FORMATS["tiff" if format == "same" else format][0]
 
 
 @contextmanager

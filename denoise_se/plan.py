@@ -10,7 +10,7 @@ from pathlib import Path
 
 from denoise_se.atomic_file import remove_temporary_files
 from denoise_se.errors import UsageError
-from denoise_se.image_io import FORMATS, READABLE_SUFFIXES, format_of_suffix, output_suffix
+from denoise_se.formats import FORMATS, READABLE_SUFFIXES, format_of_suffix, output_suffix
 from denoise_se.remote_files import Address, Location, check_library
 
 LISTED = 10  # a message names at most this many files

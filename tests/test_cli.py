@@ -26,7 +26,7 @@ from tiny_model import save_tiny
 from denoise_se.app import cli
 from denoise_se.checkpoint import CHECKPOINTS, load_checkpoint
 from denoise_se.errors import ImageError
-from denoise_se.image_io import FORMATS
+from denoise_se.formats import FORMATS
 
 SHIPPED = all(
     Path(str(resources.files("denoise_se.checkpoints").joinpath(entry.file))).is_file()

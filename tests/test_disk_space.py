@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 import tifffile
 
-from denoise_se import disk_space, image_io
+from denoise_se import disk_space, formats, image_io
 from denoise_se.disk_space import check_room, shortage
 from denoise_se.errors import ImageError
 from denoise_se.plan import make_plan
@@ -103,7 +103,7 @@ def test_a_tiff_that_is_stored_plain_is_written_plain_and_a_packed_one_is_not(di
     assert fits(disk, 1_000)
 
 
-@pytest.mark.parametrize("format", [*image_io.WRITERS, "same"])
+@pytest.mark.parametrize("format", [*formats.WRITERS, "same"])
 def test_of_a_run_that_fits_nothing_is_told(disk, format: str) -> None:
     """What is really written, for a picture whose noise is gone, is more than the bound."""
     ramp = np.linspace(30, 220, 300)[None, :, None] + np.linspace(0, 30, 200)[:, None, None]
@@ -114,7 +114,7 @@ def test_of_a_run_that_fits_nothing_is_told(disk, format: str) -> None:
         for path in Path("in").iterdir():
             path.unlink()
         PIL.Image.fromarray(noisy).save(f"in/a.{source}")
-        target = image_io.output_suffix(f"a.{source}", format)
+        target = formats.output_suffix(f"a.{source}", format)
         image = image_io.read(f"in/a.{source}")
         # half of the noise stays, as that of a picture with detail
         image_io.write(f"b{target}", image.with_pixels((noisy // 2 + clean // 2).astype(np.uint8)))

@@ -20,11 +20,11 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from denoise_se import image_io
+from denoise_se import formats, image_io
 from denoise_se.errors import ImageError
 from denoise_se.image import Image
 
-LOSSLESS = [name for name in image_io.WRITERS if name != "jpg"]
+LOSSLESS = [name for name in formats.WRITERS if name != "jpg"]
 
 
 @pytest.fixture(autouse=True)
@@ -74,13 +74,13 @@ def one_bit_bomb(side: int) -> bytes:
 def test_lossless_formats_give_every_pixel_and_alpha_back(
     tmp_path_factory, format, shape, channels, depth, alpha, seed
 ):
-    limits = image_io.WRITERS[format].limits
+    limits = formats.WRITERS[format].limits
     if depth not in limits.depths or (alpha and not limits.alpha) or (channels == 1 and format == "webp"):
         return
     if format == "bmp" and alpha:
         channels = 3
     image = random_image(format, shape, channels, depth, alpha, seed)
-    path = tmp_path_factory.mktemp("round") / f"a{image_io.FORMATS[format][0]}"
+    path = tmp_path_factory.mktemp("round") / f"a{formats.FORMATS[format][0]}"
     assert image_io.write(path, image).notices == ()
     back = image_io.read(path)
     assert back.pixels.dtype == image.pixels.dtype and np.array_equal(back.pixels, image.pixels)
@@ -98,7 +98,7 @@ def test_lossless_formats_give_every_pixel_and_alpha_back(
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (1, 4096), (4096, 1), (101, 7)])
 @pytest.mark.parametrize("format", LOSSLESS)
 def test_odd_sizes_and_constant_images_round_trip(tmp_path, format, shape):
-    path = tmp_path / f"a{image_io.FORMATS[format][0]}"
+    path = tmp_path / f"a{formats.FORMATS[format][0]}"
     image = Image(np.full((*shape, 3), 77, np.uint8), None, format)
     image_io.write(path, image)
     assert np.array_equal(image_io.read(path).pixels, image.pixels)
@@ -150,9 +150,9 @@ def test_missing_files_folders_and_pipes_are_refused_without_waiting(tmp_path):
             image_io.read(path)
 
 
-@pytest.mark.parametrize("format", list(image_io.WRITERS))
+@pytest.mark.parametrize("format", list(formats.WRITERS))
 def test_a_file_cut_anywhere_fails(tmp_path, format):
-    whole = tmp_path / f"a{image_io.FORMATS[format][0]}"
+    whole = tmp_path / f"a{formats.FORMATS[format][0]}"
     image_io.write(whole, random_image(format, (24, 31), 3, 8, False))
     data = whole.read_bytes()
     cut = tmp_path / "cut"
@@ -198,7 +198,7 @@ def test_a_decompression_bomb_is_refused_from_its_header_in_little_memory(tmp_pa
     assert int(peak) < 200_000
 
 
-@pytest.mark.parametrize("format", list(image_io.WRITERS))
+@pytest.mark.parametrize("format", list(formats.WRITERS))
 def test_absurd_sizes_in_a_header_are_refused_before_memory_is_taken(tmp_path, format):
     headers = {
         "png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
@@ -230,13 +230,13 @@ def test_content_decides_and_a_wrong_suffix_is_told(tmp_path):
 
 
 def test_suffixes_follow_the_table_and_same_keeps_the_case():
-    assert image_io.output_suffix("A.TIF", "same") == ".TIF"
-    assert image_io.output_suffix("a.bmp", "jpg") == ".jpg" and image_io.output_suffix("a.x", "tiff") == ".tiff"
-    assert image_io.output_suffix("a.DNG", "same") == ".tiff" and image_io.output_suffix("a.nef", "jpg") == ".jpg"
+    assert formats.output_suffix("A.TIF", "same") == ".TIF"
+    assert formats.output_suffix("a.bmp", "jpg") == ".jpg" and formats.output_suffix("a.x", "tiff") == ".tiff"
+    assert formats.output_suffix("a.DNG", "same") == ".tiff" and formats.output_suffix("a.nef", "jpg") == ".jpg"
     written = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".pnm"}
     raw = {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef"}
-    assert written | raw == image_io.READABLE_SUFFIXES
-    assert set(image_io.READERS) - {"raw"} == set(image_io.WRITERS) == set(image_io.FORMATS)
+    assert written | raw == formats.READABLE_SUFFIXES
+    assert set(formats.READERS) - {"raw"} == set(formats.WRITERS) == set(formats.FORMATS)
 
 
 @pytest.mark.parametrize("name", ["é vacances.png", "画像 1.tiff", "x" * 240 + ".png", "ñ" * 120 + ".jpg", "-o.webp"])
@@ -261,7 +261,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch,
     assert names(tmp_path) == ["a.png"] and path.read_bytes() == before
 
 
-@pytest.mark.parametrize("format", list(image_io.WRITERS))
+@pytest.mark.parametrize("format", list(formats.WRITERS))
 def test_a_write_that_fails_half_way_names_the_file_and_leaves_nothing(tmp_path, format):
     script = (
         "import resource, signal, sys, numpy as np\nfrom denoise_se import image_io\n"
@@ -272,7 +272,7 @@ def test_a_write_that_fails_half_way_names_the_file_and_leaves_nothing(tmp_path,
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
         "try:\n    image_io.write(sys.argv[1], image)\nexcept ImageError as error:\n    print(error)"
     )
-    path = tmp_path / f"a{image_io.FORMATS[format][0]}"
+    path = tmp_path / f"a{formats.FORMATS[format][0]}"
     environment = os.environ | {"PYTHONPATH": str(Path(image_io.__file__).parents[1])}
     result = subprocess.run(
         [sys.executable, "-c", script, path, format], env=environment, capture_output=True, text=True, check=True
@@ -297,8 +297,8 @@ def test_a_read_only_folder_is_refused_by_name(tmp_path):
 
 
 def test_decoders_print_nothing(tmp_path, capfd):
-    for format in image_io.WRITERS:
-        path = tmp_path / f"a{image_io.FORMATS[format][0]}"
+    for format in formats.WRITERS:
+        path = tmp_path / f"a{formats.FORMATS[format][0]}"
         image_io.write(path, random_image(format, (24, 31), 3, 8, False))
         data = bytearray(path.read_bytes())
         for position in range(30, len(data), 97):

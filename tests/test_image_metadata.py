@@ -17,7 +17,7 @@ from cmyk_profile import cmyk_profile
 from PIL import ImageCms
 from PIL.TiffImagePlugin import IFDRational
 
-from denoise_se import image_io
+from denoise_se import formats, image_io
 from denoise_se.errors import ImageError
 from denoise_se.image import Image, Metadata
 
@@ -127,7 +127,7 @@ def test_upright_is_what_pillow_shows_and_states_its_own_size(tmp_path):
 def test_xmp_comes_back_and_its_orientation_follows_the_pixels(tmp_path):
     for suffix in (".png", ".jpg", ".tif", ".webp"):
         image = Image(PATTERN, None, "png", Metadata(xmp=XMP, exif=exif(6).tobytes()[6:]))
-        kept = Image(PATTERN, None, image_io.format_of_suffix(f"a{suffix}"), image.metadata)
+        kept = Image(PATTERN, None, formats.format_of_suffix(f"a{suffix}"), image.metadata)
         image_io.write(tmp_path / f"a{suffix}", kept)
         assert image_io.read(tmp_path / f"a{suffix}").metadata.xmp == XMP
         if suffix != ".png":

@@ -27,7 +27,8 @@ from web_browser import (
 )
 from web_server import Server, serving
 
-from denoise_se.image_io import Image, read, write
+from denoise_se.image import Image
+from denoise_se.image_io import read, write
 
 pytest.importorskip("gradio", reason="the web extra is not installed")
 pytest.importorskip("playwright", reason="playwright is not installed")

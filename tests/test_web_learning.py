@@ -19,7 +19,8 @@ from denoise_se.app.web_models import Shelf
 from denoise_se.app.web_options import WebOptions
 from denoise_se.blending import Strength
 from denoise_se.errors import UsageError
-from denoise_se.image_io import Image, write
+from denoise_se.image import Image
+from denoise_se.image_io import write
 
 # stands for the training: writes the files of a run as it goes, and on SIGTERM ends as the real one does
 STUB = """

@@ -34,7 +34,8 @@ from denoise_se.app.web_photo import refuse_many_pixels
 from denoise_se.app.web_work import Crew, Work
 from denoise_se.blending import Strength
 from denoise_se.errors import UsageError
-from denoise_se.image_io import Image, write
+from denoise_se.image import Image
+from denoise_se.image_io import write
 from denoise_se.report import Row
 from denoise_se.watcher import CancelledError
 

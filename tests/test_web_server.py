@@ -24,7 +24,8 @@ from denoise_se.app.web_options import WebOptions
 from denoise_se.app.web_profile import enough
 from denoise_se.blending import Strength
 from denoise_se.errors import ImageError, UsageError
-from denoise_se.image_io import Image, write
+from denoise_se.image import Image
+from denoise_se.image_io import write
 
 pytest.importorskip("gradio", reason="the web extra is not installed")
 pytestmark = pytest.mark.slow

@@ -22,7 +22,8 @@ import numpy as np
 from tiny_model import save_tiny
 from web_server import Server, serving
 
-from denoise_se.image_io import Image, write
+from denoise_se.image import Image
+from denoise_se.image_io import write
 
 SIDE = 48  # pixels of the image that everyone sends
 WARM = 40  # requests before memory is measured: libraries and pools are in place then
