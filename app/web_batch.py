@@ -144,6 +144,6 @@ def as_summary(rows: Sequence[Row]) -> str:
     done = sum(row.status == "done" for row in rows)
     text = f"<p class=ok>{done} of {len(rows)} photos denoised.</p>"
     if failed:
-        listed = "".join(f"<li><b>{escape(row.input)}</b>: {escape(row.error)}</li>" for row in failed)
-        text += f"<div class=failures role=alert><p>{len(failed)} failed:</p><ul>{listed}</ul></div>"
+        items = "".join(f"<li><b>{escape(row.input)}</b>: {escape(row.error)}</li>" for row in failed)
+        text += f"<div class=failures role=alert><p>{len(failed)} failed:</p><ul>{items}</ul></div>"
     return text

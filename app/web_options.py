@@ -31,7 +31,7 @@ class WebOptions:
     queue: int = 64
     max_upload: int = 200 * MEGABYTE
     max_files: int = 200
-    max_pixels: int = 100 * MEGABYTE
+    max_pixels: int = 100_000_000
     keep: float = 3600
     cache: Path | None = None
     cache_size: int = 20_000 * MEGABYTE

@@ -30,7 +30,7 @@ Sides = tuple[bool, bool, bool, bool]  # top, bottom, left, right
 
 
 @dataclass(frozen=True)
-class Place:
+class WindowPlace:
     """Where a window lies in its image: at which of its sides the image goes on, so that margins are `cut`, and the
     image's `row` and `column` where what is left of it starts."""
 
@@ -39,7 +39,7 @@ class Place:
     column: int = 0
 
 
-WHOLE = Place()
+WHOLE = WindowPlace()
 
 
 class Backend(Protocol):
@@ -65,7 +65,7 @@ class Backend(Protocol):
 
     def squeeze(self, windows: np.ndarray, level: np.ndarray) -> Any: ...
 
-    def denoise(self, window: np.ndarray, level: np.ndarray, gates: Any, place: Place = WHOLE) -> np.ndarray: ...
+    def denoise(self, window: np.ndarray, level: np.ndarray, gates: Any, place: WindowPlace = WHOLE) -> np.ndarray: ...
 
 
 def _torch(checkpoint: CheckpointFile, device: str, precision: str) -> Backend:

@@ -58,7 +58,7 @@ class Contender:
             from denoise_se.network import count_macs_per_pixel
 
             return count_macs_per_pixel(self._ours.checkpoint.config)
-        layers = getattr(parse_against(self.label)[0], "layers", None)
+        layers = getattr(self._method, "layers", None)
         if layers is None:
             return None
         # FFDNet's layers see a quarter of the pixels

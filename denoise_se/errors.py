@@ -13,11 +13,19 @@ EXIT_SOME_FAILED = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+# as engines say it
+OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "create a memory", "bad_alloc")
 
 
 def exit_code_of(number: int) -> int:
     """What a program that a signal ended returns."""
     return 128 + number
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, PyTorch or another engine says that there is not enough memory."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY)
 
 
 class DenoiseError(Exception):

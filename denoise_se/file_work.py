@@ -16,7 +16,7 @@ from denoise_se.comparison import compare
 from denoise_se.conveyor import AbandonedError, Conveyor
 from denoise_se.denoiser import FULL_STRENGTH, Denoiser
 from denoise_se.disk_space import check_room
-from denoise_se.errors import DenoiseError, ImageError
+from denoise_se.errors import DenoiseError, ImageError, is_out_of_memory
 from denoise_se.formats import LOSSY, format_of_suffix
 from denoise_se.image import Image
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, copy, misnamed, open_pages, probe, write, write_pages
@@ -47,7 +47,7 @@ class Settings:
 
 
 @dataclass
-class Loaded:
+class OpenedFile:
     """What is read of a job's file: its pages, from a file that `files` keeps open, and what the file was."""
 
     pages: Sequence[Page]
@@ -75,7 +75,7 @@ class FileWork:
         self.denoiser_for, self.settings, self.manifest = denoiser_for, settings, manifest
         self.watcher, self.inspector, self.writer, self.stop = watcher, inspector, writer, stop
 
-    def read(self, job: Job) -> Loaded | Row:
+    def read(self, job: Job) -> OpenedFile | Row:
         try:
             if self.settings.resume and self.manifest.is_done(job.relative, job.source, job.target):
                 return _row(job, "skipped", **known_facts(self.manifest.facts(job.relative)))
@@ -88,7 +88,7 @@ class FileWork:
                 elif not _is_tiff(job, pages):
                     text = f"has {len(pages):,} pages, which only TIFF holds: split it into one file for each, or write"
                     raise ImageError(job.source, f"{text} TIFF")
-                return Loaded(pages, stamp, files.pop_all())
+                return OpenedFile(pages, stamp, files.pop_all())
         except ImageError as error:
             return _row(job, "failed", error=error.reason)
         except OSError as error:  # of a store that is asked for the version of a file
@@ -98,7 +98,7 @@ class FileWork:
         """The row of a file that was skipped, measured again, or that could not be read."""
         return self.writer.submit(self._measured, job, row) if row.status == "skipped" else _finished(row)
 
-    def denoise(self, job: Job, loaded: Loaded, lane: Denoiser | None = None) -> Future[Row]:
+    def denoise(self, job: Job, loaded: OpenedFile, lane: Denoiser | None = None) -> Future[Row]:
         """Denoises a file, by `lane` or with all cores, and starts or does its writing; the future is its row.
 
         Raises:
@@ -122,7 +122,7 @@ class FileWork:
             except DenoiseError as error:
                 return _finished(replace(row, status="failed", error=_reason(error)))
             except Exception as error:  # an engine raises what it likes, and the other images are worth more than that
-                if isinstance(error, MemoryError) or "memory" in str(error):
+                if is_out_of_memory(error):
                     text = "needs more memory than there is; try a smaller --tile"
                 else:
                     first = str(error).strip().partition("\n")[0]
@@ -149,14 +149,14 @@ class FileWork:
         """Completes a row; for the writer's thread or that of a lane, as it takes time."""
         return lambda row: inspection.row(row, denoiser, self.settings.sigma, level, self.settings.strength)
 
-    def _unchanged(self, job: Job, loaded: Loaded) -> bool:
+    def _unchanged(self, job: Job, loaded: OpenedFile) -> bool:
         """Whether the result is the file itself: nothing is asked to change, and encoding again would change a JPEG or
         the kind of a TIFF's values; so it would what only bears the name of a JPEG, and is called the same."""
         own, named = loaded.pages[0].format, format_of_suffix(job.target)
         renamed = job.target.suffix != job.source.suffix
         return self.settings.strength.is_zero and (own == named or (named in LOSSY and not renamed))
 
-    def _stream(self, job: Job, loaded: Loaded, row: Row) -> Future[Row]:
+    def _stream(self, job: Job, loaded: OpenedFile, row: Row) -> Future[Row]:
         """Denoises a TIFF by rows into the file that is written meanwhile."""
         began = time.perf_counter()
         if self._unchanged(job, loaded):
@@ -209,7 +209,7 @@ class FileWork:
 
         return tell
 
-    def _prepare(self, job: Job, loaded: Loaded, row: Row) -> None:
+    def _prepare(self, job: Job, loaded: OpenedFile, row: Row) -> None:
         """Before an output is written. Raises ImageError."""
         try:
             job.target.parent.mkdir(parents=True, exist_ok=True)
@@ -217,7 +217,7 @@ class FileWork:
         except OSError as error:
             raise ImageError(job.target, f"cannot be written ({error.strerror})") from error
 
-    def _complete(self, job: Job, loaded: Loaded, row: Row) -> None:
+    def _complete(self, job: Job, loaded: OpenedFile, row: Row) -> None:
         """After an output is written. Raises ImageError."""
         try:
             self.manifest.complete(job.relative, job.target, loaded.stamp, facts(row))
@@ -225,7 +225,7 @@ class FileWork:
             raise ImageError(job.target, f"cannot be entered in the manifest ({error.strerror})") from error
 
     def _write(
-        self, job: Job, image: Image | None, loaded: Loaded, row: Row, inspected: Inspected | None = None
+        self, job: Job, image: Image | None, loaded: OpenedFile, row: Row, inspected: Inspected | None = None
     ) -> Row:
         """Writes and measures one result; None for `image` is the file itself."""
         try:

@@ -20,7 +20,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from denoise_se.budget import Budget
 from denoise_se.checkpoint import Checkpoint
 from denoise_se.datasets import TrainingData, sheets
-from denoise_se.errors import DenoiseError, Interrupted, TrainingError, UsageError
+from denoise_se.errors import DenoiseError, Interrupted, TrainingError, UsageError, is_out_of_memory
 from denoise_se.forgiving import Forgiving
 from denoise_se.held_out_risk import Risk
 from denoise_se.objectives import Objective
@@ -34,7 +34,6 @@ from denoise_se.training_config import TrainingConfig
 from denoise_se.training_images import Pair
 from denoise_se.training_state import TrainingState
 
-OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # as PyTorch says it
 ENDLESS = 1_000_000_000  # steps of a run that only its minutes limit
 
 
@@ -195,7 +194,7 @@ def explained(error: RuntimeError, run: RunFolder, config: TrainingConfig) -> De
         )
     if "shared memory" in text:
         return TrainingError(f"{text.splitlines()[0]}: go on with --resume --workers 0")
-    if any(words in text for words in OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         return memory_error(config)
     if isinstance(error, torch.distributed.DistError) or "gloo" in text:
         return TrainingError("lost another process of this run; mend what it tells, then go on with --resume")

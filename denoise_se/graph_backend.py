@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from denoise_se.backends import WHOLE, Backend, Place
+from denoise_se.backends import WHOLE, Backend, WindowPlace
 from denoise_se.checkpoint import CheckpointFile
 from denoise_se.graph import sources_digest
 from denoise_se.graph_cache import Entry, cached
@@ -57,12 +57,12 @@ class GraphBackend(ABC):
         return self._run(self._values(windows, level, None), "pooled")
 
     def denoise(
-        self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None, place: Place = WHOLE
+        self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None, place: WindowPlace = WHOLE
     ) -> np.ndarray:
         return self._run(self._values(window, level, gates, place), "restored")
 
     def _values(
-        self, image: np.ndarray, level: np.ndarray, gates: np.ndarray | None, place: Place = WHOLE
+        self, image: np.ndarray, level: np.ndarray, gates: np.ndarray | None, place: WindowPlace = WHOLE
     ) -> dict[str, np.ndarray]:
         values = {
             "image": image,

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from denoise_se.backends import WHOLE, Backend, Place
+from denoise_se.backends import WHOLE, Backend, WindowPlace
 from denoise_se.tiling import BLOCK
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,9 @@ class GuardedBackend:
     def squeeze(self, windows: np.ndarray, level: np.ndarray) -> Gates:
         return Gates(self.quick.squeeze(windows, level), _Once(lambda: self.exact().squeeze(windows, level)))
 
-    def denoise(self, window: np.ndarray, level: np.ndarray, gates: Gates | None, place: Place = WHOLE) -> np.ndarray:
+    def denoise(
+        self, window: np.ndarray, level: np.ndarray, gates: Gates | None, place: WindowPlace = WHOLE
+    ) -> np.ndarray:
         restored = self.quick.denoise(window, level, None if gates is None else gates.quick, place)
         top, bottom, left, right = (self.margin * side for side in place.cut)
         height, width = window.shape[-2:]

@@ -12,7 +12,7 @@ from denoise_se.banding import halves_covariance, row_covariance, row_halves
 from denoise_se.errors import UsageError
 from denoise_se.noise_estimation import OPPONENT
 from denoise_se.noise_line import NoiseLine, roots
-from denoise_se.noise_patches import Patches, cut
+from denoise_se.noise_patches import DctPatches, cut
 from denoise_se.noise_profile import NoiseProfile
 from denoise_se.noise_series import (
     Points,
@@ -199,7 +199,7 @@ def _of_pictures(frames: Frames) -> Measurement:
     return Measurement(profile, tuple(grain))
 
 
-def _thinned(every: Sequence[Patches]) -> list[Patches]:
+def _thinned(every: Sequence[DctPatches]) -> list[DctPatches]:
     """At most MAX_PATCHES of all images together, evenly spread over each."""
     share = max(1, MAX_PATCHES // len(every))
     return [
@@ -208,7 +208,7 @@ def _thinned(every: Sequence[Patches]) -> list[Patches]:
     ]
 
 
-def _pooled(every: Sequence[Patches]) -> Patches:
+def _pooled(every: Sequence[DctPatches]) -> DctPatches:
     """The patches of all images, thinned out to a bounded number."""
     if not every:
         raise UsageError("nothing in these images says what their noise is: they are constant or clipped")
@@ -226,14 +226,14 @@ def _pooled(every: Sequence[Patches]) -> Patches:
     )
 
 
-def _flattest(patches: Patches, high: list[NDArray[np.float32]]) -> Float:
+def _flattest(patches: DctPatches, high: list[NDArray[np.float32]]) -> Float:
     """High coefficients [C, n] of the tenth of the patches with the least energy below them."""
     energy = np.square(patches.dct[..., patches.order < HIGH]).sum(axis=(0, 2))
     keep = np.argsort(energy, kind="stable")[: max(100, len(energy) // 10)]
     return np.array([h.reshape(len(energy), -1)[keep].ravel() for h in high], dtype=np.float64)
 
 
-def _table(spectrum: PatchSpectrum, patches: Patches, mix: Float, rows: Float, columns: Float) -> Float:
+def _table(spectrum: PatchSpectrum, patches: DctPatches, mix: Float, rows: Float, columns: Float) -> Float:
     """Autocovariance [C, C, 2R+1, 2R+1] of the channels (range [0, 1]) in one bin of brightness, without banding."""
     order = np.round(patches.order)
     height, width = patches.shape
@@ -263,7 +263,7 @@ def _table(spectrum: PatchSpectrum, patches: Patches, mix: Float, rows: Float, c
     return np.einsum("ca,abyx,db->cdyx", back, table, back)
 
 
-def _lag_weights(patches: Patches) -> Float:
+def _lag_weights(patches: DctPatches) -> Float:
     """[K + 1, 2R+1, 2R+1]: what a unit of variance of each coefficient, the flat one first, adds at each lag."""
     from scipy.fft import dct
 

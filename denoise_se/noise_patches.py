@@ -23,7 +23,7 @@ GARBAGE = 1e6  # in 8-bit units; float pixels beyond it would overflow when squa
 
 
 @dataclass(frozen=True)
-class Patches:
+class DctPatches:
     """DCT patches of an image, in 8-bit units: N patches, C channels, K coefficients.
 
     `dct` [C, N, K] leaves out the flat coefficient, `means` [C, N] holds the patches' means, `index` [2, K] the
@@ -47,7 +47,7 @@ class Patches:
     joined: Array
     spread: Array
 
-    def select(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Patches:
+    def select(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> DctPatches:
         """The patches of a mask or of indices [N]."""
         return replace(
             self,
@@ -59,7 +59,7 @@ class Patches:
         )
 
 
-def cut(image: Scanlines, scale: float) -> Patches | None:
+def cut(image: Scanlines, scale: float) -> DctPatches | None:
     """Patches of image times scale; None if it is too small or has no usable pixels.
 
     Sides under 8 pixels get smaller patches. Patches with NaN, infinite or
@@ -97,7 +97,7 @@ def cut(image: Scanlines, scale: float) -> Patches | None:
     index = np.stack(np.divmod(np.arange(1, ph * pw), pw))
     means = pixels.mean(axis=2)
     centred = (pixels - means[..., None]).reshape(-1, ph * pw)
-    return Patches(
+    return DctPatches(
         dct=(centred @ basis.T).reshape(channels, -1, len(basis)),
         means=means,
         index=index,
@@ -146,7 +146,7 @@ def _clipped_moments(
     return mean, square - mean**2
 
 
-def lag_products(patches: Patches) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def lag_products(patches: DctPatches) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """What a coefficient's unit of variance adds to the mean product of neighbours: horizontally, vertically, [K] each.
 
     With the variances v of all coefficients, v @ weights is the autocovariance at one pixel's distance.

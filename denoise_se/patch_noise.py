@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise_se.noise_line import NoiseLine, fit_line
-from denoise_se.noise_patches import Array, Patches, clip_factor, clips
+from denoise_se.noise_patches import Array, DctPatches, clip_factor, clips
 
 Float = NDArray[np.float64]
 
@@ -36,7 +36,7 @@ class Variance:
     flat: float
 
 
-def variance(patches: Patches, mix: Float) -> Variance:
+def variance(patches: DctPatches, mix: Float) -> Variance:
     """Variance of the noise in one mixture [C] of the channels, as it was before clipping."""
     energy = np.square(np.tensordot(mix, patches.dct, 1))
     # Not the lowest two: a slope is no reason to leave a patch out.
@@ -98,7 +98,7 @@ def _middle_half(each: Float, samples: float) -> tuple[float, float]:
     return value, 1.2 * value * (2 / (samples * len(each))) ** 0.5  # 1.2: the price of the middle half
 
 
-def brightness_points(patches: Patches, channel: int) -> tuple[Float, Float, Float]:
+def brightness_points(patches: DctPatches, channel: int) -> tuple[Float, Float, Float]:
     """Brightness [N], variance [N] (both for pixels in [0, 1]) and its relative error [N] in bins of brightness."""
     mix = np.eye(len(patches.means))[channel]
     points = []
@@ -110,7 +110,7 @@ def brightness_points(patches: Patches, channel: int) -> tuple[Float, Float, Flo
     return x, v, np.divide(error, v, out=np.ones_like(v), where=v > 0)
 
 
-def noise_line(patches: Patches) -> NoiseLine:
+def noise_line(patches: DctPatches) -> NoiseLine:
     """Variance over brightness, one line through the points of all channels."""
     every = [brightness_points(patches, channel) for channel in range(len(patches.means))]
     x, v, relative = (np.concatenate(part) for part in zip(*every, strict=True))

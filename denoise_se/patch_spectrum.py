@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from denoise_se.noise_patches import Patches, lag_products
+from denoise_se.noise_patches import DctPatches, lag_products
 from denoise_se.patch_noise import LOW
 
 Float = NDArray[np.float64]
@@ -40,7 +40,7 @@ class PatchSpectrum:
     patches: int
 
 
-def spectra(patches: Patches, mix: Float) -> list[PatchSpectrum]:
+def spectra(patches: DctPatches, mix: Float) -> list[PatchSpectrum]:
     """One for each bin of brightness that is neither black nor blown out; none where patches are too narrow."""
     order = np.round(patches.order)
     bands = _bands(order)
@@ -53,7 +53,7 @@ def _bands(order: Float) -> list[NDArray[np.bool_]]:
     return [order <= 3, (order > 3) & (order <= LOW), order > LOW]
 
 
-def _bins(patches: Patches, mix: Float, bands: list[NDArray[np.bool_]]) -> Iterator[PatchSpectrum]:
+def _bins(patches: DctPatches, mix: Float, bands: list[NDArray[np.bool_]]) -> Iterator[PatchSpectrum]:
     for members in np.array_split(np.argsort(patches.means.mean(axis=0), kind="stable"), SPECTRUM_BINS):
         mean = float(patches.means[:, members].mean()) if len(members) else 0.0
         if not 2 < mean < 250:  # black and blown-out areas hold no noise
@@ -71,7 +71,7 @@ def _bins(patches: Patches, mix: Float, bands: list[NDArray[np.bool_]]) -> Itera
         yield PatchSpectrum(covariance, np.mean(brightness, axis=0), keep)
 
 
-def correlation_weight(found: list[PatchSpectrum], patches: Patches) -> float:
+def correlation_weight(found: list[PatchSpectrum], patches: DctPatches) -> float:
     """How far, from 0 to 1, to take the noise for correlated: by the middle over the high coefficients.
 
     Texture has strong middle coefficients too, but not in all patches alike; in grey, where there are no channels to
@@ -86,7 +86,7 @@ def correlation_weight(found: list[PatchSpectrum], patches: Patches) -> float:
     return ramp(ratio, CORRELATED_GREY) * (1 - ramp(_unevenness(patches), UNEVEN_GREY))
 
 
-def _unevenness(patches: Patches) -> float:
+def _unevenness(patches: DctPatches) -> float:
     """The middle coefficients' variance in the flattest fifth of the patches over that in the flattest hundredth."""
     low, middle, _ = _bands(np.round(patches.order))
     energy = np.square(patches.dct[0])
@@ -108,7 +108,7 @@ class CorrelatedNoise:
     correlation: tuple[float, float] = (0.0, 0.0)
 
 
-def correlated_noise(patches: Patches, mix: Float) -> CorrelatedNoise:
+def correlated_noise(patches: DctPatches, mix: Float) -> CorrelatedNoise:
     """The noise of an image, over `mix` [M, C] of its channels; nothing where its patches are too narrow."""
     order = np.round(patches.order)
     found = spectra(patches, mix)

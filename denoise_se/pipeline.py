@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from denoise_se.denoiser import Denoiser
-from denoise_se.file_work import FileWork, Loaded, Settings, StoppedError, memory_of
+from denoise_se.file_work import FileWork, OpenedFile, Settings, StoppedError, memory_of
 from denoise_se.inspection import Inspector
 from denoise_se.manifest import Ledger
 from denoise_se.page import ImagePage
@@ -55,7 +55,7 @@ class Pipeline:
     ) -> None:
         self.jobs, self.denoiser_for, self.settings = jobs, denoiser_for, settings
         self.manifest, self.watcher, self.inspector, self.workers = manifest, watcher, inspector, workers
-        self.reads: deque[Future[Loaded | Row]] = deque()  # of the job at work and those after it
+        self.reads: deque[Future[OpenedFile | Row]] = deque()  # of the job at work and those after it
         self.sizes = [0] * len(jobs)  # bytes that the pixels of an image take
         self.pending: deque[_Pending] = deque()
         self.finished: list[Row] = []
@@ -126,7 +126,7 @@ class Pipeline:
             self.finished.append(self.pending.popleft().row())
             self.watcher.row(self.finished[-1])
 
-    def _lane(self, loaded: Loaded) -> Denoiser | None:
+    def _lane(self, loaded: OpenedFile) -> Denoiser | None:
         """The denoiser for an image that is denoised beside others; None for one that gets all cores."""
         few = len(self.jobs) <= FEWEST_FOR_LANES
         if few or not isinstance(loaded.pages[0], ImagePage) or self.settings.strength.is_zero:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 
-class Place(NamedTuple):
+class ProcessPlace(NamedTuple):
     """Where a process stands that was started as one of several: counted on its machine (`local`), and over all."""
 
     local: int
@@ -27,7 +27,7 @@ class Place(NamedTuple):
         }
 
 
-def this_place(environment: Mapping[str, str] = os.environ) -> Place | None:
+def this_place(environment: Mapping[str, str] = os.environ) -> ProcessPlace | None:
     """This process's place as torchrun, srun or our own first process gave it; None when nothing did.
 
     Sources: torchrun's "Environment Variables" and srun's "OUTPUT ENVIRONMENT VARIABLES".
@@ -39,10 +39,10 @@ def this_place(environment: Mapping[str, str] = os.environ) -> Place | None:
     if "LOCAL_RANK" in environment and "RANK" in environment:
         world = number("WORLD_SIZE", 1)
         node = number("GROUP_RANK", number("NODE_RANK"))
-        return Place(number("LOCAL_RANK"), node, number("RANK"), number("LOCAL_WORLD_SIZE", world), world)
+        return ProcessPlace(number("LOCAL_RANK"), node, number("RANK"), number("LOCAL_WORLD_SIZE", world), world)
     tasks, nodes = number("SLURM_STEP_NUM_TASKS", 1), number("SLURM_STEP_NUM_NODES", 1)
     if tasks > 1:
-        return Place(
+        return ProcessPlace(
             number("SLURM_LOCALID"), number("SLURM_NODEID"), number("SLURM_PROCID"), max(1, tasks // nodes), tasks
         )
     return None

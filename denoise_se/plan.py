@@ -229,14 +229,14 @@ def _below(folder: Location) -> Iterator[tuple[Location, Path]]:
 
 def _existing(jobs: Sequence[Job]) -> list[Location]:
     """The outputs that are there. A store is asked for its lists, not for each name."""
-    listed: dict[Address, set[str]] = {}
+    known: dict[Address, set[str]] = {}
     found: list[Location] = []
     for job in jobs:
         target = job.target
         if isinstance(target, Address):
-            if target.parent not in listed:
-                listed[target.parent] = target.parent.names()
-            there = target.name in listed[target.parent]
+            if target.parent not in known:
+                known[target.parent] = target.parent.names()
+            there = target.name in known[target.parent]
         else:
             there = target.exists()
         if there:

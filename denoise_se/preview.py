@@ -18,7 +18,6 @@ from denoise_se.image import turned
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
-THUMBNAIL = 320  # the longest side
 CROP = 192
 MOST_WINDOWS = 32  # side by side; an image wider than that many crops is searched at so many places a row
 MOST_BYTES = 48 * 1024  # of one image's four pictures

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from denoise_se.errors import EXIT_SOME_FAILED, Interrupted, UsageError, exit_code_of
-from denoise_se.place import Place, this_place
+from denoise_se.place import ProcessPlace, this_place
 from denoise_se.stop import HANG_UP, SIGNALS
 
 PARENT = "DENOISE_SE_PARENT"  # the process id of the one that started this one
@@ -102,7 +102,7 @@ class Ranks:
             if place is None:
                 node = int(os.environ.get("NODE_RANK", 0))
                 place, *others = [
-                    Place(local, node, node * self.devices + local, self.devices, self.world_size)
+                    ProcessPlace(local, node, node * self.devices + local, self.devices, self.world_size)
                     for local in range(self.devices)
                 ]
                 children += [self._start(other) for other in others]
@@ -119,7 +119,7 @@ class Ranks:
             os.environ.clear()
             os.environ.update(before)
 
-    def _meeting_point(self, place: Place | None) -> dict[str, str]:
+    def _meeting_point(self, place: ProcessPlace | None) -> dict[str, str]:
         """MASTER_ADDR and MASTER_PORT, where the processes find each other."""
         given = {name: os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT") if name in os.environ}
         if place is not None and "SLURM_STEP_NODELIST" in os.environ:
@@ -138,7 +138,7 @@ class Ranks:
             )
         return given
 
-    def _start(self, place: Place) -> subprocess.Popen[bytes]:
+    def _start(self, place: ProcessPlace) -> subprocess.Popen[bytes]:
         if not self.command:
             raise UsageError("several devices from Python: start the script with torchrun, or use denoise-se train")
         own = os.environ | place.environment() | {PARENT: str(os.getpid())}

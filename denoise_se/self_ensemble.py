@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from denoise_se.backends import WHOLE, Backend, Place, Sides
+from denoise_se.backends import WHOLE, Backend, Sides, WindowPlace
 
 SYMMETRIES = [(turns, flipped) for flipped in (False, True) for turns in range(4)]
 
@@ -38,7 +38,7 @@ class SelfEnsemble:
         return np.concatenate(gates, axis=1)
 
     def denoise(
-        self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None, place: Place = WHOLE
+        self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None, place: WindowPlace = WHOLE
     ) -> np.ndarray:
         height, width = window.shape[2:]
         window, level = self._filled(window), self._filled(level)
@@ -46,7 +46,7 @@ class SelfEnsemble:
         results = (
             turned_back(
                 self.backend.denoise(
-                    turned(window, *how), turned(level, *how), part, Place(turned_sides(place.cut, *how))
+                    turned(window, *how), turned(level, *how), part, WindowPlace(turned_sides(place.cut, *how))
                 ),
                 *how,
             )

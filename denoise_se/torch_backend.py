@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import torch
 
-from denoise_se.backends import WHOLE, Place
+from denoise_se.backends import WHOLE, WindowPlace
 from denoise_se.checkpoint import CheckpointFile
 from denoise_se.errors import UsageError
 from denoise_se.threads import granted_cores
@@ -56,7 +56,7 @@ class TorchBackend:
 
     @torch.inference_mode()
     def denoise(
-        self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None, place: Place = WHOLE
+        self, window: np.ndarray, level: np.ndarray, gates: np.ndarray | None, place: WindowPlace = WHOLE
     ) -> np.ndarray:
         inputs = self.tensor(window), self.tensor(level), None if gates is None else self.tensor(gates)
         sides = torch.tensor(place.cut, dtype=torch.int64) if any(place.cut) else None

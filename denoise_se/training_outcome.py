@@ -36,7 +36,7 @@ Pixels = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Case:
+class MeasuredImage:
     """A validation image, [H, W, C] float32 in [0, 1]; `clean` None where nobody has it; results rounded to 8 bits."""
 
     name: str
@@ -100,7 +100,7 @@ class OutcomeReport:
         return None if pair.noisy is not None else self.noise
 
     @torch.no_grad()
-    def _case(self, index: int, tuned: Checkpoint) -> Case:
+    def _case(self, index: int, tuned: Checkpoint) -> MeasuredImage:
         pair = self.validation[index]
         image = Example(*(part[None] for part in WholeImages(self.validation)[index].in_unit()))
         noisy, level = with_noise(self._noise_of(pair), image, generator_of(self.seed, 1, index))
@@ -111,9 +111,9 @@ class OutcomeReport:
         results = {} if self.start is None else {"start": restored(self.start.network())}
         results["tuned"] = restored(tuned.network())
         clean = None if self.measured is not None else _pixels(image.clean)
-        return Case(pair.name, _pixels(noisy), clean, results)
+        return MeasuredImage(pair.name, _pixels(noisy), clean, results)
 
-    def _scores(self, cases: Sequence[Case]) -> dict[str, str]:
+    def _scores(self, cases: Sequence[MeasuredImage]) -> dict[str, str]:
         """PSNR and SSIM of the noisy images, the start and the result; BM3D beside them on a few crops."""
         lines = {}
         for name in ("noisy", *cases[0].results):
@@ -123,7 +123,7 @@ class OutcomeReport:
             lines[f"{name} (PSNR, SSIM)"] = f"{_decibels(value)}, {similarity or math.nan:.4f}"
         return lines | self._bm3d(cases)
 
-    def _bm3d(self, cases: Sequence[Case]) -> dict[str, str]:
+    def _bm3d(self, cases: Sequence[MeasuredImage]) -> dict[str, str]:
         if find_spec("bm3d") is None:
             return {"BM3D": 'not installed, so not compared: pip install "denoise-se[peers]"'}
         from denoise_se.classical import bm3d
@@ -144,7 +144,7 @@ class OutcomeReport:
         said = ", ".join(f"{name} {value}" for name, value in means.items())
         return {f"PSNR on the centres ({BM3D_SIDE}x{BM3D_SIDE}) of {len(values)} of them": said}
 
-    def _removed(self, cases: Sequence[Case]) -> dict[str, str]:
+    def _removed(self, cases: Sequence[MeasuredImage]) -> dict[str, str]:
         """Whether what each network takes away looks like the measured noise: its level and its correlation."""
         assert self.measured is not None
         generator = torch.Generator().manual_seed(self.seed)
@@ -168,7 +168,7 @@ class OutcomeReport:
         return {f"on its old noise{where}": f"{before:.1f} -> {after:.1f} dB"}
 
 
-def _crop(case: Case) -> Crop:
+def _crop(case: MeasuredImage) -> Crop:
     def plane(pixels: Pixels) -> Pixels:
         return pixels[..., 0] if pixels.shape[2] == 1 else pixels
 
@@ -176,7 +176,7 @@ def _crop(case: Case) -> Crop:
     return cut_crop("", case.name, clean, plane(case.noisy), {name: plane(r) for name, r in case.results.items()})
 
 
-def _of(case: Case, name: str) -> Pixels:
+def _of(case: MeasuredImage, name: str) -> Pixels:
     if name != "noisy":
         return case.results[name]
     codes: Pixels = np.round(case.noisy.clip(0, 1) * 255).astype(np.float32)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from denoise_se.backends import Place
+from denoise_se.backends import WindowPlace
 from denoise_se.network_config import NetworkConfig
 from denoise_se.scanlines import Scanlines
 from denoise_se.tiling import WHOLE_PIXELS, Span, in_cells, spans, squeeze_windows, tile_shape
@@ -27,7 +27,7 @@ class Window:
     noisy: np.ndarray
     planes: np.ndarray
     levels: np.ndarray
-    place: Place
+    place: WindowPlace
 
 
 class Cutter:
@@ -64,7 +64,7 @@ class Cutter:
                 planes, levels = self._input(held[:, beside.slice], level, white, above, beside)
                 cut = above.start > 0, above.stop < height, beside.start > 0, beside.stop < width
                 kept = self._kept(above, height), self._kept(beside, width)
-                place = Place(cut, kept[0].start, kept[1].start)
+                place = WindowPlace(cut, kept[0].start, kept[1].start)
                 noisy = held[rows.within(above), columns.slice].copy()  # a view would keep all rows
                 yield Window(rows, columns, kept, noisy, planes, levels, place)
 

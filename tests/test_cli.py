@@ -98,14 +98,18 @@ def test_help_is_there_for_every_command(run: Run, command: list[str]) -> None:
 
 
 def test_help_names_the_noise_models_and_formats_that_there_are(run: Run) -> None:
+    from denoise_se.backends import BACKENDS, DEVICES, PRECISIONS
     from denoise_se.noise import NOISE_MODELS, parse_noise_spec
+    from denoise_se.noise_spec import noise_help
 
     for name, kind in NOISE_MODELS.items():
-        assert kind.example.startswith(f"{name}:") and kind.example in cli.NOISE_HELP
+        assert kind.example.startswith(f"{name}:") and kind.example in noise_help()
         if not kind.file:
             parse_noise_spec(kind.example)
     text = " ".join(plain(run("denoise", "--help").out).replace("│", " ").split())
-    assert set(re.findall(r"\w+", text.partition("--format")[2].partition(".")[0])) >= {"same", *FORMATS}
+    choices = {"format": {"same", *FORMATS}, "device": set(DEVICES), "backend": {"auto", *BACKENDS}}
+    for option, known in {**choices, "precision": set(PRECISIONS)}.items():
+        assert set(re.findall(r"\w+", text.partition(f"--{option}")[2].partition(".")[0])) >= known, option
 
 
 DENOISE_OPTIONS = """--output -o --model --sigma --strength --reference --report --recursive --format --resume

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from patterns import PATTERNS, before_and_after
 
 from denoise_se import Denoiser
-from denoise_se.backends import WHOLE, Place
+from denoise_se.backends import WHOLE, WindowPlace
 from denoise_se.checkpoint import CHECKPOINTS
 from denoise_se.guarded_backend import GuardedBackend, edges, takes_too_much
 from denoise_se.tiling import BLOCK
@@ -86,7 +86,7 @@ class Fake:
         return core
 
 
-@pytest.mark.parametrize("place", [WHOLE, Place((True, True, False, True), 40, 0)])
+@pytest.mark.parametrize("place", [WHOLE, WindowPlace((True, True, False, True), 40, 0)])
 def test_only_a_block_that_broke_is_computed_again(place):
     quick, exact = Fake("int8", 0.5), Fake("fp32", 0.0)
     made = []

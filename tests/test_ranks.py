@@ -20,7 +20,7 @@ from killing.training import RECIPE, make_pictures, training
 
 from denoise_se.datasets import Turns
 from denoise_se.errors import UsageError
-from denoise_se.place import Place, this_place
+from denoise_se.place import ProcessPlace, this_place
 from denoise_se.ranks import Ranks
 from denoise_se.training import DenoisingTask
 
@@ -39,7 +39,7 @@ def test_a_process_alone_has_no_place() -> None:
 
 def test_torchrun_tells_a_process_its_place() -> None:
     told = {"LOCAL_RANK": "1", "GROUP_RANK": "2", "RANK": "5", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "6"}
-    assert this_place(told) == Place(local=1, node=2, rank=5, devices=2, world_size=6)
+    assert this_place(told) == ProcessPlace(local=1, node=2, rank=5, devices=2, world_size=6)
 
 
 def test_srun_tells_a_process_its_place() -> None:
@@ -47,11 +47,11 @@ def test_srun_tells_a_process_its_place() -> None:
         "SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2", "SLURM_LOCALID": "3", "SLURM_NODEID": "1",
         "SLURM_PROCID": "7",
     }  # fmt: skip
-    assert this_place(told) == Place(local=3, node=1, rank=7, devices=4, world_size=8)
+    assert this_place(told) == ProcessPlace(local=3, node=1, rank=7, devices=4, world_size=8)
 
 
 def test_under_srun_the_first_machine_of_the_list_is_where_all_meet(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = Place(0, 0, 0, 4, 8)
+    place = ProcessPlace(0, 0, 0, 4, 8)
     for listed, first in (("gpu[03-07,9],x4", "gpu03"), ("one", "one"), ("a1,b2", "a1"), ("n[12]", "n12")):
         monkeypatch.setenv("SLURM_STEP_NODELIST", listed)
         monkeypatch.setenv("SLURM_JOB_ID", "1234567")
@@ -60,7 +60,7 @@ def test_under_srun_the_first_machine_of_the_list_is_where_all_meet(monkeypatch:
 
 @pytest.fixture
 def torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in Place(local=0, node=0, rank=0, devices=2, world_size=4).environment().items():
+    for name, value in ProcessPlace(local=0, node=0, rank=0, devices=2, world_size=4).environment().items():
         monkeypatch.setenv(name, value)
 
 
