@@ -161,7 +161,7 @@ def run_train(
         if this_rank():  # the first process says it for all
             sys.exit(error.exit_code)
         raise
-    for key, value in result.summary().items():
+    for key, value in result.record.summary().items():
         console.print(f"{key}: {value}")
     if this_rank() == 0 and plan.clean and find_spec("openvino"):
         console.print(f"int8: {run_calibration(result.best, plan)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import signal
 import sys
@@ -27,6 +28,7 @@ from denoise_se.objectives import Objective
 from denoise_se.place import this_rank
 from denoise_se.ranks import Ranks
 from denoise_se.run_folder import RunFolder
+from denoise_se.run_record import RunRecord
 from denoise_se.stop import Stop
 from denoise_se.told_level import with_told
 from denoise_se.training import DenoisingTask
@@ -75,7 +77,7 @@ def fit(
         start: the weights to start from; they are validated first, and kept when training does not beat them.
         objective: what a step minimises; the recipe's noise on clean images, or noisy/clean pairs, unless given.
         risk: validates noisy images that have no clean partner; the PSNR is then an estimate.
-        report: measures the best weights at the end, see `RunFolder`.
+        report: measures the best weights at the end, given the folder and these; its lines go on the card.
         rehearsal: images that the objective rehearses on, so that a run is not resumed with others.
         tell: takes a line about each validation, where there is no bar to show it.
         ranks: the processes that train together; each of them calls this function. `config.batch` is of all of them.
@@ -94,9 +96,11 @@ def fit(
     drawn = sheets(validation, config.seed) if validation[0].noisy is None and config.drawings else []
     validation = [*validation, *drawn]
     images = ([*names(train), *names(rehearsal)], names(validation))
-    run = RunFolder(folder, config.to_dict(), data=data, start=start, images=images)
-    run.drawn = len(drawn)
-    run.report, run.estimated, run.tell = report, risk is not None, tell
+    record = RunRecord(
+        config.to_dict(), data, start, (len(images[0]), len(images[1])), len(drawn), estimated=risk is not None
+    )
+    digest = hashlib.sha256(repr(images).encode()).hexdigest()
+    run = RunFolder(folder, record, digest, report, tell)
     run.open(resume)
     module = TrainingData(
         train,
@@ -125,7 +129,7 @@ def fit(
             device = trainer.strategy.root_device
             if device.type == "cuda":
                 module.keep_on(device, torch.cuda.mem_get_info(device)[0])
-            run.loader_rate = measure_loader(module)
+            record.loader_rate = measure_loader(module)
             if not resume:
                 trainer.validate(task, datamodule=module, verbose=False)
             trainer.fit(task, datamodule=module, ckpt_path=run.last if resume else None, weights_only=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +15,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from denoise_se.atomic_file import remove_temporary_files, replacing
-from denoise_se.checkpoint import Checkpoint, load_checkpoint, made_noise, save_checkpoint
+from denoise_se.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from denoise_se.errors import CheckpointError, Interrupted, TrainingError, UsageError
 from denoise_se.learning_curve import draw_curve
 from denoise_se.model_card import render_card
-from denoise_se.objectives import Rehearsed
 from denoise_se.place import this_rank
-from denoise_se.provenance import commit, hardware, release
 from denoise_se.resumption import BEST, LAST, changes_of, check_run
+from denoise_se.run_record import RunRecord
 from denoise_se.training_state import TrainingState
 
 if TYPE_CHECKING:
@@ -40,48 +38,25 @@ class RunFolder(Callback):
     It decides when a run saves, validates and stops, from the step and the task's `Budget` alone: so all processes of a
     run do so together, though only the first one writes.
 
-    Attributes:
-        rows: one per validation, with COLUMNS as keys.
-        loader_rate: patches a second that loading alone reaches, to set beside the step's.
-        report: measures the best weights at the end of the run, given the folder and these; its lines go on the card.
-        drawn: how many of the validation images are sheets of drawings, the last ones.
-        estimated: whether there is no clean image, so that every PSNR is an estimate.
-        tell: takes a line about each validation.
+    record: what is known of the run. digest: of the images. report: measures the best weights at the end, given the
+    folder and these; its lines go on the card. tell: takes a line about each validation.
     """
-
-    report: Callable[[Path, Checkpoint], Mapping[str, str]] | None = None
-    tell: Callable[[str], None] | None = None
-    drawn = 0
-    estimated = False
 
     def __init__(
         self,
         folder: Path,
-        recipe: Mapping[str, Any],
-        *,
-        data: str,
-        start: Checkpoint | None,
-        images: tuple[Sequence[Any], Sequence[Any]],
+        record: RunRecord,
+        digest: str,
+        report: Callable[[Path, Checkpoint], Mapping[str, str]] | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
-        self.folder, self.recipe, self.data, self.start = folder, recipe, data, start
-        self.images = len(images[0]), len(images[1])
-        self.digest = hashlib.sha256(repr(images).encode()).hexdigest()
+        self.folder, self.record, self.digest = folder, record, digest
+        self.report, self.tell = report, tell
         self.best, self.last = folder / BEST, folder / LAST
-        self.rows: list[dict[str, float]] = []
-        self.best_psnr = float("-inf")
-        self.loader_rate = 0.0
-        self.outcome: dict[str, str] = {}
-        self.changes: list[dict[str, Any]] = []  # of the recipe on the way: "step", and the new values by name
-        self._commit = commit()  # of the program that runs; the checkout may move on meanwhile
         self._losses = (0.0, 0)  # their sum since the last validation, and how many, of this process's share
         self._saved_losses = (0.0, 0)  # the same of all processes, for last.ckpt
-        self._skipped = 0
         self._mark = (0, 0.0)
         self._saved = float("-inf")
-
-    @property
-    def start_name(self) -> str:
-        return "random weights" if self.start is None else self.start.name
 
     def open(self, resume: bool) -> None:
         """Make the folder, without what a kill left in it.
@@ -94,9 +69,9 @@ class RunFolder(Callback):
             state = TrainingState().load_checkpoint(self.last)
             before = state["callbacks"].get(self.state_key, {})
             if "recipe" in before:  # else it is of an older version
-                changes = changes_of(before, self.recipe, self.start_name, self.digest, self.last)
+                changes = changes_of(before, self.record.recipe, self.record.start_name, self.digest, self.last)
                 at = [{"step": int(state["global_step"]), **changes}] if changes else []
-                self.changes = [*before.get("changes", []), *at]
+                self.record.changes = [*before.get("changes", []), *at]
         if this_rank():
             return
         try:
@@ -107,26 +82,26 @@ class RunFolder(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "rows": self.rows,
-            "best_psnr": self.best_psnr,
-            "recipe": json.loads(json.dumps(self.recipe)),
-            "changes": self.changes,
-            "start": self.start_name,
+            "rows": self.record.rows,
+            "best_psnr": self.record.best_psnr,
+            "recipe": json.loads(json.dumps(self.record.recipe)),
+            "changes": self.record.changes,
+            "start": self.record.start_name,
             "images": self.digest,
             "losses": self._saved_losses,
-            "skipped": self._skipped,
+            "skipped": self.record.skipped,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows, self.best_psnr = state_dict["rows"], state_dict["best_psnr"]
+        self.record.rows, self.record.best_psnr = state_dict["rows"], state_dict["best_psnr"]
         # all processes load what all of them had; the first one takes it
         self._losses = (0.0, 0) if this_rank() else tuple(state_dict.get("losses", (0.0, 0)))
-        self._skipped = state_dict.get("skipped", 0)
+        self.record.skipped = state_dict.get("skipped", 0)
         try:
             # what counts is the file: it may be of a validation after this state, or gone
-            self.best_psnr = load_checkpoint(self.best).psnr["validation"]["psnr"]
+            self.record.best_psnr = load_checkpoint(self.best).psnr["validation"]["psnr"]
         except (CheckpointError, KeyError, TypeError):
-            self.best_psnr = float("-inf")
+            self.record.best_psnr = float("-inf")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         task: DenoisingTask = pl_module  # type: ignore[assignment]
@@ -138,8 +113,8 @@ class RunFolder(Callback):
             self.save_last(trainer, task)
         if trainer.global_step == 0 and trainer.is_global_zero:
             # after last.ckpt, so that a kill in between can be resumed
-            self.best_psnr = self.rows[0]["val_psnr"]
-            self._write_best(task, self.rows[0])
+            self.record.best_psnr = self.record.rows[0]["val_psnr"]
+            self._write_best(task, self.record.rows[0])
             self._write_metrics()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -157,18 +132,18 @@ class RunFolder(Callback):
 
     def _validation_is_due(self, budget: Budget, steps: int) -> bool:
         """Whether the step that makes `steps` steps is followed by a validation."""
-        count = self.recipe["validations"]
+        count = self.record.recipe["validations"]
         if budget.progress(steps) >= 1.0:
             return True
         if budget.steps and steps * count // budget.steps > (steps - 1) * count // budget.steps:
             return True
-        return budget.minutes > 0 and budget.seconds - self.rows[-1]["seconds"] >= 60 * budget.minutes / count
+        return budget.minutes > 0 and budget.seconds - self.record.rows[-1]["seconds"] >= 60 * budget.minutes / count
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if pl_module.bad_steps:
-            self._skipped += 1
+            self.record.skipped += 1
         else:
             self._losses = (self._losses[0] + outputs["loss"].detach().double(), self._losses[1] + 1)
 
@@ -190,19 +165,19 @@ class RunFolder(Callback):
             "seconds": round(task.budget.seconds, 1) if trainer.global_step else 0.0,
             "loss": round(total / count, 6) if count else float("nan"),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else float("nan"),
-            "patches_per_second": round(steps * self.recipe["batch"] / seconds, 1) if steps else float("nan"),
+            "patches_per_second": round(steps * self.record.recipe["batch"] / seconds, 1) if steps else float("nan"),
             "val_psnr": round(metrics["val_psnr"], 4),
             "val_ssim": round(metrics.get("val_ssim", float("nan")), 5),
         }
-        self.rows.append(row)
+        self.record.rows.append(row)
         self._losses = (0.0, 0)
         self._mark = (trainer.global_step, time.monotonic())
         if trainer.global_step == 0:  # before the first step; the files are written once there is a last.ckpt
             return
         self._saved = float("-inf")
         if trainer.is_global_zero:
-            if row["val_psnr"] > self.best_psnr:
-                self.best_psnr = row["val_psnr"]
+            if row["val_psnr"] > self.record.best_psnr:
+                self.record.best_psnr = row["val_psnr"]
                 self._write_best(task, row)
             self._write_metrics()
             if self.tell is not None:
@@ -222,23 +197,24 @@ class RunFolder(Callback):
 
     def finish(self, trainer: Trainer, task: DenoisingTask) -> None:
         """After the last step: save, then draw the curve and write the card."""
-        if self.rows[-1]["step"] != trainer.global_step:  # resumed with a smaller budget
+        if self.record.rows[-1]["step"] != trainer.global_step:  # resumed with a smaller budget
             trainer.validate(task, datamodule=trainer.datamodule, verbose=False)  # type: ignore[attr-defined]
         self.save_last(trainer, task)
         task.budget.agree()
         if task.budget.signal is not None:
             raise self.interrupted(task.budget.signal)
         if self.report is not None and trainer.is_global_zero:
-            self.outcome = dict(self.report(self.folder, load_checkpoint(self.best)))
+            self.record.outcome = dict(self.report(self.folder, load_checkpoint(self.best)))
         self.describe(task)
 
     def describe(self, task: DenoisingTask) -> None:
         """curve.png and card.md."""
         if this_rank() or not self.last.exists():
             return
-        self._write("curve.png", draw_curve(self.rows, self.folder.resolve().name))
-        record = self.record(task)
-        card = render_card(self.folder.resolve().name, task.config.network, record, self.summary())
+        self._write("curve.png", draw_curve(self.record.rows, self.folder.resolve().name))
+        card = render_card(
+            self.folder.resolve().name, task.config.network, self.record.training(task), self.record.summary()
+        )
         self._write("card.md", card.encode())
 
     def interrupted(self, number: int) -> Interrupted:
@@ -246,60 +222,16 @@ class RunFolder(Callback):
         mend = "go on with --resume" if self.last.exists() else "nothing was trained yet, start it again"
         return Interrupted(f"{self.folder}: stopped by {signal.Signals(number).name}; {mend}", number)
 
-    @property
-    def improved(self) -> bool:
-        """Whether any step beat the weights that training started from."""
-        return len(self.rows) > 1 and self.best_psnr > self.rows[0]["val_psnr"]
-
-    def summary(self) -> dict[str, str]:
-        """Validation figures for the card."""
-        before, where = self.rows[0], f"{self.images[1] - self.drawn} validation images"
-        if self.drawn:
-            where += f" and {self.drawn} sheets of drawings (which count {self.recipe['drawings']:.0%})"
-        best = max(self.rows, key=lambda row: row["val_psnr"])
-        kind = "PSNR estimated without clean images" if self.estimated else "PSNR"
-        similarity = "" if self.estimated else f", SSIM {best['val_ssim']:.4f}"
-        notes = {}
-        if not self.improved:
-            notes["note"] = "training did not beat the weights it started from; those were kept"
-        if self._skipped:
-            notes["skipped steps"] = f"{self._skipped}, whose gradient was not finite"
-        return {
-            f"{kind} on {where}, before training": f"{before['val_psnr']:.2f} dB",
-            f"{kind} on {where}, best (step {best['step']})": f"{best['val_psnr']:.2f} dB{similarity}",
-            **self.outcome,
-            "patches a second": f"{self.rows[-1]['patches_per_second']} trained, {self.loader_rate:.0f} loaded alone",
-        } | notes
-
-    def record(self, task: DenoisingTask) -> dict[str, Any]:
-        """The training record for the checkpoint's metadata."""
-        processes = task.budget.ranks.world_size
-        return {
-            "data": self.data,
-            "recipe": dict(self.recipe),
-            "changes": self.changes,
-            "started_from": self.start_name,
-            "rehearsed": made_noise(self.start.training)
-            if self.start and isinstance(task.objective, Rehearsed)
-            else None,
-            "steps": task.global_step,
-            "seconds": round(task.budget.seconds),
-            "hardware": hardware() + (f", {processes} processes" if processes > 1 else ""),
-            "precision": str(task.trainer.precision),
-            "version": release(),
-            "commit": self._commit,
-        }
-
     def _write_best(self, task: DenoisingTask, row: Mapping[str, float]) -> None:
-        psnr = {"validation": {"psnr": row["val_psnr"], "ssim": row["val_ssim"], "images": self.images[1]}}
+        psnr = {"validation": {"psnr": row["val_psnr"], "ssim": row["val_ssim"], "images": self.record.images[1]}}
         weights = task.average.module.state_dict()
-        save_checkpoint(self.best, weights, task.config.network, training=self.record(task), psnr=psnr)
+        save_checkpoint(self.best, weights, task.config.network, training=self.record.training(task), psnr=psnr)
 
     def _write_metrics(self) -> None:
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, COLUMNS)
         writer.writeheader()
-        writer.writerows(self.rows)
+        writer.writerows(self.record.rows)
         self._write("metrics.csv", table.getvalue().encode())
 
     def _write(self, name: str, content: bytes) -> None:

@@ -23,7 +23,7 @@ from tiny_model import TINY, save_tiny
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from denoise_se import run_folder
+from denoise_se import provenance, run_folder
 from denoise_se.budget import Budget
 from denoise_se.checkpoint import load_checkpoint, save_checkpoint
 from denoise_se.datasets import Example
@@ -33,6 +33,7 @@ from denoise_se.network import NetworkConfig, build_network
 from denoise_se.noise import Noisy, parse_noise_spec
 from denoise_se.objectives import own_noise, with_noise
 from denoise_se.run_folder import RunFolder
+from denoise_se.run_record import RunRecord
 from denoise_se.training import DenoisingTask, augment, ema_with_warmup
 from denoise_se.training_config import TrainingConfig
 from denoise_se.training_images import Pair
@@ -118,8 +119,8 @@ def test_the_best_checkpoint_is_the_average_and_carries_its_record(whole: Path) 
 def test_the_record_names_the_commit_of_the_start_whatever_the_checkout_is_at_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_folder, "commit", lambda: "abc1234")
-    at_step(monkeypatch, 2, lambda: monkeypatch.setattr(run_folder, "commit", lambda: "def5678"))
+    monkeypatch.setattr(provenance, "commit", lambda: "abc1234")
+    at_step(monkeypatch, 2, lambda: monkeypatch.setattr(provenance, "commit", lambda: "def5678"))
     train(tmp_path / "run")
     assert load_checkpoint(tmp_path / "run" / "best.safetensors").training["commit"] == "abc1234"
 
@@ -154,13 +155,14 @@ def test_a_signal_while_the_report_is_made_ends_the_run_with_its_code_and_resume
     with pytest.raises(Interrupted, match="stopped by SIGTERM; go on with --resume") as caught:
         train(tmp_path, report=report)
     assert caught.value.exit_code == 143
-    assert train(tmp_path, resume=True, report=lambda folder, best: {"told": "at last"}).summary()["told"] == "at last"
+    run = train(tmp_path, resume=True, report=lambda folder, best: {"told": "at last"})
+    assert run.record.summary()["told"] == "at last"
 
 
 @pytest.mark.parametrize(("steps", "validations"), [(8, 2), (19, 10), (3, 10), (40, 7)])
 def test_a_run_of_steps_validates_as_often_as_it_says(tmp_path: Path, steps: int, validations: int) -> None:
-    run = RunFolder(tmp_path, {"validations": validations}, data="", start=None, images=((), ()))
-    run.rows = [{"seconds": 0.0}]
+    record = RunRecord({"validations": validations}, "", None, (0, 0), rows=[{"seconds": 0.0}])
+    run = RunFolder(tmp_path, record, digest="")
     budget = Budget(steps, 0)
     due = [step for step in range(1, steps + 1) if run._validation_is_due(budget, step)]
     assert len(due) == min(steps, validations) and due[-1] == steps
@@ -179,7 +181,7 @@ def test_a_stopped_run_resumes_to_the_very_weights_of_an_uninterrupted_one(
     assert (tmp_path / "card.md").is_file() and (tmp_path / "curve.png").is_file()
     run = train(tmp_path, resume=True)
     assert same(state(whole), state(tmp_path))
-    assert run.rows[-1]["step"] == 8 and run.rows[0]["step"] == 0
+    assert run.record.rows[-1]["step"] == 8 and run.record.rows[0]["step"] == 0
 
 
 class Killed(BaseException):
@@ -226,8 +228,8 @@ def test_a_run_of_minutes_resumes_to_the_very_weights_of_an_uninterrupted_one_if
             train(tmp_path / "cut", config)
     resumed = train(tmp_path / "cut", config, resume=True)
     assert same(state(tmp_path / "whole"), state(tmp_path / "cut"))
-    assert [row["step"] for row in uninterrupted.rows] == [row["step"] for row in resumed.rows] == [0, 5, 9]
-    assert uninterrupted.rows[-1]["loss"] == resumed.rows[-1]["loss"]
+    assert [[row["step"] for row in run.record.rows] for run in (uninterrupted, resumed)] == [[0, 5, 9]] * 2
+    assert uninterrupted.record.rows[-1]["loss"] == resumed.record.rows[-1]["loss"]
 
 
 def test_a_state_is_at_most_two_minutes_old_however_rare_the_validations(
@@ -277,7 +279,7 @@ def test_a_run_may_be_resumed_with_a_larger_budget_but_not_on_other_images(whole
     with pytest.raises(UsageError, match="other images"):
         train(tmp_path / "run", resume=True, train=[*TRAIN, Pair("t3", None, smooth(3))])
     run = train(tmp_path / "run", replace(CONFIG, steps=12), resume=True)
-    assert run.rows[-1]["step"] == 12
+    assert run.record.rows[-1]["step"] == 12
 
 
 def test_a_run_of_a_version_that_had_fewer_fields_is_resumed_as_their_defaults_say(whole: Path, tmp_path: Path) -> None:
@@ -291,7 +293,7 @@ def test_a_run_of_a_version_that_had_fewer_fields_is_resumed_as_their_defaults_s
     longer = replace(CONFIG, steps=10)
     with pytest.raises(UsageError, match=r"drawings is 0\.5 and was 0\.0"):
         train(run, replace(longer, drawings=0.5), resume=True)
-    assert train(run, longer, resume=True).rows[-1]["step"] == 10
+    assert train(run, longer, resume=True).record.rows[-1]["step"] == 10
 
 
 def test_patches_may_grow_on_the_way_and_the_card_says_when(whole: Path, tmp_path: Path) -> None:
@@ -324,7 +326,7 @@ def test_a_stop_during_a_validation_does_not_wait_for_its_end(
             train(tmp_path, **several)
     assert images == [0] and torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
     run = train(tmp_path, resume=True, **several)
-    assert same(state(whole), state(tmp_path)) and [row["step"] for row in run.rows] == [0, 4, 8]
+    assert same(state(whole), state(tmp_path)) and [row["step"] for row in run.record.rows] == [0, 4, 8]
 
 
 def test_a_kill_in_the_middle_of_saving_keeps_the_last_state(
@@ -345,7 +347,7 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(whole: Path, tmp_path: Pa
     best = (tmp_path / "best.safetensors").read_bytes()
     run = train(tmp_path, resume=True)
     assert same(state(whole), state(tmp_path)) and (tmp_path / "best.safetensors").read_bytes() == best
-    assert run.rows[-1]["step"] == 8
+    assert run.record.rows[-1]["step"] == 8
 
 
 def test_folders_that_hold_a_run_or_none_are_told_apart(whole: Path, tmp_path: Path) -> None:
@@ -402,7 +404,7 @@ def test_steps_whose_loss_is_not_finite_change_nothing(tmp_path: Path, monkeypat
     run = train(tmp_path)
     stood = [all(map(torch.equal, seen[step], seen[step + 1])) for step in range(7)]
     assert stood == [False, False, False, True, True, True, False]
-    assert run.summary()["skipped steps"].startswith("3,")
+    assert run.record.summary()["skipped steps"].startswith("3,")
 
 
 def test_weights_that_are_not_finite_are_no_perfect_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,15 +438,15 @@ def test_other_trouble_with_memory_is_not_called_out_of_memory(
 def test_a_network_with_batchnorm_trains_and_its_average_counts_the_batches(tmp_path: Path) -> None:
     run = train(tmp_path, replace(CONFIG, network=replace(TINY_GREY, norm="batch")))
     counts = [count for name, count in load_checkpoint(run.best).weights.items() if name.endswith("batches_tracked")]
-    assert counts and run.rows[-1]["val_psnr"] > 10
+    assert counts and run.record.rows[-1]["val_psnr"] > 10
     assert {int(c) for name, c in state(tmp_path).items() if name.endswith("batches_tracked")} == {8}
 
 
 def test_the_card_measures_on_the_noise_of_the_validation(tmp_path: Path) -> None:
     report = OutcomeReport(VALIDATION, None, parse_noise_spec(str(CONFIG.noise)), None, CONFIG.seed)
     run = train(tmp_path, report=report)
-    tuned = float(run.summary()["tuned (PSNR, SSIM)"].split(" dB")[0])
-    assert tuned == pytest.approx(max(row["val_psnr"] for row in run.rows), abs=0.006)
+    tuned = float(run.record.summary()["tuned (PSNR, SSIM)"].split(" dB")[0])
+    assert tuned == pytest.approx(max(row["val_psnr"] for row in run.record.rows), abs=0.006)
 
 
 def test_noise_is_made_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -490,7 +492,7 @@ def test_fine_tuning_that_does_not_beat_the_start_keeps_it_and_says_so(
     original = DenoisingTask.loss
     monkeypatch.setattr(DenoisingTask, "loss", lambda self, output, clean: -original(self, output, clean))
     run = train(tmp_path, start=start)
-    assert not run.improved and "did not beat" in run.summary()["note"]
+    assert not run.record.improved and "did not beat" in run.record.summary()["note"]
     assert same(dict(load_checkpoint(run.best).weights), dict(start.weights))
     assert "did not beat" in (tmp_path / "card.md").read_text()
 
@@ -499,14 +501,14 @@ def test_validation_pairs_keep_their_own_noise_beside_synthetic_training_noise(t
     clean = smooth(9)
     exact = [Pair("v", clean.clone(), clean)]
     run = train(tmp_path, replace(CONFIG, steps=1), validation=exact)
-    assert run.rows[0]["val_psnr"] == 60, "an untrained network changes nothing, and nothing counts more than that"
+    assert run.record.rows[0]["val_psnr"] == 60, "an untrained network changes nothing; nothing counts more"
 
 
 def test_pairs_are_learnt_from_their_difference(tmp_path: Path) -> None:
     pairs = [Pair(p.name, (p.clean.int() + 20).clamp(0, 255).to(torch.uint8), p.clean) for p in (*TRAIN, *VALIDATION)]
     run = train(tmp_path, replace(CONFIG, noise=None, steps=24), train=pairs[:3], validation=pairs[3:])
-    assert run.rows[0]["val_psnr"] == pytest.approx(20 * math.log10(255 / 20), abs=0.1)
-    assert run.rows[-1]["val_psnr"] > run.rows[0]["val_psnr"] + 1
+    assert run.record.rows[0]["val_psnr"] == pytest.approx(20 * math.log10(255 / 20), abs=0.1)
+    assert run.record.rows[-1]["val_psnr"] > run.record.rows[0]["val_psnr"] + 1
 
 
 def perturbed(config: NetworkConfig) -> nn.Module:
@@ -651,7 +653,7 @@ def test_the_average_follows_quickly_at_first_and_at_its_decay_later() -> None:
 
 def test_the_learning_rate_warms_up_and_follows_a_cosine(tmp_path: Path) -> None:
     run = train(tmp_path, replace(CONFIG, validations=8, warmup_steps=4))
-    used = [row["learning_rate"] for row in run.rows[1:]]
+    used = [row["learning_rate"] for row in run.record.rows[1:]]
     expected = [
         CONFIG.learning_rate * min(1, (step + 1) / 4) * 0.5 * (1 + math.cos(math.pi * step / 8)) for step in range(8)
     ]
@@ -660,7 +662,7 @@ def test_the_learning_rate_warms_up_and_follows_a_cosine(tmp_path: Path) -> None
 
 def test_minutes_end_a_run_that_has_no_steps(tmp_path: Path) -> None:
     run = train(tmp_path, replace(CONFIG, steps=0, minutes=0.01))
-    assert 0 < run.rows[-1]["step"] < 2000 and run.rows[-1]["seconds"] < 30
+    assert 0 < run.record.rows[-1]["step"] < 2000 and run.record.rows[-1]["seconds"] < 30
 
 
 @pytest.mark.parametrize(
