@@ -61,14 +61,12 @@ def run_estimate(files: list[Path], series: str | None) -> int:
 
 def run_profile(files: list[Path], out: Path, *, series: str | None, plot: Path | None) -> int:
     """Measure, print, write the profile and its plot. Raises DenoiseError before anything is written."""
-    from denoise_se.noise_plot import PLOT_SUFFIXES, plot_measurement
+    from denoise_se.noise_plot import plot_measurement
+    from denoise_se.output_file import PLOT_SUFFIXES, check_output
 
     files = _expanded(files)
     for option, path, suffixes in (("-o", out, (".json",)), ("--plot", plot, PLOT_SUFFIXES)):
-        if path is not None and path.suffix.lower() not in suffixes:
-            raise UsageError(f"{option} {path}: unknown kind of file; use {', '.join(suffixes)}")
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise UsageError(f"{option} {path}: cannot be written there; name a file in a folder that exists")
+        check_output(option, path, suffixes)
         if path is not None and path.resolve() in {file.resolve() for file in files}:
             raise UsageError(f"{option} {path}: is one of the images to measure; choose another name")
     measurement = _measured(files, series)

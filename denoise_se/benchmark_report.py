@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,24 +11,20 @@ from typing import TYPE_CHECKING, Any
 from denoise_se.atomic_file import write_whole
 from denoise_se.benchmark import Benchmark, Result
 from denoise_se.channel_names import KINDS
-from denoise_se.errors import UsageError
-from denoise_se.evaluation_report import refuse_among
+from denoise_se.output_file import PLOT_SUFFIXES, check_output, drawn, refuse_among
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-REPORT_SUFFIXES, PLOT_SUFFIXES = (".json", ".md"), (".png", ".svg", ".pdf")
+REPORT_SUFFIXES = (".json", ".md")
 COLUMNS = ("method", "images", "PSNR dB", "ms", "s/MP", "MMAC/pixel", "GFLOP/s", "of peak", "peak MB", "front")
 
 
 def check_outputs(report: Path | None, plot: Path | None, measured: Sequence[Path] = ()) -> None:
     """Refuse, before any work, a file of a kind that is not written, in a folder that is not there, or a plot among the
     pictures of the folders `measured`."""
-    for option, path, suffixes in (("--report", report, REPORT_SUFFIXES), ("--plot", plot, PLOT_SUFFIXES)):
-        if path is not None and path.suffix.lower() not in suffixes:
-            raise UsageError(f"{option} {path}: unknown kind of file; use {', '.join(suffixes)}")
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise UsageError(f"{option} {path}: cannot be written there; name a file in a folder that exists")
+    check_output("--report", report, REPORT_SUFFIXES)
+    check_output("--plot", plot, PLOT_SUFFIXES)
     refuse_among("--plot", plot, measured)
 
 
@@ -85,9 +80,7 @@ def write_plot(path: Path, benchmark: Benchmark) -> None:
         plot.set(xscale="log", xlabel="megapixels", ylabel="seconds a megapixel", title="cost against size")
         plot.set_ylim(0)
         plot.legend(fontsize=7)
-    content = io.BytesIO()
-    figure.savefig(content, format=path.suffix.lower()[1:], dpi=120)
-    write_whole(path, content.getvalue())
+    write_whole(path, drawn(figure, path.suffix))
 
 
 def _tables(benchmark: Benchmark) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:

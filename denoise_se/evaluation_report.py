@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from denoise_se.atomic_file import write_whole
 from denoise_se.channel_names import KINDS
 from denoise_se.crops import crops_png
-from denoise_se.errors import UsageError
 from denoise_se.estimate_error import EstimateError, estimate_errors
 from denoise_se.evaluation import Evaluation, ImageScore, MeanScore
 from denoise_se.evaluation_methods import NOISY
+from denoise_se.output_file import check_output, refuse_among
 from denoise_se.published import CITATIONS, published
 
 if TYPE_CHECKING:
@@ -44,21 +44,9 @@ _PUBLISHED_TITLE = "Published, not re-measured (their own protocols)"
 def check_outputs(report: Path | None, crops: Path | None, measured: Sequence[Path] = ()) -> None:
     """Refuse, before any work, a report or picture of a kind that is not written, in a folder that is not there, or a
     picture among those of the folders `measured`."""
-    for option, path, suffixes in (("--report", report, REPORT_SUFFIXES), ("--crops", crops, (".png",))):
-        if path is None:
-            continue
-        if path.suffix.lower() not in suffixes:
-            raise UsageError(f"{option} {path}: unknown kind of file; mend: use {', '.join(suffixes)}")
-        if path.is_dir() or not path.parent.is_dir():
-            raise UsageError(f"{option} {path}: cannot be written there; mend: name a file in a folder that exists")
+    check_output("--report", report, REPORT_SUFFIXES)
+    check_output("--crops", crops, (".png",))
     refuse_among("--crops", crops, measured)
-
-
-def refuse_among(option: str, picture: Path | None, measured: Sequence[Path]) -> None:
-    """UsageError for a picture that would lie among those that are measured, or be one of them."""
-    for folder in measured:
-        if picture is not None and picture.resolve().is_relative_to(folder.resolve()):
-            raise UsageError(f"{option} {picture}: lies in {folder}, whose pictures are measured; name another place")
 
 
 def render(evaluation: Evaluation) -> Group:

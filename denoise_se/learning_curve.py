@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
+
+from denoise_se.output_file import drawn
 
 
 def draw_curve(rows: Sequence[Mapping[str, float]], title: str) -> bytes:
@@ -19,6 +20,4 @@ def draw_curve(rows: Sequence[Mapping[str, float]], title: str) -> bytes:
     right.plot(steps, [row["loss"] for row in rows], ".--", color="tab:orange", label="training loss")
     right.set_ylabel("training loss")
     figure.legend(loc="outside lower center", ncols=2)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    return picture.getvalue()
+    return drawn(figure, ".png")

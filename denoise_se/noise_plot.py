@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 
-from denoise_se.atomic_file import replacing
+from denoise_se.atomic_file import write_whole
 from denoise_se.channel_names import CHANNELS
-from denoise_se.errors import UsageError
 from denoise_se.noise_measurement import Measurement
+from denoise_se.output_file import PLOT_SUFFIXES, check_output, drawn
 
-PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 COLOURS = {"grey": "black", "red": "tab:red", "green": "tab:green", "blue": "tab:blue"}
 
 
 def plot_measurement(path: str | Path, measurement: Measurement) -> None:
-    """Write .png, .pdf or .svg, atomically. Raises UsageError for another suffix or a place that cannot be written."""
+    """Write one of PLOT_SUFFIXES, whole or not at all. UsageError for another suffix or a folder that is not there,
+    DenoiseError where it cannot be written."""
     from matplotlib.figure import Figure
 
     path = Path(path)
-    if path.suffix.lower() not in PLOT_SUFFIXES:
-        raise UsageError(f"--plot {path}: unknown kind of file; use {', '.join(PLOT_SUFFIXES)}")
+    check_output("--plot", path, PLOT_SUFFIXES)
     profile, names = measurement.profile, CHANNELS[measurement.profile.channels]
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     line, lags, table = figure.subplots(1, 3)
@@ -53,12 +51,4 @@ def plot_measurement(path: str | Path, measurement: Measurement) -> None:
     for (i, j), value in np.ndenumerate(shown):
         table.text(j, i, f"{value:.2f}", ha="center", va="center")
     table.set_title("correlation of the channels")
-    picture = io.BytesIO()
-    figure.savefig(picture, format=path.suffix[1:].lower(), dpi=120)
-    try:
-        with replacing(path) as file:
-            file.write(picture.getvalue())
-    except OSError as error:
-        raise UsageError(
-            f"--plot {path}: cannot be written ({error.strerror or error}); choose another place"
-        ) from error
+    write_whole(path, drawn(figure, path.suffix))

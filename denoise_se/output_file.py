@@ -1,0 +1,39 @@
+"""Files that a command was asked to write: refused before any work where they cannot be written."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from denoise_se.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+
+
+def check_output(option: str, path: Path | None, suffixes: Sequence[str]) -> None:
+    """UsageError for a file of `option` whose suffix is none of these, or whose folder is not there."""
+    if path is None:
+        return
+    if path.suffix.lower() not in suffixes:
+        raise UsageError(f"{option} {path}: unknown kind of file; use {', '.join(suffixes)}")
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: cannot be written there; name a file in a folder that exists")
+
+
+def refuse_among(option: str, picture: Path | None, measured: Sequence[Path]) -> None:
+    """UsageError for a picture that would lie in one of the folders that are measured."""
+    for folder in measured:
+        if picture is not None and picture.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{option} {picture}: lies in {folder}, whose pictures are measured; name another place")
+
+
+def drawn(figure: Figure, suffix: str) -> bytes:
+    """A file of one of PLOT_SUFFIXES."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format=suffix.lower()[1:], dpi=120)
+    return picture.getvalue()
