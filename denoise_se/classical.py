@@ -168,7 +168,7 @@ def _require_bm3d() -> ClassicalMethod:
     from importlib.util import find_spec
 
     if find_spec("bm3d") is None:
-        raise UsageError("bm3d: the package is not installed; mend: pip install bm3d (its licence: non-commercial use)")
+        raise UsageError("bm3d: the package is not installed; pip install bm3d (its licence: non-commercial use)")
     return ClassicalMethod("bm3d", bm3d)
 
 

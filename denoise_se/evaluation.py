@@ -150,7 +150,7 @@ def evaluate(
     if bool(clean) != bool(noises):
         raise UsageError("--clean and --noise go together: a folder of clean images, and the noise to add to them")
     if not clean and not pairs:
-        raise UsageError("nothing to measure; mend: give --clean DIR --noise SPEC, or --pairs NOISY CLEAN")
+        raise UsageError("nothing to measure; give --clean DIR --noise SPEC, or --pairs NOISY CLEAN")
     models = {spec: parse_noise_spec(spec) for spec in noises}
     cases = [*clean_cases(clean), *pair_cases(pairs)]
     found = check_files(cases)

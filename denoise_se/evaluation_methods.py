@@ -55,11 +55,11 @@ def parse_against(text: str) -> list[Method]:
         name, equals, weights = item.partition("=")
         if name in CLASSICAL:
             if equals:
-                raise UsageError(f"--against {item}: {name} takes no weights; mend: write {name}")
+                raise UsageError(f"--against {item}: {name} takes no weights; write {name}")
             methods.append(CLASSICAL[name]())
         elif name in PEERS:
             if not weights:
-                raise UsageError(f"--against {item}: {name} needs its weights; mend: write {name}=FILE")
+                raise UsageError(f"--against {item}: {name} needs its weights; write {name}=FILE")
             if not Path(weights).is_file():
                 raise UsageError(f"--against {item}: there is no file {weights}")
             methods.append(PEERS[name](Path(weights)))

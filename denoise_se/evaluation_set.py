@@ -136,7 +136,7 @@ def _images(folder: Path) -> dict[str, Path]:
     for path in sorted(image_files(folder), key=lambda path: path.relative_to(folder).as_posix()):
         key = path.relative_to(folder).with_suffix("").as_posix()
         if key in found:
-            raise UsageError(f"{found[key]} and {path} have one name; mend: keep one of them")
+            raise UsageError(f"{found[key]} and {path} have one name; keep one of them")
         found[key] = path
     return found
 

@@ -131,7 +131,7 @@ def load_peer_state_dict(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(loaded, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in loaded.items()
     ):
-        raise CheckpointError(f"{path}: not a state dict of tensors; mend: give the weights, not a training checkpoint")
+        raise CheckpointError(f"{path}: not a state dict of tensors; give the weights, not a training checkpoint")
     return loaded
 
 
@@ -154,11 +154,11 @@ def _read_state_dict(path: Path) -> tuple[Convolution, ...]:
 
 def _read_matlab(path: Path) -> tuple[Convolution, ...]:
     if path.suffix.lower() != ".mat":
-        raise CheckpointError(f"{path}: unknown kind of weight file; mend: give the authors' .mat file")
+        raise CheckpointError(f"{path}: unknown kind of weight file; give the authors' .mat file")
     try:
         import h5py
     except ImportError as error:
-        raise UsageError(f"{path}: reading .mat weights needs h5py; mend: pip install h5py") from error
+        raise UsageError(f"{path}: reading .mat weights needs h5py; pip install h5py") from error
     layers = []
     try:
         with h5py.File(path, "r") as file:
