@@ -12,11 +12,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from denoise_se.alike import MOST_ALIKE
 from denoise_se.app.console import output
 from denoise_se.report import Row
 from denoise_se.watcher import Watcher
 
-MOST_ALIKE = 3  # notes of one kind; the others are counted
 SECONDS = 60.0  # between two lines of progress where there is no bar
 
 

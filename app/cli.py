@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from denoise_se.app.console import output
 from denoise_se.app.developer_cli import developer_app
 from denoise_se.app.engine_options import RUN_PANEL, BackendName, Device, Precision, Tile
 from denoise_se.app.measure_cli import measure_app
@@ -38,7 +39,7 @@ app = typer.Typer(
 
 def print_version(wanted: bool) -> None:
     if wanted:
-        print(f"denoise-se {version('denoise-se')}")
+        print(f"denoise-se {version('denoise-se')}", file=output(), flush=True)
         raise typer.Exit
 
 

@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 from rich.progress import track
 from rich.table import Column, Table
 
+from denoise_se.alike import counted
 from denoise_se.app.console import message_console, table_console
 from denoise_se.channel_names import CHANNELS, KINDS
 from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, ImageError, UsageError
-from denoise_se.image import wrong_range
+from denoise_se.image import Image, wrong_range
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import open_pages
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.noise_measurement import MIN_SIDE, Measurement, measure_noise, used_share
 from denoise_se.page import Source, sourced
+from denoise_se.remote_files import real_path
 
 Item = TypeVar("Item")
 
@@ -38,8 +40,9 @@ def run_estimate(files: list[Path], series: str | None) -> int:
     code = EXIT_DONE
     for path in _shown(files, "measuring"):
         try:
-            for source, pixels in _pages(path):
-                if wrong := wrong_range(pixels):
+            for source, page in _pages(path):
+                pixels = page.pixels
+                if wrong := wrong_range(page.pixels):
                     raise ImageError(source, wrong)
                 noise = estimate_noise(pixels)
                 table.add_row(
@@ -67,7 +70,7 @@ def run_profile(files: list[Path], out: Path, *, series: str | None, plot: Path 
     files = _expanded(files)
     for option, path, suffixes in (("-o", out, (".json",)), ("--plot", plot, PLOT_SUFFIXES)):
         check_output(option, path, suffixes)
-        if path is not None and path.resolve() in {file.resolve() for file in files}:
+        if path is not None and real_path(path) in {real_path(file) for file in files}:
             raise UsageError(f"{option} {path}: is one of the images to measure; choose another name")
     measurement = _measured(files, series)
     measurement.profile.save(out)
@@ -115,7 +118,7 @@ class Pages:
     files: list[Path]
 
     def __iter__(self) -> Iterator[NDArray[np.generic]]:
-        return (pixels for path in _shown(self.files, "measuring") for _, pixels in _pages(path))
+        return (page.pixels for path in _shown(self.files, "measuring") for _, page in _pages(path))
 
 
 def _measured(files: list[Path], series: str | None) -> Measurement:
@@ -123,12 +126,15 @@ def _measured(files: list[Path], series: str | None) -> Measurement:
     problems: list[str] = []
     found: list[tuple[Source, tuple[int, ...]]] = []
     images: list[NDArray[np.generic]] = []
+    told: list[tuple[object, str]] = []
     used = 0.0
     for path in _shown(files, "reading"):
         try:
-            for source, pixels in _pages(path):
+            for source, page in _pages(path):
+                pixels = page.pixels
+                told += [(source, notice) for notice in page.notices]
                 found.append((source, pixels.shape))
-                if wrong := wrong_range(pixels):
+                if wrong := wrong_range(page.pixels):
                     problems.append(f"{source}: {wrong}")
                 elif min(pixels.shape[:2]) >= MIN_SIDE:
                     used = max(used, used_share(pixels))
@@ -136,6 +142,8 @@ def _measured(files: list[Path], series: str | None) -> Measurement:
                     images.append(pixels)
         except ImageError as error:
             problems.append(str(error))
+    for line in counted(told):
+        print(f"note: {line}", file=sys.stderr)
     usual_shape = Counter(shape[:2] for _, shape in found).most_common(1)
     usual_kind = Counter(shape[2] for _, shape in found).most_common(1)
     for source, (height, width, channels) in found:
@@ -162,11 +170,11 @@ def _expanded(paths: list[Path]) -> list[Path]:
     return [file for path in paths for file in (image_files(path) if path.is_dir() else [path])]
 
 
-def _pages(path: Path) -> Iterator[tuple[Source, NDArray[np.generic]]]:
-    """The pixels of each page of a file, one after the other. Raises ImageError."""
+def _pages(path: Path) -> Iterator[tuple[Source, Image]]:
+    """Each page of a file, one after the other. Raises ImageError."""
     with open_pages(path) as pages:
         for source, page in sourced(path, pages):
-            yield source, page.image().pixels
+            yield source, page.image()
 
 
 def _profile_table(measurement: Measurement) -> Table:

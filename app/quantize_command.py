@@ -33,7 +33,7 @@ def with_int8(card: str, calibration: Calibration) -> str:
     """The card with its section on int8 replaced, or put before the limits."""
     before, _, rest = card.partition(f"{HEADING}\n")
     if rest:
-        rest = rest[rest.index("## ") :]
+        rest = "".join(rest.partition("## ")[1:])
     else:
         before, limits, after = card.partition("## Limits")
         rest = limits + after

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from denoise_se.app.console import message_console
 from denoise_se.errors import DivergedError, Interrupted, UsageError
+from denoise_se.remote_files import real_path
 
 if TYPE_CHECKING:
     from denoise_se.checkpoint import Checkpoint
@@ -54,7 +55,7 @@ class Sources:
             raise UsageError("--clean needs the noise to add: --noise gaussian:5-50, for instance")
         alone = (self.folder, self.clean, self.burst, self.noisy, self.rehearse)
         for source in (*alone, *(self.pairs or ()), *(self.val_pairs or ())):
-            if source is not None and run.resolve().is_relative_to(source.resolve()):
+            if source is not None and real_path(run).is_relative_to(real_path(source)):
                 raise UsageError(f"-o {run}: lies inside {source}, all of whose pictures are read; give another folder")
 
         from denoise_se.noise import parse_noise_spec
@@ -260,8 +261,10 @@ def read_recipe(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
+        if not path.is_file():  # opening a pipe would wait for a writer for ever
+            raise UsageError(f"--config {path}: is no file")
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"--config {path}: cannot be read as YAML ({error})") from error
     if not isinstance(recipe, dict):
         raise UsageError(f"--config {path}: holds no mapping of training fields")

@@ -52,7 +52,7 @@ def run_web(options: WebOptions) -> int:
         # uvicorn stops at a signal and then raises it again for these, the handlers that it found
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, note)
-        crew = Crew(options.jobs)
+        crew = Crew(options.jobs, options.queue)
         config = uvicorn.Config(
             make_app(options, cache, crew),
             host=options.host,
@@ -129,7 +129,7 @@ def make_app(options: WebOptions, cache: Cache, crew: Crew) -> Guard:
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        return {"status": "ok", "working": crew.busy, "queued": len(page._queue)}
+        return {"status": "ok", "working": crew.running, "queued": crew.waiting + len(page._queue)}
 
     accounts = options.accounts()
     gradio.mount_gradio_app(

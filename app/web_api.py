@@ -12,7 +12,7 @@ import gradio as gr
 
 from denoise_se.app import web_batch
 from denoise_se.app.web_photo import page_of, refuse_many_pixels
-from denoise_se.app.web_service import SAVING, Service, as_paths, blend
+from denoise_se.app.web_service import DENOISING, SAVING, Service, as_paths, blend
 from denoise_se.app.web_work import T, Work
 from denoise_se.batch import run_batch
 from denoise_se.errors import DenoiseError, UsageError
@@ -40,7 +40,7 @@ class Endpoints:
             format = gr.Textbox("same", label="format")
             result, report, button = gr.File(label="result"), gr.JSON(label="report"), gr.Button()
         how = [model, sigma, strength, chroma, format]
-        run: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "public", **service.denoising}
+        run: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "public", **DENOISING}
         button.click(
             self.denoise,
             [image, reference, *how],

@@ -11,7 +11,7 @@ from denoise_se.app import web_batch
 from denoise_se.app import web_parts as parts
 from denoise_se.app.web_photo_layout import SUFFIXES
 from denoise_se.app.web_photo_tab import QUIET, Updates
-from denoise_se.app.web_service import Service, as_paths, blend
+from denoise_se.app.web_service import DENOISING, Service, as_paths, blend
 from denoise_se.app.web_work import Work
 from denoise_se.errors import DenoiseError
 from denoise_se.formats import FORMATS
@@ -77,16 +77,18 @@ class BatchTab:
             [self.photos, self.strength, self.model, self.format],
             [self.status, self.cancel, self.archive, self.gallery, self.table],
             **QUIET,
-            **self.service.denoising,
+            **DENOISING,
         )
         self.cancel.click(self.stop, None, None, queue=False, **QUIET)
-        self.model.input(self.explain, [self.model], [self.model], queue=False, **QUIET)
+        self.model.change(self.explain, [self.model], [self.model], queue=False, **QUIET)
 
     async def denoise(
         self, photos: Any, strength: float, model: str, format: str, request: gr.Request
     ) -> AsyncIterator[Updates]:
         """Runs the batch, with its progress."""
         idle = {self.cancel: gr.update(visible=False)}
+        # what an earlier batch gave is not that of these photos
+        yield {self.archive: gr.update(visible=False), self.gallery: gr.update(visible=False), self.table: ""}
         try:
             sources = self.service.options.check_files(as_paths(photos))
             asked = self.service.options.request(model, None, blend(strength, None), format)

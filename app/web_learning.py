@@ -18,6 +18,7 @@ from typing import Literal
 
 from denoise_se.app.web_cache import linked
 from denoise_se.app.web_models import KEPT, Shelf
+from denoise_se.app.web_parts import without_options
 from denoise_se.errors import EXIT_DONE, EXIT_TERMINATED, UsageError
 
 LATE = 600  # seconds over its budget that a run may take to read, validate and write
@@ -188,4 +189,4 @@ def _last_words(lesson: Lesson) -> str:
         return (
             f"The training ended with code {lesson.process.returncode}; it may have needed more memory than there is."
         )
-    return message.strip().replace(f"{lesson.folder}/", "")
+    return without_options(message.strip().replace(f"{lesson.folder}/", ""))

@@ -8,10 +8,13 @@ from pathlib import Path
 
 from denoise_se.app.request import Engine, Request
 from denoise_se.app.web_models import Shelf, default_folder
+from denoise_se.backends import check_engine
 from denoise_se.blending import Strength
-from denoise_se.checkpoint import ALIASES, CHECKPOINTS, resolve
+from denoise_se.checkpoint import ALIASES, CHECKPOINTS, open_checkpoint, resolve
 from denoise_se.errors import UsageError
 from denoise_se.formats import FORMATS
+from denoise_se.remote_files import real_path
+from denoise_se.tiling import check_tile
 
 MEGABYTE = 1_000_000
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -91,8 +94,14 @@ class WebOptions:
         return [(name, password) for name, password in accounts]
 
     def check(self) -> None:
-        """Raises UsageError for what can be told before anything is loaded: a model, an account, a path."""
-        if len(self.named) < len({resolve(model)[1].resolve() for model in self.models}):
+        """Raises UsageError and CheckpointError for what can be told before anything is loaded: a model, an engine, an
+        account, a path."""
+        engine = self.engine
+        check_engine(engine.backend, engine.device, engine.precision)
+        check_tile(engine.tile)
+        for model in self.models:
+            open_checkpoint(model)
+        if len(self.named) < len({real_path(resolve(model)[1]) for model in self.models}):
             raise UsageError(f"--model {', '.join(self.models)}: two are called alike; rename one of the files")
         self.accounts()
         if self.root_path and not self.root_path.startswith("/"):

@@ -1,8 +1,8 @@
 // Paste and drop anywhere on the page go to the file input in view; the button in the header switches light and dark.
 () => {
   const shown = () => [...document.querySelectorAll(".takes-files:not(.small)")].find(box => box.offsetParent !== null);
-  const give = async files => {
-    const box = shown();
+  const give = async (files, at) => {
+    const box = at ?? shown();
     if (!box || !files.length) return;
     // a photo that is there already has taken the place of its input: it makes room for the next one
     if (!box.querySelector("input[type=file]")) box.querySelector("[aria-label=Clear]")?.click();
@@ -15,12 +15,31 @@
     input.dispatchEvent(new Event("change", { bubbles: true }));
   };
   document.addEventListener("paste", event => give([...(event.clipboardData?.files ?? [])]));
-  document.addEventListener("dragover", event => event.preventDefault());
-  document.addEventListener("drop", event => {
-    if (event.target.closest(".takes-files")?.querySelector("input[type=file]")) return;
+  // before the rows of a filled list, which take whatever is dragged for one of them
+  for (const kind of ["dragover", "drop"]) document.addEventListener(kind, event => {
+    if (![...(event.dataTransfer?.types ?? [])].includes("Files")) return;
+    const box = event.target.closest?.(".takes-files");
+    if (box && !box.querySelector(".file-preview") && event.target.closest("button")) return; // takes them by itself
     event.preventDefault();
-    give([...(event.dataTransfer?.files ?? [])]);
+    event.stopPropagation();
+    if (kind === "dragover") event.dataTransfer.dropEffect = "copy";
+    else give([...event.dataTransfer.files], box);
+  }, true);
+  // the noise level counts when its slider is let go of, which keys are, too
+  document.addEventListener("keyup", event => {
+    const field = event.target.closest?.("#sigma input");
+    if (field?.type === "range" && /^(Arrow|Page|Home|End)/.test(event.key)) field.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
+    if (field?.type === "number" && event.key === "Enter") field.blur();
   });
+  // an emptied number stays what it was
+  const number = event => event.target.matches?.("input[type=number]") ? event.target : null;
+  document.addEventListener("focusin", event => { if (number(event)) event.target.dataset.before = event.target.value; });
+  document.addEventListener("input", event => { if (number(event)?.value === "") event.stopImmediatePropagation(); }, true);
+  document.addEventListener("focusout", event => {
+    if (number(event)?.value !== "") return;
+    event.target.value = event.target.dataset.before;
+    event.target.dispatchEvent(new Event("input", { bubbles: true }));
+  }, true);
   document.addEventListener("click", event => {
     if (event.target.closest("#scheme")) document.body.classList.toggle("dark");
   });

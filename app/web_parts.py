@@ -57,14 +57,16 @@ def examples(names: Sequence[str], folder: str) -> str:
     return f"<p>No photo at hand? Try one of these.</p><div class=row>{buttons}</div>"
 
 
-def facts(row: Row, pages: int, estimated: NoiseEstimate, notices: Sequence[str], command: str) -> str:
+def facts(
+    row: Row, size: tuple[int, int], pages: int, estimated: NoiseEstimate, notices: Sequence[str], command: str
+) -> str:
     """Size, noise and scores of a result, and the command that gives the same file."""
     count = f", {pages} pages" if pages > 1 else ""
     found = f"{estimated.sigma:.1f} of 255"
     if row.sigma is not None and pages == 1 and abs(row.sigma - estimated.sigma) >= 0.1:
         found += f", treated as {row.sigma:.1f}"
     parts = [
-        ("Photo", f"{row.width:,} × {row.height:,}, {row.bit_depth}-bit {KINDS[row.channels or 3]}{count}"),
+        ("Photo", f"{size[0]:,} × {size[1]:,}, {row.bit_depth}-bit {KINDS[row.channels or 3]}{count}"),
         ("Noise found", found),
         ("Model", escape(row.model)),
     ]
@@ -81,9 +83,22 @@ def facts(row: Row, pages: int, estimated: NoiseEstimate, notices: Sequence[str]
     )
 
 
-def without_options(message: str) -> str:
-    """A message of the command line, for people who have none of its options."""
-    return message.replace(
+# of what the command line advises, and what people can do who have none of its options
+ADVICE = (
+    (
         "(--max-pixels): give a larger --max-pixels if the file is meant to be this large",
         "of this server: make it smaller, or use the command line",
-    )
+    ),
+    ("give --val-pairs or more images", "give more photos"),
+    ("give some of another scene too, or --val-pairs", "give some of another scene too"),
+    ("take a smaller --patch", "give larger ones"),
+    ("; try a smaller --tile", "; give a smaller one"),
+    ("; make room and go on with --resume", ": it needs room on its disk"),
+)
+
+
+def without_options(message: str) -> str:
+    """A message of the command line, for people who have none of its options."""
+    for advice, plain in ADVICE:
+        message = message.replace(advice, plain)
+    return message

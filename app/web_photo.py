@@ -27,6 +27,7 @@ from denoise_se.plan import make_plan
 from denoise_se.recorded import Recorded, record
 from denoise_se.report import Row
 
+TURNED = (5, 6, 7, 8)  # EXIF orientations by a quarter
 MOST_KEPT = 4  # written results of one photo, for going back and forth between two strengths
 
 
@@ -42,7 +43,8 @@ class Saved:
 class Photo:
     """A denoised photo: `source` as uploaded, `folder` for all that is made of it.
 
-    recorded: the network's result for each page; estimated: the first page's noise.
+    recorded: the network's result for each page; estimated: the first page's noise; size: its width and height as it is
+    shown.
     """
 
     source: Path
@@ -50,6 +52,7 @@ class Photo:
     request: Request
     recorded: tuple[Recorded, ...]
     estimated: NoiseEstimate
+    size: tuple[int, int]
     reference: Path | None = None
     kept: dict[Request, Saved] = field(default_factory=dict)
     _last: list[object] = field(default_factory=lambda: [None])  # one list for all copies
@@ -65,13 +68,15 @@ class Photo:
                 if len(pages) == 1 and stored_bytes(page) <= WHOLE_BYTES:
                     page = ImagePage(page.image())
                 if number == 0:
+                    height, width = page.shape[:2]
+                    size = (height, width) if page.metadata.orientation in TURNED else (width, height)
                     work.step(0.0, "Estimating the noise")
                     estimated = estimate_noise(page)
                     work.step(0.0, "Loading the model")  # the first time its graph is made too
                 tiles = partial(_tiles, work, number, len(pages))
                 denoiser = request.denoiser_for(page.shape[2])
                 recorded.append(record(denoiser, page, folder / f"page-{number}.npy", request.sigma, progress=tiles))
-        return cls(source, folder, request, tuple(recorded), estimated, reference)
+        return cls(source, folder, request, tuple(recorded), estimated, size, reference)
 
     @property
     def pages(self) -> int:

@@ -13,7 +13,7 @@ import gradio as gr
 from denoise_se.app import web_parts as parts
 from denoise_se.app.web_photo import Photo, command_line
 from denoise_se.app.web_photo_layout import VIEWS, PhotoLayout
-from denoise_se.app.web_service import SAVING, Service, as_paths, blend
+from denoise_se.app.web_service import DENOISING, SAVING, Service, as_paths, blend
 from denoise_se.app.web_work import Work
 from denoise_se.denoiser import Denoiser
 from denoise_se.errors import DenoiseError, UsageError
@@ -60,8 +60,8 @@ class PhotoTab(PhotoLayout):
             "inputs": asked,
             "outputs": shown,
             **QUIET,
-            **self.service.denoising,
-            "trigger_mode": "always_last",
+            **DENOISING,
+            "trigger_mode": "multiple",  # the newer one ends the older one's work
         }
         again: dict[str, Any] = {
             "inputs": [*given, *look, self.state],
@@ -70,8 +70,9 @@ class PhotoTab(PhotoLayout):
             **QUIET,
             **SAVING,
         }
-        self.model.input(self.explain, [self.model], [self.model], queue=False, **QUIET)
-        for event in (self.photo.change, self.model.input, self.sigma.release, self.auto.input):
+        # not `input`, which a list of choices sends again whenever it is left
+        self.model.change(self.explain, [self.model], [self.model], queue=False, **QUIET)
+        for event in (self.photo.change, self.model.change, self.sigma.release, self.auto.input):
             event(self.denoise, **run).then(self.settle, **again)
         self.examples.pick(self.pick, None, given, queue=False, **QUIET)
         self.cancel.click(self.give_up, [self.photo, self.state], given, queue=False, **QUIET)
@@ -86,7 +87,7 @@ class PhotoTab(PhotoLayout):
             queue=False,
             **QUIET,
         )
-        moved = [self.strength.change, self.chroma.change, self.format.input, self.view.input, self.page.change]
+        moved = [self.strength.change, self.chroma.change, self.format.change, self.view.input, self.page.change]
         gr.on(moved, self.look, **again)  # one event, so that the answer to the last move is the last
         self.reference.change(self.as_asked, **again)  # that of an example comes before its result
         self.download.click(self.save, [*blended, self.state], [self.status, self.file], **QUIET, **SAVING).success(
@@ -113,16 +114,16 @@ class PhotoTab(PhotoLayout):
         old: Photo | None,
         request: gr.Request,
     ) -> AsyncIterator[Updates]:
-        """Runs the network, with its progress; a newer event of the same person ends an older one's work, where that
-        runs beside it (--jobs)."""
+        """Runs the network, with its progress; a newer event of the same person ends an older one's work."""
         owner = str(request.session_hash)
-        self.service.crew.stop(owner)
+        self.service.crew.replace(owner)
         if not photo:
             yield self._emptied(old)
             return
         source, clean = as_paths(photo)[0], as_paths(reference)
         folders: list[Path] = []
         made, shown = None, False
+        work: Work[Photo] | None = None
         try:
             asked = self.service.options.request(model, None if auto else sigma, blend(1, None), "same")
 
@@ -155,7 +156,10 @@ class PhotoTab(PhotoLayout):
                 **self._level(made.recorded[0], made, auto),
             }
         except CancelledError:
-            yield {self.status: parts.note("Cancelled."), self.cancel: gr.update(visible=False)}
+            if work is not None and work.replaced:  # the page shows the newer one's progress
+                yield {self.status: gr.skip()}
+            else:
+                yield {self.status: parts.note("Cancelled."), self.cancel: gr.update(visible=False)}
         except DenoiseError as error:
             yield {
                 **self._emptied(old),
@@ -216,7 +220,7 @@ class PhotoTab(PhotoLayout):
         return {
             self.status: "",
             self.viewer: value,
-            self.facts: parts.facts(saved.row, photo.pages, photo.estimated, notices, command),
+            self.facts: parts.facts(saved.row, photo.size, photo.pages, photo.estimated, notices, command),
         }
 
     def _looks_or_reason(self, photo: Photo, *asked: Any) -> Updates:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from denoise_se.app import web_parts as parts
 from denoise_se.app.web_cache import Cache
@@ -13,6 +14,8 @@ from denoise_se.app.web_work import Crew
 from denoise_se.blending import Strength
 from denoise_se.errors import DenoiseError, UsageError
 
+# of events that run a network: the crew has its limits, and tells who waits
+DENOISING: dict[str, Any] = {"concurrency_limit": None}
 SAVING = {"concurrency_id": "saving", "concurrency_limit": 2}  # blends and writes; needs no network
 
 
@@ -24,11 +27,6 @@ class Service:
     cache: Cache
     crew: Crew
     school: School
-
-    @property
-    def denoising(self) -> dict[str, object]:
-        """How events that run a network are queued."""
-        return {"concurrency_id": "denoising", "concurrency_limit": self.options.jobs}
 
     def samples(self) -> list[str]:
         """The names of the examples."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
+from denoise_se.errors import UsageError
 from denoise_se.watcher import CancelledError
 
 T = TypeVar("T")
@@ -23,6 +25,7 @@ class Work(Generic[T]):
         self.share = 0.0
         self.label = "Waiting for its turn"
         self.stopped = threading.Event()
+        self.replaced = False  # by newer work of the same owner, which is what they look at
         self.future: Future[T] = Future()
 
     def step(self, share: float, label: str) -> None:
@@ -46,44 +49,61 @@ class Work(Generic[T]):
 
     def result(self) -> T:
         """What the function returned. Raises what it raised, CancelledError included."""
-        return self.future.result()
+        try:
+            return self.future.result()
+        except concurrent.futures.CancelledError as error:  # it had not begun
+            raise CancelledError from error
+
+    def stop(self) -> None:
+        """Ends it within a tile, at once where it has not begun."""
+        self.stopped.set()
+        self.future.cancel()
 
 
 class Crew:
-    """So many threads, and all work that waits or runs."""
+    """So many `threads`, and all work that runs or waits for one, of which there may be so much `waiting`."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, waiting: int = 64) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="denoise")
+        self._most, self._most_waiting = threads + waiting, waiting
         self._lock = threading.RLock()  # a signal's handler may find it held by its own thread
         self._all: set[Work] = set()
         self._ended = False
 
     @contextmanager
     def started(self, function: Callable[[Work[T]], T], owner: str = "") -> Iterator[Work[T]]:
-        """Runs `function(work)` as soon as a thread is free; leaving the block stops it within a tile."""
+        """Runs `function(work)` as soon as a thread is free; leaving the block stops it within a tile. UsageError where
+        too much waits already."""
         work: Work[T] = Work(owner)
+        with self._lock:
+            if len(self._all) >= self._most:
+                raise UsageError(f"the queue is full, {self._most_waiting} requests wait in it: try again in a minute")
+            self._all.add(work)
 
         def run() -> T:
             work.step(0.0, "Starting")
             return function(work)
 
-        work.future = self._threads.submit(run)
-        with self._lock:
-            self._all.add(work)
-        if self._ended:  # the queue of a server that ends still hands over what waits in it
-            work.stopped.set()
         try:
+            work.future = self._threads.submit(run)
+            if self._ended:  # the queue of a server that ends still hands over what waits in it
+                work.stopped.set()
             yield work
         finally:
-            work.stopped.set()
-            work.future.cancel()
+            work.stop()
             with self._lock:
                 self._all.discard(work)
 
     def stop(self, owner: str) -> None:
         """Ends all work of one owner."""
         for work in self._of(owner):
-            work.stopped.set()
+            work.stop()
+
+    def replace(self, owner: str) -> None:
+        """Ends all work of one owner, who asks for other work now."""
+        for work in self._of(owner):
+            work.replaced = True
+            work.stop()
 
     def end(self) -> None:
         """Ends all work within a tile, and what is started from now on at once."""
@@ -91,7 +111,7 @@ class Crew:
         with self._lock:
             every = list(self._all)
         for work in every:
-            work.stopped.set()
+            work.stop()
 
     def close(self) -> None:
         """Ends all work; returns when every thread is free."""
@@ -99,9 +119,16 @@ class Crew:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     @property
-    def busy(self) -> int:
-        """How much work waits or runs."""
-        return len(self._all)
+    def running(self) -> int:
+        """How much work is on a thread."""
+        with self._lock:
+            return sum(work.future.running() for work in self._all)
+
+    @property
+    def waiting(self) -> int:
+        """How much work waits for one."""
+        with self._lock:
+            return sum(not (work.future.running() or work.future.done()) for work in self._all)
 
     def _of(self, owner: str) -> list[Work]:
         with self._lock:

@@ -111,12 +111,7 @@ def make_backend(checkpoint: CheckpointFile, backend: str, device: str, precisio
     Raises:
         UsageError: one that is unknown, not installed, or cannot do that.
     """
-    if backend != "auto" and backend not in BACKENDS:
-        raise UsageError(f"--backend {backend!r} is not available; one of auto, {', '.join(BACKENDS)}")
-    if precision not in PRECISIONS:
-        raise UsageError(f"--precision {precision!r} is unknown; one of {', '.join(PRECISIONS)}")
-    if device not in DEVICES:
-        raise UsageError(f"--device {device!r} is unknown; one of {', '.join(DEVICES)}")
+    check_engine(backend, device, precision)
     chosen = fastest(device, precision) if backend == "auto" else backend
     if chosen == "torch":
         return _torch(checkpoint, device, precision)
@@ -133,6 +128,16 @@ def make_backend(checkpoint: CheckpointFile, backend: str, device: str, precisio
             )
             return _torch(checkpoint, device, precision)
         raise UsageError(f"--backend {chosen}: cannot be loaded ({error}); install it again, or use torch") from error
+
+
+def check_engine(backend: str, device: str, precision: str) -> None:
+    """UsageError for a name that stands for nothing."""
+    if backend != "auto" and backend not in BACKENDS:
+        raise UsageError(f"--backend {backend!r} is not available; one of auto, {', '.join(BACKENDS)}")
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision!r} is unknown; one of {', '.join(PRECISIONS)}")
+    if device not in DEVICES:
+        raise UsageError(f"--device {device!r} is unknown; one of {', '.join(DEVICES)}")
 
 
 def fastest(device: str, precision: str) -> str:

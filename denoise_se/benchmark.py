@@ -17,6 +17,7 @@ import numpy as np
 from denoise_se.contender import Contender
 from denoise_se.errors import UsageError
 from denoise_se.evaluation import evaluate, machine_name
+from denoise_se.evaluation_set import check_files, clean_cases
 
 OnProgress = Callable[[int, int, str], None]
 
@@ -108,6 +109,7 @@ def run_benchmark(
     """
     import torch
 
+    check_files(clean_cases(clean))
     if not contenders:
         raise UsageError("nothing to measure: no model and no method was given")
     total = rounds * len(contenders) + len(contenders) * memory + len(sizes) + 1

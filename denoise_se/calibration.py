@@ -61,13 +61,15 @@ def read_calibration(checkpoint: CheckpointFile) -> Calibration | None:
     """
     path = calibration_path(checkpoint.path)
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for a writer for ever
+            raise ValueError("no file")
         values = json.loads(path.read_text(encoding="utf-8"))
         ranges = {str(name): (float(low), float(high)) for name, (low, high) in values["ranges"].items()}
         loss = {str(name): float(decibels) for name, decibels in values["loss"].items()}
         found = Calibration(str(values["weights"]), ranges, str(values["data"]), loss)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a calibration ({error}); remove it or make it again") from error
     if not all(-math.inf < low <= 0 < high < math.inf for low, high in ranges.values()):
         raise CheckpointError(f"{path}: holds a range that is none; remove it or make it again")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from denoise_se.exif import dpi
 from denoise_se.image import FormatError, Image
 
 # a denoised float image overshoots its range at a few edges; more than this is an image of another range
@@ -14,13 +16,14 @@ MAX_CLIPPED_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Limits:
-    """What a format can hold. depths: of a sample, in bits, ascending; packets: EXIF, XMP and ICC profiles."""
+    """What a format can hold. depths: of a sample, in bits, ascending; packets: EXIF, XMP and ICC profiles; finest:
+    resolution, in pixels an inch, 0 where it holds none."""
 
     depths: tuple[int, ...]
     alpha: bool
     largest_side: int
     packets: bool = True
-    resolution: bool = True
+    finest: float = math.inf
 
 
 def fitted(image: Image, format: str, limits: Limits) -> Image:
@@ -97,8 +100,9 @@ def _with_metadata_of(image: Image, limits: Limits, name: str) -> Image:
         packets = {"EXIF": metadata.exif, "XMP": metadata.xmp, "ICC profile": metadata.icc}
         lost += [packet for packet, content in packets.items() if content is not None]
         metadata = replace(metadata, exif=None, xmp=None, icc=None)
-    if not limits.resolution and metadata.dpi:
-        lost.append("resolution")
+    if metadata.dpi and max(metadata.dpi) > limits.finest:
+        if dpi(metadata.exif) is None:  # which may hold it too
+            lost.append("resolution" if limits.finest == 0 else "so fine a resolution")
         metadata = replace(metadata, dpi=None)
     image = replace(image, metadata=metadata)
     return _noticed(image, f"{name} cannot hold, so not kept: {', '.join(lost)}") if lost else image

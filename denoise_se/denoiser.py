@@ -22,7 +22,7 @@ from denoise_se.image import wrong_range
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.scanlines import ArrayScanlines, Scanlines
 from denoise_se.self_ensemble import SelfEnsemble
-from denoise_se.tiling import BLOCK, LANES_WINDOWS, WHOLE_PIXELS, Span, window_bytes
+from denoise_se.tiling import LANES_WINDOWS, WHOLE_PIXELS, Span, check_tile, window_bytes
 from denoise_se.white_level import full_range, white_level
 from denoise_se.window import Cutter, Window
 
@@ -73,8 +73,7 @@ class Denoiser:
     ) -> None:
         """`rounded`: that results will be rounded to 8 bits, even if images are not, so that `Backend.fine` is not
         needed."""
-        if tile != "auto" and not (type(tile) is int and (tile == 0 or tile >= BLOCK)):
-            raise UsageError(f"--tile {tile!r}: give auto, 0 for the whole image at once, or at least {BLOCK}")
+        check_tile(tile)
         channels = checkpoint.config.channels
         if channels not in (1, 3):
             raise UsageError(f"{checkpoint.name}: a network of {channels} channels; images have 1 or 3")

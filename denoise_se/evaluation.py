@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from denoise_se.alike import counted
 from denoise_se.channel_names import KINDS
 from denoise_se.crops import Crop, best_crops, cut_crop
 from denoise_se.errors import DenoiseError, ImageError, NoiseSpecError, UsageError
@@ -160,9 +161,11 @@ def evaluate(
     wanted = sorted({mode for case in cases if case.noisy is None for mode in bench.modes(found[case.clean].channels)})
     fitting = {PAIRS: [1, 3], **{spec: fitting_modes(model, wanted) for spec, model in models.items()}}
     failures: dict[str, None] = {}  # each once, whatever the noises
+    converted: dict[tuple[object, str], None] = {}
     for done, (case, noise) in enumerate(steps, start=1):
         try:
-            for target, noisy, sigma in inputs(case, models.get(noise), partial(bench.modes, among=fitting[noise])):
+            modes = partial(bench.modes, among=fitting[noise])
+            for target, noisy, sigma in inputs(case, models.get(noise), modes, converted):
                 bench.measure(case, noise, target, noisy, sigma if tell_sigma else None)
         except ImageError as error:
             failures[str(error)] = None
@@ -177,9 +180,8 @@ def evaluate(
         for spec, modes in fitting.items()
         if set(modes) < set(wanted)
     ]
-    return Evaluation(
-        tuple(bench.scores), bench.crops, (*notes, *bench.notes()), tuple(failures), bench.threads, machine_name()
-    )
+    notes += [*bench.notes(), *counted(converted)]
+    return Evaluation(tuple(bench.scores), bench.crops, tuple(notes), tuple(failures), bench.threads, machine_name())
 
 
 def fitting_modes(noise: NoiseChain | NoiseMixture, wanted: Sequence[int]) -> list[int]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from denoise_se.errors import ImageError, UsageError
 from denoise_se.image_folder import image_files
+from denoise_se.remote_files import real_path
 
 if TYPE_CHECKING:
     from denoise_se.image import Probe
@@ -52,7 +53,7 @@ def pair_cases(pairs: Sequence[tuple[Path, Path]]) -> list[Case]:
     Raises `UsageError` with the list of all files that have no partner.
     """
     cases = []
-    named = [noisy.parent if noisy.resolve().parent == clean.resolve().parent else noisy for noisy, clean in pairs]
+    named = [noisy.parent if real_path(noisy).parent == real_path(clean).parent else noisy for noisy, clean in pairs]
     for (noisy_folder, clean_folder), name in zip(pairs, _labels(named), strict=True):
         noisy, clean = _images(noisy_folder), _images(clean_folder)
         alone = [f"{noisy[key]} has no partner in {clean_folder}" for key in noisy if key not in clean]
@@ -108,11 +109,15 @@ def add_noise(clean: Pixels, model: NoiseChain | NoiseMixture, index: int) -> tu
 
 
 def inputs(
-    case: Case, model: NoiseChain | NoiseMixture | None, modes: Callable[[int], list[int]]
+    case: Case,
+    model: NoiseChain | NoiseMixture | None,
+    modes: Callable[[int], list[int]],
+    notices: dict[tuple[object, str], None],
 ) -> Iterator[tuple[NDArray[Any], Pixels, float | None]]:
-    """(clean `[H, W]` or `[H, W, 3]` as the file has it, noisy float32, sigma or None), once for each mode."""
-    clean = _read(case.clean)
-    shot = _read(case.noisy) if case.noisy else None
+    """(clean `[H, W]` or `[H, W, 3]` as the file has it, noisy float32, sigma or None), once for each mode; `notices`
+    gets what was converted on the way."""
+    clean = _read(case.clean, notices)
+    shot = _read(case.noisy, notices) if case.noisy else None
     if case.noisy and shot is not None and shot.shape != clean.shape:
         raise ImageError(case.noisy, f"is {_size(shot)}, but its clean partner {case.clean} is {_size(clean)}")
     for channels in modes(clean.shape[2]):
@@ -142,14 +147,16 @@ def _images(folder: Path) -> dict[str, Path]:
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    names = [folder.resolve().name for folder in folders]
+    names = [real_path(folder).name for folder in folders]
     return [name if names.count(name) == 1 else str(folder) for folder, name in zip(folders, names, strict=True)]
 
 
-def _read(path: Path) -> NDArray[Any]:
+def _read(path: Path, notices: dict[tuple[object, str], None]) -> NDArray[Any]:
     from denoise_se.image_io import read
 
-    pixels: NDArray[Any] = read(path).upright().pixels
+    image = read(path)
+    notices |= dict.fromkeys((path, notice) for notice in image.notices)
+    pixels: NDArray[Any] = image.upright().pixels
     return pixels
 
 

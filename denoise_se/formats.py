@@ -51,15 +51,17 @@ READERS: Mapping[str, Reader] = {
     "ppm": Reader(ppm_file.probe, ppm_file.read),
     "raw": Reader(raw_file.probe, raw_file.read),
 }
+FINEST_32 = 2.0**32 - 2  # of a number of 32 bits, and a metre is 1/0.0254 inches
 WRITERS: Mapping[str, Writer] = {
-    "png": Writer(png_file.write, Limits(depths=(8, 16), alpha=True, largest_side=1_000_000)),
-    "jpg": Writer(jpeg_file.write, Limits(depths=(8,), alpha=False, largest_side=65_500)),
-    "tiff": Writer(tiff_writing.write, Limits(depths=(8, 16, 32), alpha=True, largest_side=2**31 - 1)),
-    "webp": Writer(webp_file.write, Limits(depths=(8,), alpha=True, largest_side=16_383, resolution=False)),
-    "bmp": Writer(bmp_file.write, Limits(depths=(8,), alpha=True, largest_side=2**31 - 1, packets=False)),
-    "ppm": Writer(
-        ppm_file.write, Limits(depths=(8, 16), alpha=False, largest_side=2**31 - 1, packets=False, resolution=False)
+    "png": Writer(png_file.write, Limits((8, 16), alpha=True, largest_side=1_000_000, finest=FINEST_32 * 0.0254)),
+    "jpg": Writer(jpeg_file.write, Limits((8,), alpha=False, largest_side=65_500, finest=65_535)),
+    "tiff": Writer(tiff_writing.write, Limits((8, 16, 32), alpha=True, largest_side=2**31 - 1, finest=FINEST_32)),
+    "webp": Writer(webp_file.write, Limits(depths=(8,), alpha=True, largest_side=16_383, finest=0)),
+    "bmp": Writer(
+        bmp_file.write,
+        Limits((8,), alpha=True, largest_side=2**31 - 1, packets=False, finest=FINEST_32 / 2 * 0.0254),
     ),
+    "ppm": Writer(ppm_file.write, Limits(depths=(8, 16), alpha=False, largest_side=2**31 - 1, packets=False, finest=0)),
 }
 LOSSY = frozenset({"jpg", "webp"})
 UNCOMPRESSED = frozenset({"bmp", "ppm"})

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from denoise_se.alike import counted
 from denoise_se.blending import LUMA_WEIGHTS
 from denoise_se.channel_names import KINDS
 from denoise_se.errors import ImageError
@@ -27,7 +28,6 @@ from denoise_se.white_level import full_range, white_level
 File = TypeVar("File")
 Page = TypeVar("Page")
 Keep = Callable[[Tensor], Tensor]  # what becomes of an image's pixels when they are decoded, see `PixelStore.keep`
-MOST_ALIKE = 3  # notices of one kind
 MOST_NEGATIVE = 0.01  # of the values of an image
 MOST_CLIPPED = 0.001  # of the values, by the gain of another image
 
@@ -85,15 +85,7 @@ class Reading:
 
     def lines(self) -> list[str]:
         """The notices; those that are alike are counted from the fourth on."""
-        alike: dict[str, list[Source]] = {}
-        for source, notice in self.notices:
-            alike.setdefault(notice, []).append(source)
-        found = []
-        for notice, sources in alike.items():
-            found += [f"{source}: {notice}" for source in sources[:MOST_ALIKE]]
-            if len(sources) > MOST_ALIKE:
-                found.append(f"and {len(sources) - MOST_ALIKE:,} more: {notice}")
-        return found
+        return counted(self.notices)
 
 
 def _below_black(pixels: NDArray[np.generic]) -> list[str]:

@@ -134,7 +134,7 @@ class Manifest(Ledger):
             try:
                 entry = json.loads(line)
                 self.entries[entry["output"]] = entry
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # a line that a kill cut short: its output is done again
 
     def _lines(self) -> list[str]:

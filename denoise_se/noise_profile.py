@@ -135,6 +135,8 @@ class NoiseProfile:
             ProfileError: the file and the key at fault: not JSON, another schema, a missing, unknown or wrong one.
         """
         try:
+            if Path(path).exists() and not Path(path).is_file():  # opening a pipe would wait for a writer for ever
+                raise ProfileError(f"{path}: is no file; write one with: denoise-se noise profile")
             with Path(path).open("rb") as file:
                 text = file.read(MAX_FILE_BYTES + 1)
             values = json.loads(text) if len(text) <= MAX_FILE_BYTES else None
@@ -180,6 +182,12 @@ def _check(key: str, value: Any, shape: tuple[int | None, ...], low: float, high
     if array.ndim != len(shape) or any(n is not None and n != m for n, m in zip(shape, array.shape, strict=True)):
         wanted = "x".join("n" if n is None else str(n) for n in shape)
         raise ProfileError(f"'{key}' is not {wanted} numbers")
-    if array.dtype.kind not in "if" or not np.isfinite(array).all() or array.min() < low or array.max() > high:
+    if (
+        array.dtype.kind not in "if"
+        or not array.size
+        or not np.isfinite(array).all()
+        or array.min() < low
+        or array.max() > high
+    ):
         raise ProfileError(f"'{key}' holds what is not a number from {low:g} to {high:g}")
     return array.astype(np.float64)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from denoise_se.errors import UsageError
+from denoise_se.remote_files import real_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +29,7 @@ def check_output(option: str, path: Path | None, suffixes: Sequence[str]) -> Non
 def refuse_among(option: str, picture: Path | None, measured: Sequence[Path]) -> None:
     """UsageError for a picture that would lie in one of the folders that are measured."""
     for folder in measured:
-        if picture is not None and picture.resolve().is_relative_to(folder.resolve()):
+        if picture is not None and real_path(picture).is_relative_to(real_path(folder)):
             raise UsageError(f"{option} {picture}: lies in {folder}, whose pictures are measured; name another place")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from denoise_se.atomic_file import remove_temporary_files
 from denoise_se.errors import UsageError
 from denoise_se.formats import FORMATS, READABLE_SUFFIXES, format_of_suffix, output_suffix
+from denoise_se.manifest import Manifest
 from denoise_se.remote_files import Address, Location, check_library
 
 LISTED = 10  # a message names at most this many files
@@ -101,6 +102,8 @@ def _plan(
             if path.is_dir():
                 top = Path(Path(real_name(path)).name) if len(folders) > 1 else Path()
                 found += [(file, top / name) for file, name in _scan(path, recursive, out, notices)]
+                if format != "same" and isinstance(out, Path) and real_name(path) == real_name(out):
+                    found = _without_own(found, out, notices)
             else:
                 found.append((path, Path(path.name)))
         found = [(source, _named(name, output_suffix(source, format))) for source, name in found]
@@ -163,6 +166,15 @@ def _folders(folder: Location, recursive: bool, own: str, notices: list[str]) ->
         yield Path(base), sorted(names)
     if linked:
         notices.append(f"{folder}: {linked} linked folder(s) were left out; give them as inputs of their own")
+
+
+def _without_own(found: Sequence[tuple[Location, Path]], out: Path, notices: list[str]) -> list[tuple[Location, Path]]:
+    """Without what an earlier run wrote into the folder that it read, by its manifest."""
+    written = Manifest(out, {}).entries
+    others = [(file, name) for file, name in found if name.as_posix() not in written]
+    if len(others) < len(found):
+        notices.append(f"{out}: {len(found) - len(others)} file(s) that an earlier run wrote here are no inputs")
+    return others
 
 
 def _named(name: Path, suffix: str) -> Path:

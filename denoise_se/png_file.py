@@ -123,7 +123,10 @@ def write(image: Image, stream: BinaryIO) -> tuple[str, ...]:
     import imagecodecs
 
     samples = image.pixels if image.alpha is None else np.dstack([image.pixels, image.alpha])
-    encoded = memoryview(imagecodecs.png_encode(np.ascontiguousarray(samples), strategy=RLE))
+    raw = samples.nbytes + len(samples)  # each row begins with the number of its filter
+    # by itself the encoder does not reckon with these: tall images of few columns did not fit into what it allocated
+    room = raw + raw // 64 + 4096
+    encoded = memoryview(imagecodecs.png_encode(np.ascontiguousarray(samples), strategy=RLE, out=room))
     header_end = len(SIGNATURE) + 25
     stream.write(encoded[:header_end])
     for name, body in _chunks_to_write(image.metadata):

@@ -170,6 +170,11 @@ class Address:
 Location: TypeAlias = Path | Address
 
 
+def real_path(path: Path) -> Path:
+    """Absolute and without links, as far as these lead anywhere; those in a circle stay, at which `resolve` raises."""
+    return Path(os.path.realpath(path))
+
+
 def parse_location(text: str | Location) -> Location:
     """A path, or an address for text like "s3://bucket/name"; "file://" gives a path. Raises UsageError."""
     if not isinstance(text, str):

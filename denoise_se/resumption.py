@@ -39,7 +39,7 @@ def changes_of(
     """
     # fields that came later: runs of before did as their defaults say
     then, now = flat(TrainingConfig().to_dict()) | flat(before["recipe"]), flat(recipe)
-    then["--init"], now["--init"] = before["start"], start
+    then["--init"], now["--init"] = before.get("start"), start
     differs = [name for name in now if then.get(name) != now[name]]
     if changed := [name for name in differs if name not in CHANGEABLE]:
         told = ", ".join(f"{name} is {now[name]!r} and was {then.get(name)!r}" for name in changed)
@@ -47,7 +47,7 @@ def changes_of(
             f"{last}: not the run to resume: {told}; give what it was started with (only the budget, batch and patch "
             "may be others), or start a run in another folder, from best.safetensors with --init"
         )
-    if before["images"] != images:
+    if before.get("images") != images:
         raise UsageError(
             f"{last}: was started with other images, or other names or sizes of them; give those, or start a run in "
             "another folder, from best.safetensors with --init"

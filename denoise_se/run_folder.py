@@ -20,6 +20,7 @@ from denoise_se.errors import CheckpointError, Interrupted, TrainingError, Usage
 from denoise_se.learning_curve import draw_curve
 from denoise_se.model_card import render_card
 from denoise_se.place import this_rank
+from denoise_se.remote_files import real_path
 from denoise_se.resumption import BEST, LAST, changes_of, check_run
 from denoise_se.run_record import RunRecord
 from denoise_se.training_state import TrainingState
@@ -68,6 +69,8 @@ class RunFolder(Callback):
         if resume:
             state = TrainingState().load_checkpoint(self.last)
             before = state["callbacks"].get(self.state_key, {})
+            if not isinstance(before, dict) or not isinstance(before.get("recipe", {}), dict):
+                raise UsageError(f"{self.last}: is no state of a training run (its recipe is none)")
             if "recipe" in before:  # else it is of an older version
                 changes = changes_of(before, self.record.recipe, self.record.start_name, self.digest, self.last)
                 at = [{"step": int(state["global_step"]), **changes}] if changes else []
@@ -211,9 +214,9 @@ class RunFolder(Callback):
         """curve.png and card.md."""
         if this_rank() or not self.last.exists():
             return
-        self._write("curve.png", draw_curve(self.record.rows, self.folder.resolve().name))
+        self._write("curve.png", draw_curve(self.record.rows, real_path(self.folder).name))
         card = render_card(
-            self.folder.resolve().name, task.config.network, self.record.training(task), self.record.summary()
+            real_path(self.folder).name, task.config.network, self.record.training(task), self.record.summary()
         )
         self._write("card.md", card.encode())
 

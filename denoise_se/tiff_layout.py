@@ -32,6 +32,9 @@ STRUCTURAL = frozenset(
 MAX_TILE_PIXELS = 1 << 26
 
 
+SAMPLE_KINDS = {SIGNED: "signed integer", FLOAT: "float", 5: "complex integer", 6: "complex"}
+
+
 @dataclass(frozen=True)
 class TiffLayout:
     """extra: the kind of the one sample beyond the colours, None without one. tile: (length, width), None for strips.
@@ -138,7 +141,7 @@ def _check_samples(layout: TiffLayout, sample_format: int) -> None:
         allowed &= layout.bits in (8, 16) or layout.extra is None
         allowed &= layout.bits <= 8 or layout.photometric in (MIN_IS_WHITE, MIN_IS_BLACK, RGB)
     if not allowed:
-        kind = {SIGNED: "signed integer", FLOAT: "float"}.get(sample_format, "unsigned integer")
+        kind = SAMPLE_KINDS.get(sample_format, "unsigned integer")
         raise FormatError(
             f"has {layout.bits}-bit {kind} samples, which are not supported here: convert it to 8-bit, 16-bit unsigned "
             "or 32-bit float"

@@ -103,19 +103,22 @@ def _extra_tags(
 
 
 def _resolution(page: Page, directory: Directory, order: str) -> dict[str, Any]:
-    """The very fractions of the EXIF block, else those of the resolution, in pixels an inch."""
+    """The very fractions of the EXIF block, else those of the resolution, in pixels an inch; none for 1/0."""
     tags = directory.tags
     if all(code in tags and len(tags[code].data) == 8 for code in (X_RESOLUTION, Y_RESOLUTION)):
         fractions = tuple(
             tuple(int(value) for value in np.frombuffer(tags[code].data, order + "u4"))
             for code in (X_RESOLUTION, Y_RESOLUTION)
         )
+        if not all(denominator for _, denominator in fractions):
+            return {}
         unit = tags.get(RESOLUTION_UNIT)
         unit_value = int(np.frombuffer(unit.data, order + "u2")[0]) if unit and unit.type == 3 else INCH
         if unit_value in (1, 2, 3):
             return {"resolution": fractions, "resolutionunit": unit_value}
     if page.metadata.dpi:
-        return {"resolution": tuple((round(dpi * 1000), 1000) for dpi in page.metadata.dpi), "resolutionunit": INCH}
+        scale = 1000 if max(page.metadata.dpi) < 1_000_000 else 1
+        return {"resolution": tuple((round(dpi * scale), scale) for dpi in page.metadata.dpi), "resolutionunit": INCH}
     return {}
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from denoise_se.errors import UsageError
+
 BLOCK = 32  # pixels: a tile's core starts at multiples of it, for what is decided by blocks of an image
 WHOLE_PIXELS = 1024 * 1024  # up to this size an image's gates are pooled over all of it
 SHORTEST_CORE = 256  # pixels
@@ -129,3 +131,9 @@ def _starts(size: int, side: int, count: int, multiple: int) -> list[int]:
     middles = (np.arange(count) + 0.5) * size / count - side / 2
     aligned = (np.clip(middles, 0, size - side) // multiple * multiple).astype(int)
     return sorted(set(aligned.tolist()))
+
+
+def check_tile(tile: int | str) -> None:
+    """UsageError for a side of tiles that cannot be."""
+    if tile != "auto" and not (type(tile) is int and (tile == 0 or tile >= BLOCK)):
+        raise UsageError(f"--tile {tile!r}: give auto, 0 for the whole image at once, or at least {BLOCK}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from denoise_se.errors import UsageError
 from denoise_se.network_config import NetworkConfig
 
+ENDLESS = 1e9  # steps, or minutes, that no run makes
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
 
 
@@ -71,7 +71,7 @@ class TrainingConfig:
             raise UsageError(f"seed is {self.seed}, warmup_steps {self.warmup_steps}; from 0, a seed below 2**63")
         if self.network.channels not in (1, 3):
             raise UsageError(f"the network has {self.network.channels} channels; images have 1 (grey) or 3 (RGB)")
-        if self.steps < 0 or not 0 <= self.minutes < math.inf or not (self.steps or self.minutes):
+        if not 0 <= self.steps < ENDLESS or not 0 <= self.minutes < ENDLESS or not (self.steps or self.minutes):
             raise UsageError("a training run needs --steps or --minutes above 0, not endless")
         if not 0 <= self.rehearsal < 1:
             raise UsageError(f"rehearsal is {self.rehearsal}; it is a share of the steps, from 0 to below 1")

@@ -14,6 +14,16 @@ from denoise_se.atomic_file import replacing
 from denoise_se.errors import CheckpointError, TrainingError, UsageError
 from denoise_se.torch_file import load_tensors
 
+# what there must be
+KINDS: dict[str, type | tuple[type, ...]] = {
+    "state_dict": dict,
+    "loops": dict,
+    "optimizer_states": list,
+    "callbacks": dict,
+    "global_step": int,
+    "elapsed": (int, float),
+}
+
 
 class TrainingState(CheckpointIO):
     """How Lightning saves and loads a run's state, see `load_tensors`: a file from elsewhere cannot run code."""
@@ -37,15 +47,17 @@ class TrainingState(CheckpointIO):
         try:
             _check_sums(path)
             state = load_tensors(path, map_location or "cpu")
+            if not isinstance(state, dict):
+                raise CheckpointError("it holds no names")
         except CheckpointError as error:
             raise UsageError(
                 f"{path}: is no state of a training run: {error}; start a run elsewhere, from best.safetensors with "
                 "--init if that is there"
             ) from error
-        missing = {"state_dict", "loops", "optimizer_states", "callbacks", "global_step", "elapsed"}
-        missing -= set(state) if isinstance(state, dict) else set()
-        if missing:
-            raise UsageError(f"{path}: is no state of a training run ({', '.join(sorted(missing))} missing)")
+        if wrong := [name for name, kind in KINDS.items() if not isinstance(state.get(name), kind)]:
+            raise UsageError(f"{path}: is no state of a training run ({', '.join(sorted(wrong))} missing or wrong)")
+        if not state["optimizer_states"] or "fit_loop" not in state["loops"]:
+            raise UsageError(f"{path}: is no state of a training run (no optimizer or no loop)")
         return state
 
     def remove_checkpoint(self, path: str | Path) -> None:

@@ -896,3 +896,87 @@ def test_auto_takes_photo_for_colour_and_gray_for_grey(run: Run) -> None:
 def test_the_catalogue_lists_every_model(run: Run) -> None:
     result = run("models")
     assert result.code == 0 and all(name in result.out for name in CHECKPOINTS)
+
+
+def test_a_closed_standard_output_costs_neither_the_images_nor_the_report(tmp_path: Path, tiny: Path) -> None:
+    for name in ("a", "b", "c"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((20, 24, 3), 99, np.uint8))
+    command = f"{sys.executable} -m denoise_se.app denoise a.png b.png c.png -o out --model {tiny}"
+    for options in ("--report r.csv", "--json --report s.csv --overwrite", "--quiet --overwrite"):
+        ended = subprocess.run(f"{command} {options} >&- <&-", shell=True, cwd=tmp_path, capture_output=True, text=True)
+        assert ended.returncode == 0 and "Error" not in ended.stderr, ended.stderr
+    assert len((tmp_path / "r.csv").read_text().splitlines()) == len((tmp_path / "s.csv").read_text().splitlines()) == 4
+    assert all(cv2.imread(str(tmp_path / "out" / f"{name}.png")) is not None for name in "abc")
+
+
+@pytest.mark.parametrize(
+    "text", ["seed: 2020-99-99", "seed: 0b_", "[" * 20_000, "seed: " + "9" * 5000, "minutes: " + "9" * 400]
+)
+def test_a_recipe_that_yaml_stumbles_over_is_refused_by_name(run: Run, tmp_path: Path, text: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    (tmp_path / "clean").mkdir()
+    cv2.imwrite("clean/a.png", np.full((80, 80, 3), 99, np.uint8))
+    words = ["train", "-o", "run", "--clean", "clean", "--noise", "gaussian:5", "--config", "recipe.yaml"]
+    result = run(*words)
+    assert result.code == 2 and ("recipe.yaml" in result.err or "minutes" in result.err), result.err
+
+
+def test_links_in_a_circle_are_refused_by_name(run: Run, tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for command in (
+        ["train", "-o", str(loop), "--clean", str(tmp_path), "--noise", "gaussian:25"],
+        ["train", "-o", str(tmp_path / "run"), "--clean", str(loop), "--noise", "gaussian:25"],
+        ["evaluate", "--clean", str(loop), "--noise", "gaussian:25"],
+    ):
+        result = run(*command)
+        assert result.code == 2 and "Traceback" not in result.err, result.err
+
+
+def test_pipes_in_the_place_of_files_are_refused_and_not_waited_for(run: Run, tmp_path: Path, tiny: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((20, 24, 3), 99, np.uint8))
+    result = run("evaluate", "--clean", str(tmp_path), "--noise", f"profile:{tmp_path / 'pipe.json'}")
+    assert result.code == 2 and "pipe.json: is no file" in result.err
+    own = tmp_path / "own"
+    own.mkdir()
+    shutil.copy(tiny, own / "tiny.safetensors")
+    os.mkfifo(own / "tiny.int8.json")
+    out = str(tmp_path / "out.png")
+    result = run("denoise", str(tmp_path / "a.png"), "-o", out, "--model", str(own / "tiny.safetensors"))
+    assert result.code == 2 and "tiny.int8.json" in result.err
+
+
+def test_a_benchmark_of_no_images_is_refused_before_anything_is_timed(run: Run, tmp_path: Path, tiny: Path) -> None:
+    result = run("benchmark", "--model", str(tiny), "--backend", "torch", "--precision", "fp32", "--clean", "nosuch")
+    assert result.code == 2 and "nosuch" in result.err and "round" not in result.err
+
+
+def test_pixels_that_are_no_numbers_are_told_of_when_noise_is_measured(run: Run, tmp_path: Path, tiny: Path) -> None:
+    pixels = np.random.default_rng(0).uniform(0.2, 0.8, (96, 96)).astype(np.float32)
+    pixels[3, :5] = np.nan
+    for folder in ("noisy", "clean"):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(tmp_path / folder / "a.tif", pixels, photometric="minisblack")
+    result = run("noise", "profile", str(tmp_path / "noisy" / "a.tif"), "-o", str(tmp_path / "p.json"))
+    assert "a.tif: 5 non-finite" in result.err, result.err
+    result = run("evaluate", "--pairs", str(tmp_path / "noisy"), str(tmp_path / "clean"), "--model", str(tiny))
+    assert "5 non-finite" in result.out + result.err
+
+
+def test_a_folder_is_resumed_into_itself_in_another_format(run: Run, tmp_path: Path, tiny: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((20, 24, 3), 99, np.uint8))
+    command = ["denoise", str(tmp_path), "-o", str(tmp_path), "--format", "tiff", "--model", str(tiny)]
+    assert run(*command).code == 0
+    cv2.imwrite(str(tmp_path / "b.png"), np.full((20, 24, 3), 99, np.uint8))
+    result = run(*command, "--resume", "--json")
+    rows = [json.loads(line) for line in result.out.splitlines()]
+    assert result.code == 0 and [row["status"] for row in rows] == ["skipped", "done"], result.err
+    assert "1 file(s) that an earlier run wrote here are no inputs" in result.err
+    assert "exists already; add --resume" in run(*command).err
+
+
+@pytest.mark.parametrize("option", [("--backend", "foo"), ("--device", "foo"), ("--precision", "foo"), ("--tile", "1")])
+def test_a_web_app_that_could_denoise_nothing_does_not_start(run: Run, option: tuple[str, str]) -> None:
+    result = run("web", "--port", "47860", *option)
+    assert result.code == 2 and option[1] in result.err

@@ -343,3 +343,11 @@ def test_the_file_is_on_the_disk_before_it_gets_its_name_and_the_folder_after(tm
     monkeypatch.setattr(Path, "replace", lambda self, target: order.append("named") or replace(self, target))
     image_io.write(tmp_path / "a.png", random_image("png", (5, 6), 3, 8, False))
     assert order == [False, "named", True]
+
+
+@pytest.mark.parametrize("shape", [(4096, 1, 1), (4096, 2, 1), (4096, 4, 1), (4096, 1, 3), (200, 2, 1), (1, 1, 1)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tall_png_of_few_columns_is_written(tmp_path, shape, dtype):
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, endpoint=True).astype(dtype)
+    image_io.write(tmp_path / "a.png", Image(pixels, None, "png"))
+    assert np.array_equal(image_io.read(tmp_path / "a.png").pixels, pixels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -334,3 +335,29 @@ def test_png_crc_of_spliced_chunks_is_right(tmp_path):
         body = data[position + 4 : position + 8 + length]
         assert int.from_bytes(data[position + 8 + length : position + 12 + length], "big") == zlib.crc32(body)
         position += 12 + length
+
+
+@pytest.mark.parametrize("fraction", [(1, 0), (0, 0)])
+def test_a_resolution_that_is_no_number_does_not_cost_the_image(tmp_path, fraction):
+    tifffile.imwrite(tmp_path / "a.tif", PATTERN, photometric="rgb", resolution=(72, 72), resolutionunit=2)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+        file.pages[0].tags["XResolution"].overwrite(fraction)
+    image = image_io.read(tmp_path / "a.tif")
+    image_io.write(tmp_path / "b.tif", image)
+    assert image.metadata.dpi is None and np.array_equal(image_io.read(tmp_path / "b.tif").pixels, PATTERN)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".jpg", ".tif"])
+def test_the_resolution_of_an_electron_microscope_is_kept_or_told_of(tmp_path, suffix):
+    tifffile.imwrite(tmp_path / "a.tif", PATTERN, photometric="rgb", resolution=(10**8, 10**8), resolutionunit=3)
+    image = image_io.read(tmp_path / "a.tif")
+    assert image.metadata.dpi == pytest.approx((2.54e8, 2.54e8))
+    image_io.write(tmp_path / f"b{suffix}", image)  # its EXIF holds it, too
+    again = image_io.read(tmp_path / f"b{suffix}").metadata.dpi
+    assert again == (pytest.approx((2.54e8, 2.54e8)) if suffix in (".jpg", ".tif") else None)
+    bare = replace(image, metadata=Metadata(dpi=image.metadata.dpi))
+    written = image_io.write(tmp_path / f"c{suffix}", bare)
+    assert any("so fine a resolution" in notice for notice in written.notices) == (suffix != ".tif")
+    assert image_io.read(tmp_path / f"c{suffix}").metadata.dpi == (
+        pytest.approx((2.54e8, 2.54e8)) if suffix == ".tif" else None
+    )

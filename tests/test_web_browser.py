@@ -302,3 +302,130 @@ def unanswered(page) -> Iterator[None]:  # type: ignore[no-untyped-def]
     page.route("**/run/predict*", lambda route: None)
     yield
     page.unroute("**/run/predict*")  # lets go on what was held
+
+
+def test_choosing_a_model_runs_the_network_once_so_that_cancel_is_the_end_of_it(  # type: ignore[no-untyped-def]
+    browser, model: Path, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3)).astype(np.uint8)
+    write(tmp_path / "large.png", Image(noise, None, "png"))
+    other = save_tiny(tmp_path / "other.safetensors")
+    two = serving(tmp_path, "--model", str(model), "--model", str(other), "--tile", "32")
+    with two as server, opened(browser, server) as page:
+        drop(page, tmp_path / "large.png")
+        wait_for_result(page)
+        page.click("#model input")
+        page.click("#model [role=option] >> text=other")
+        page.wait_for_function("/Tile \\d+/.test(document.querySelector('#status').textContent)")
+        page.click("#cancel")
+        page.wait_for_selector("#status >> text=Cancelled")
+        page.focus("#model input")
+        page.keyboard.press("Tab")  # leaving the list is no choice
+        page.wait_for_timeout(2000)
+        assert "Cancelled" in page.text_content("#status") and server.health()["working"] == 0
+
+
+def test_another_choice_ends_the_work_on_the_one_before(page, server: Server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3)).astype(np.uint8)
+    write(tmp_path / "large.png", Image(noise, None, "png"))
+    drop(page, tmp_path / "large.png")
+    wait_for_result(page)
+    page.click("#auto")
+    page.wait_for_function("/Tile \\d+/.test(document.querySelector('#status').textContent)")
+    for level in ("40", "50"):
+        page.fill("#sigma input[type=number]", level)
+        page.keyboard.press("Enter")
+    page.wait_for_selector("#facts >> text=--sigma 50", state="attached")
+    page.wait_for_selector("#cancel", state="hidden")
+    page.wait_for_timeout(1000)
+    assert page.text_content("#status").strip() == "" and server.health() == {"status": "ok", "working": 0, "queued": 0}
+    assert "--sigma 50" in page.text_content("#facts")
+
+
+def test_who_waits_for_another_persons_photo_is_told(page, browser, server: Server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    noise = np.random.default_rng(0).integers(0, 256, (1400, 1400, 3)).astype(np.uint8)
+    write(tmp_path / "large.png", Image(noise, None, "png"))
+    drop(page, tmp_path / "large.png")
+    page.wait_for_function("/Tile \\d+/.test(document.querySelector('#status').textContent)")
+    with opened(browser, server) as theirs:
+        drop(theirs, SAMPLES / "noisy" / "camera.png")
+        theirs.wait_for_selector("#status >> text=Waiting for its turn")
+        assert server.health() == {"status": "ok", "working": 1, "queued": 1}
+        theirs.click("#cancel")
+        theirs.wait_for_selector("#status >> text=Cancelled")
+        drop(theirs, SAMPLES / "noisy" / "coffee.png")
+        page.click("#cancel")
+        wait_for_result(theirs)
+
+
+def test_the_noise_level_is_set_by_keys_and_an_emptied_field_keeps_it(page) -> None:  # type: ignore[no-untyped-def]
+    drop(page, SAMPLES / "noisy" / "coffee.png")
+    first = wait_for_result(page)
+    page.click("#auto")
+    page.wait_for_selector("#sigma input[type=range]")
+    page.focus("#sigma input[type=range]")
+    page.keyboard.press("End")
+    page.wait_for_selector("#facts >> text=--sigma 100", state="attached")
+    wait_for_another(page, first)
+    page.fill("#sigma input[type=number]", "")
+    page.keyboard.press("Tab")
+    assert page.input_value("#sigma input[type=number]") == "100"
+    page.fill("#sigma input[type=number]", "30")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#facts >> text=--sigma 30", state="attached")
+
+
+def drop_on(page, where: str, *files: Path) -> None:  # type: ignore[no-untyped-def]
+    """As from a file manager, onto that element."""
+    data = page.evaluate_handle(
+        """files => { const data = new DataTransfer();
+        for (const [name, bytes] of files) data.items.add(new File([new Uint8Array(bytes)], name));
+        return data; }""",
+        [[file.name, list(file.read_bytes())] for file in files],
+    )
+    for kind in ("dragenter", "dragover", "drop"):
+        page.dispatch_event(where, kind, {"dataTransfer": data})
+
+
+def test_a_clean_photo_that_is_dropped_onto_another_takes_its_place_and_not_the_noisy_ones(page) -> None:  # type: ignore[no-untyped-def]
+    drop(page, SAMPLES / "noisy" / "coffee.png")
+    wait_for_result(page)
+    for name, where in (("astronaut", "#reference button"), ("coffee", "#reference .file-preview")):
+        drop_on(page, where, SAMPLES / "clean" / f"{name}.png")
+        page.wait_for_selector(f"#reference >> text={name}")
+    page.wait_for_selector("#facts >> text=PSNR")
+    assert page.get_attribute(".layer.before img", "alt") == "coffee.png, before"
+
+
+def test_files_dropped_onto_a_filled_list_are_added_and_one_of_another_kind_hides_no_others(
+    page, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    page.click("#tabs button[role=tab] >> text=Many photos")
+    samples = sorted((SAMPLES / "noisy").glob("*.png"))[:3]
+    page.set_input_files("#photos input[type=file]", [str(samples[0])])
+    page.wait_for_selector(f"#photos .file-preview >> text={samples[0].stem}")
+    drop_on(page, "#photos .file-preview tr", *samples[1:])
+    page.wait_for_selector(f"#photos .file-preview >> text={samples[2].stem}")
+    assert page.locator("#photos .file-preview tr").count() == 3
+    (tmp_path / "note.txt").write_text("no photo")
+    page.set_input_files("#photos input[type=file]", [str(tmp_path / "note.txt")])
+    page.wait_for_selector("[data-testid=toast-body]")
+    page.wait_for_timeout(1000)
+    assert page.locator("#photos [data-testid=status-tracker]").is_hidden()
+
+
+def test_what_an_earlier_batch_gave_does_not_stand_beside_the_next_ones_photos(page, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    noise = np.random.default_rng(0).integers(0, 256, (1400, 1400, 3)).astype(np.uint8)
+    write(tmp_path / "large.png", Image(noise, None, "png"))
+    page.click("#tabs button[role=tab] >> text=Many photos")
+    page.set_input_files("#photos input[type=file]", [str(SAMPLES / "noisy" / "coffee.png")])
+    page.click("#start")
+    page.wait_for_selector("#zip")
+    page.click("#photos [aria-label=Clear]")
+    page.wait_for_selector("#photos input[type=file]", state="attached")
+    page.set_input_files("#photos input[type=file]", [str(tmp_path / "large.png")])
+    page.click("#start")
+    page.wait_for_function("/Photo \\d+/.test(document.querySelector('#batch-status').textContent)")
+    page.click("#batch-cancel")
+    page.wait_for_selector("#batch-status >> text=Cancelled")
+    assert page.locator("#zip").is_hidden() and page.text_content("#table").strip() == ""
