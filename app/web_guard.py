@@ -22,7 +22,7 @@ MAX_JSON_BYTES = 1 << 20
 # of which servers and frameworks take the first or the last, so that two of them would tell us another thing than them
 ONCE = (b"host", b"origin", b"content-type", b"content-length", b"transfer-encoding", b"x-forwarded-host")
 API = "/gradio_api/"
-ENDPOINTS = ("denoise", "denoise_many", "estimate", "models")  # of the web_api module
+ENDPOINTS = {"denoise": 7, "denoise_many": 6, "estimate": 1, "models": 0}  # of web_api: how many values each takes
 # Gradio serves these for uses that this app does not have: fetching addresses, skipping the queue, editing, recording
 CLOSED = (
     "/monitoring",
@@ -67,7 +67,7 @@ HEADERS = (
 
 class Guard:
     """An ASGI application around another. Refusals are JSON `{"detail": ...}`, or text, with 400, 403, 404, 411, 413,
-    421 or 507.
+    421, 422 or 507.
 
     names: what the server may be called besides an address, localhost and the machine's own name.
     """
@@ -87,7 +87,8 @@ class Guard:
         refused = self._refused(scope, headers)
         if refused is None and scope["method"] == "POST" and path_of(scope) not in FREE_BODIES:
             body = await body_of(receive, MAX_JSON_BYTES)
-            refused = self._refused_body(body)
+            named = path_of(scope).startswith(API + "call/v2/")  # which takes values by their names
+            refused = self._refused_body(body, None if named else called_in(path_of(scope)))
             receive = replayed(body or b"", receive)
         if refused is not None:
             await answer(send, *refused, plain=scope["path"].endswith(API + "upload"))
@@ -115,8 +116,8 @@ class Guard:
             return 403, "this server answers its own pages only, not those of other sites"
         if path.startswith(CLOSED) and path != DIRECT:
             return 403, "this address is closed"
-        called = path.removeprefix(API + "call/").removeprefix("v2/").split("/")[0]
-        if path.startswith(API + "call/") and called not in ENDPOINTS:
+        called = called_in(path)
+        if called is not None and called not in ENDPOINTS:
             return 404, f"there is no such endpoint; those of this server are {', '.join(ENDPOINTS)}"
         if path.startswith(API + "file=") and not self._may_serve(path.removeprefix(API + "file=")):
             return 403, "only files of this server's cache are served"
@@ -147,7 +148,7 @@ class Guard:
     def _may_serve(self, path: str) -> bool:
         return not is_address(path) and self.cache.holds(path)
 
-    def _refused_body(self, body: bytes | None) -> tuple[int, str] | None:
+    def _refused_body(self, body: bytes | None, called: str | None) -> tuple[int, str] | None:
         if body is None:
             return 413, f"a request may have {MAX_JSON_BYTES:,} bytes; upload files first, then name their paths"
         try:
@@ -160,6 +161,9 @@ class Guard:
             if not self._may_serve(path):
                 return 403, "a path must be that of an upload"
             self.cache.keep(path)  # its turn in the queue may come when it is old
+        values = payload.get("data") if isinstance(payload, dict) else None
+        if called is not None and not (isinstance(values, list) and len(values) == ENDPOINTS[called]):
+            return 422, f'{called} takes {{"data": [...]}} of {ENDPOINTS[called]} value(s)'
         return None
 
 
@@ -192,6 +196,13 @@ def _paths(payload: Any) -> Iterator[str]:
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
+
+
+def called_in(path: str) -> str | None:
+    """The endpoint that a path names; None for another path."""
+    if not path.startswith(API + "call/"):
+        return None
+    return path.removeprefix(API + "call/").removeprefix("v2/").split("/")[0]
 
 
 def path_of(scope: Message) -> str:

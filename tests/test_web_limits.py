@@ -131,6 +131,24 @@ def posted(application: Any, path: str, body: bytes, headers: Sequence[tuple[str
     return int(sent[0]["status"])
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("denoise", b'{"data": [null, null, "auto", null, 1, null, "same"]}', 200),
+        ("denoise", b'{"data": [null]}', 422),
+        ("denoise", b'{"data": {"image": null}}', 422),
+        ("denoise", b"[]", 422),
+        ("estimate", b'{"data": [null]}', 200),
+        ("models", b'{"data": [1]}', 422),
+        ("v2/estimate", b'{"image": null}', 200),
+    ],
+)
+def test_a_call_with_other_values_than_the_endpoints_is_refused(
+    guard: Guard, path: str, body: bytes, status: int
+) -> None:
+    assert posted(guard, f"/gradio_api/call/{path}", body, [("Host", "localhost")]) == status
+
+
 @pytest.mark.parametrize("kind", ["application/json", "application/JSON", "text/plain", "multipart/form-data", None])
 @pytest.mark.parametrize("path", ["/gradio_api/call/denoise", "/gradio_api/queue/join", "/gradio_api/upload/", "/else"])
 def test_foreign_paths_are_refused_whatever_the_body_calls_itself(guard: Guard, path: str, kind: str | None) -> None:
@@ -139,7 +157,7 @@ def test_foreign_paths_are_refused_whatever_the_body_calls_itself(guard: Guard, 
     assert posted(guard, path, body, headers) == 403
     assert posted(guard, path, b"path=/etc/passwd", headers) == 403
     own = guard.cache.files / "a.png"
-    assert posted(guard, path, json.dumps({"path": str(own)}).encode(), headers) == 200
+    assert posted(guard, path, json.dumps({"data": [{"path": str(own)}, *[None] * 6]}).encode(), headers) == 200
 
 
 @pytest.mark.parametrize("name", ["Content-Type", "Content-Length", "Host", "Origin", "Transfer-Encoding"])
