@@ -14,7 +14,7 @@ from denoise_se.app import web_parts as parts
 from denoise_se.app.web_photo import Photo, command_line
 from denoise_se.app.web_photo_layout import VIEWS, PhotoLayout
 from denoise_se.app.web_service import DENOISING, SAVING, Service, as_paths, blend
-from denoise_se.app.web_work import Work
+from denoise_se.app.web_work import FullError, Work
 from denoise_se.denoiser import Denoiser
 from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.watcher import CancelledError
@@ -161,11 +161,10 @@ class PhotoTab(PhotoLayout):
             else:
                 yield {self.status: parts.note("Cancelled."), self.cancel: gr.update(visible=False)}
         except DenoiseError as error:
-            yield {
-                **self._emptied(old),
-                self.status: parts.problem(self.service.explained(error)),
-                self.examples: gr.update(visible=True),
-            }
+            # of a photo for which the server has no time now, what it has stays
+            stays = isinstance(error, FullError) and old is not None and old.source == source
+            rest = {} if stays else self._emptied(old)
+            yield {**rest, self.status: parts.problem(self.service.explained(error))}
         finally:
             if folders and not shown:  # stopped, failed, or nobody waits for it any more
                 shutil.rmtree(folders[0], ignore_errors=True)

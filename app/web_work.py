@@ -17,6 +17,10 @@ T = TypeVar("T")
 TICK = 0.2  # seconds between two looks at the progress
 
 
+class FullError(UsageError):
+    """So much waits already that nothing more is taken."""
+
+
 class Work(Generic[T]):
     """A function that runs on a thread of a crew: how far it is, and how to stop it."""
 
@@ -72,12 +76,12 @@ class Crew:
 
     @contextmanager
     def started(self, function: Callable[[Work[T]], T], owner: str = "") -> Iterator[Work[T]]:
-        """Runs `function(work)` as soon as a thread is free; leaving the block stops it within a tile. UsageError where
+        """Runs `function(work)` as soon as a thread is free; leaving the block stops it within a tile. FullError where
         too much waits already."""
         work: Work[T] = Work(owner)
         with self._lock:
             if len(self._all) >= self._most:
-                raise UsageError(f"the queue is full, {self._most_waiting} requests wait in it: try again in a minute")
+                raise FullError(f"the queue is full, {self._most_waiting} requests wait in it: try again in a minute")
             self._all.add(work)
 
         def run() -> T:

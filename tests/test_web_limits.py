@@ -31,7 +31,7 @@ from denoise_se.app.web_cache import MARK, Cache
 from denoise_se.app.web_guard import Guard
 from denoise_se.app.web_options import WebOptions
 from denoise_se.app.web_photo import refuse_many_pixels
-from denoise_se.app.web_work import Crew, Work
+from denoise_se.app.web_work import Crew, FullError, Work
 from denoise_se.blending import Strength
 from denoise_se.errors import UsageError
 from denoise_se.image import Image
@@ -489,6 +489,27 @@ def test_what_still_waits_when_the_server_ends_is_not_begun() -> None:
                 with pytest.raises(CancelledError):
                     work.future.result(timeout=10)
     crew.close()
+
+
+def test_no_more_waits_than_may_and_what_waits_ends_at_once_when_it_is_stopped() -> None:
+    crew, going = Crew(1, waiting=1), threading.Event()
+    try:
+        with crew.started(lambda work: going.wait(60), "ann") as running:
+            wait_until(lambda: crew.running == 1, 10, "it does not begin")
+            with crew.started(lambda work: None, "bob") as waiting:
+                assert (crew.running, crew.waiting) == (1, 1)
+                with pytest.raises(FullError, match="the queue is full, 1 requests wait"), crew.started(lambda work: 0):
+                    pass
+                crew.stop("bob")
+                with pytest.raises(CancelledError):
+                    waiting.result()
+                assert (crew.running, crew.waiting, waiting.replaced) == (1, 0, False)
+            crew.replace("ann")
+            assert running.replaced and running.stopped.is_set()
+            going.set()
+    finally:
+        going.set()
+        crew.close()
 
 
 def test_the_progress_of_many_photos_at_work_together_never_falls() -> None:
