@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from denoise_se.app.batch_watcher import ConsoleWatcher
 from denoise_se.app.console import message_console, table_console
-from denoise_se.app.request import Request
+from denoise_se.app.request import LEFT_ALONE, Request
 from denoise_se.disk_space import shortage
 from denoise_se.errors import ImageError, UsageError
 from denoise_se.plan import Plan, listed, make_plan, real_name
@@ -169,7 +169,7 @@ def sum_up(request: Request, plan: Plan, outcome: Outcome, errors: Console) -> N
     """What there is to say at the end: images without noise, those left to do, and those that failed."""
     if alone := [row.input for row in outcome.rows if request.left_alone(row)]:
         mend = "if you see some, give --model photo, which is for cameras' noise, or --sigma 5"
-        errors.print(f"note: {listed(alone)}: no noise was found, so none was removed; {mend}")
+        errors.print(f"note: {listed(alone)}: {LEFT_ALONE}; {mend}")
     left = len(plan.jobs) - len(outcome.rows)
     if left:
         errors.print(f"stopped with {left} image(s) to do; go on with --resume")

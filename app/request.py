@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 AUTO_MODELS = {1: "gray", 3: "photo"}  # by colour channels
 
 
+LEFT_ALONE = "no noise was found, so none was removed"
+
+
 @dataclass(frozen=True)
 class Engine:
     """What runs the networks; see `Denoiser.load` for the values."""

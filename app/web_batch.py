@@ -10,7 +10,7 @@ from html import escape
 from itertools import count
 from pathlib import Path
 
-from denoise_se.app.request import Request
+from denoise_se.app.request import LEFT_ALONE, Request
 from denoise_se.app.web_cache import linked
 from denoise_se.app.web_parts import without_options
 from denoise_se.app.web_photo import page_of, refuse_many_pixels
@@ -90,7 +90,7 @@ def run(sources: Sequence[Path], folder: Path, request: Request, work: Work) -> 
             thumbnails.append((str(small), Path(row.output).name))
     if alone := [row.input for row in named if request.left_alone(row)]:
         mend = "if you see some, take the model “photo”, or set the level under “One photo”"
-        follower.notice(f"{listed(alone)}: no noise was found, so none was removed; {mend}")
+        follower.notice(f"{listed(alone)}: {LEFT_ALONE}; {mend}")
     archive = folder / "denoised.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:  # images do not get smaller
         for row in rows:

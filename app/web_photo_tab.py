@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from denoise_se.app import web_parts as parts
+from denoise_se.app.request import LEFT_ALONE
 from denoise_se.app.web_photo import Photo, command_line
 from denoise_se.app.web_photo_layout import VIEWS, PhotoLayout
 from denoise_se.app.web_service import DENOISING, SAVING, Service, as_paths, blend
@@ -214,7 +215,7 @@ class PhotoTab(PhotoLayout):
         }
         notices = [self.service.cache.without_folders(text) for text in saved.row.notices]
         if photo.at(amount, format).left_alone(saved.row):
-            notices.append("No noise was found, so none was removed. If you see some, take “photo” or set its level.")
+            notices.append(f"{LEFT_ALONE.capitalize()}. If you see some, take “photo” or set its level.")
         command = command_line(photo, amount, format)
         return {
             self.status: "",

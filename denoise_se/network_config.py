@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Norm = Literal["batch", "none"]
 Layout = Literal["flat", "unet"]
@@ -89,9 +89,9 @@ class NetworkConfig:
 
 
 _CHOICES: dict[str, tuple[object, ...]] = {
-    "layout": ("flat", "unet"),
-    "block": ("residual", "se_residual", "se_bottleneck", "mobile_se"),
-    "norm": ("batch", "none"),
+    "layout": get_args(Layout),
+    "block": get_args(Block),
+    "norm": get_args(Norm),
     "se_every": ("block", "stage"),
     "noise_map": (True, False),
     "inner_skip": (True, False),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from denoise_se.errors import UsageError
 from denoise_se.network_config import NetworkConfig
 
+Optimizer = Literal["adamw", "muon"]
+Loss = Literal["l1", "charbonnier", "psnr"]
+Precision = Literal["auto", "fp32", "bf16"]
+CHOICES = {"optimizer": get_args(Optimizer), "loss": get_args(Loss), "precision": get_args(Precision)}
 ENDLESS = 1e9  # steps, or minutes, that no run makes
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
 
@@ -44,15 +48,15 @@ class TrainingConfig:
     minutes: float = 30.0
     batch: int = 16
     patch: int = 64
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Optimizer = "adamw"
     learning_rate: float = 1e-3
     warmup_steps: int = 100
     weight_decay: float = 1e-4
     clip: float = 1.0
-    loss: Literal["l1", "charbonnier", "psnr"] = "l1"
+    loss: Loss = "l1"
     ema: float = 0.999
     seed: int = 0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     validations: int = 10
     turns: bool = True
     drawings: float = 0.0
@@ -77,10 +81,9 @@ class TrainingConfig:
             raise UsageError(f"rehearsal is {self.rehearsal}; it is a share of the steps, from 0 to below 1")
         if not 0 <= self.drawings <= 1:
             raise UsageError(f"drawings is {self.drawings}; it is a share of the patches, from 0 to 1")
-        if self.loss not in ("l1", "charbonnier", "psnr") or self.precision not in ("auto", "fp32", "bf16"):
-            raise UsageError(f"loss {self.loss!r} or precision {self.precision!r} is unknown; see TrainingConfig")
-        if self.optimizer not in ("adamw", "muon"):
-            raise UsageError(f"optimizer {self.optimizer!r} is unknown; adamw or muon")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UsageError(f"{name} {getattr(self, name)!r} is unknown; one of {', '.join(choices)}")
         if not (0 < self.learning_rate < 1 and 0 <= self.ema < 1 and self.clip > 0 and self.weight_decay >= 0):
             raise UsageError("learning_rate lies in (0, 1), ema in [0, 1), clip is above 0, weight_decay not below 0")
 
