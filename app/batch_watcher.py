@@ -45,7 +45,7 @@ class ConsoleWatcher(Watcher):
         self.bar.update(self.task, completed=self.finished, description=Path(row.input).name[-40:])
         if row.status == "failed":
             self.console.print(f"{row.input}: failed: {row.error}")
-        for text in row.notices:
+        for text in row.notices if row.status != "skipped" else ():  # told when it was done
             self.alike[text] += 1
             if self.alike[text] <= MOST_ALIKE:
                 self.notice(f"{row.input}: {text}")

@@ -250,7 +250,7 @@ def run_calibration(weights: Path, plan: TrainingPlan) -> str:
     except OSError as error:
         return f"cannot be kept ({error.strerror}), so float is used"
     if calibration.worst_loss == math.inf:
-        return "what it costs cannot be measured on images without noise, so float is used"
+        return "gives values that are not finite, so float is used"
     if calibration.worst_loss > MOST_LOSS:
         return f"would cost {calibration.worst_loss:.3f} dB, so float is used"
     return f"costs {max(0.0, calibration.worst_loss):.3f} dB, so it is used on x86 processors"

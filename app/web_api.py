@@ -126,7 +126,8 @@ class Endpoints:
             sources = self.service.options.check_files(as_paths(images))
             asked = self.service.options.request(model, sigma, blend(strength, chroma_strength), format)
             batch = web_batch.run(sources, self.service.cache.folder(), asked, work)
-            return str(batch.archive), {**json.loads(as_json(batch.rows)), "notices": self._told(batch.notices)}
+            rows = [replace(row, notices=tuple(self._told(row.notices))) for row in batch.rows]
+            return str(batch.archive), {**json.loads(as_json(rows)), "notices": self._told(batch.notices)}
 
         async for update in self._followed(run, request):
             yield update

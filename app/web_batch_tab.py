@@ -87,8 +87,6 @@ class BatchTab:
     ) -> AsyncIterator[Updates]:
         """Runs the batch, with its progress."""
         idle = {self.cancel: gr.update(visible=False)}
-        # what an earlier batch gave is not that of these photos
-        yield {self.archive: gr.update(visible=False), self.gallery: gr.update(visible=False), self.table: ""}
         try:
             sources = self.service.options.check_files(as_paths(photos))
             asked = self.service.options.request(model, None, blend(strength, None), format)
@@ -97,6 +95,8 @@ class BatchTab:
                 return web_batch.run(sources, self.service.cache.folder(), asked, work)
 
             with self.service.crew.started(work_on, f"batch {request.session_hash}") as work:
+                # what an earlier batch gave is not that of these photos
+                yield {self.archive: gr.update(visible=False), self.gallery: gr.update(visible=False), self.table: ""}
                 async for at in work.progress():
                     yield {self.status: parts.progress(at), self.cancel: gr.update(visible=True)}
                 batch = work.result()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from denoise_se.atomic_file import lock
 from denoise_se.errors import UsageError
+from denoise_se.remote_files import real_path
 
 PREFIX = "denoise-se-web-"
 MARK = "in-use"  # a file that a running server holds locked; it names the machine
@@ -64,7 +65,7 @@ class Cache:
     def holds(self, path: str) -> bool:
         """Whether a path, links followed, lies in here."""
         try:
-            return Path(path).resolve().is_relative_to(self.root)
+            return real_path(Path(path)).is_relative_to(self.root)
         except (OSError, ValueError):
             return False
 

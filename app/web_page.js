@@ -35,7 +35,7 @@
   const number = event => event.target.matches?.("input[type=number]") ? event.target : null;
   document.addEventListener("focusin", event => { if (number(event)) event.target.dataset.before = event.target.value; });
   document.addEventListener("input", event => { if (number(event)?.value === "") event.stopImmediatePropagation(); }, true);
-  document.addEventListener("focusout", event => {
+  document.addEventListener("blur", event => {
     if (number(event)?.value !== "") return;
     event.target.value = event.target.dataset.before;
     event.target.dispatchEvent(new Event("input", { bubbles: true }));

@@ -117,9 +117,9 @@ class PhotoTab(PhotoLayout):
     ) -> AsyncIterator[Updates]:
         """Runs the network, with its progress; a newer event of the same person ends an older one's work."""
         owner = str(request.session_hash)
-        self.service.crew.replace(owner)
         if not photo:
-            yield self._emptied(old)
+            self.service.crew.stop(owner)
+            yield {**self._emptied(old), self.status: ""}
             return
         source, clean = as_paths(photo)[0], as_paths(reference)
         folders: list[Path] = []
@@ -132,8 +132,10 @@ class PhotoTab(PhotoLayout):
                 folders.append(self.service.cache.folder())
                 return Photo.denoised(source, folders[0], asked, clean[0] if clean else None, work)
 
-            with self.service.crew.started(work_on, owner) as work:
+            with self.service.crew.started(work_on, owner, replaces=True) as work:
                 async for at in work.progress():
+                    if work.replaced:  # the page shows the newer one's progress
+                        continue
                     yield {
                         self.status: parts.progress(at),
                         self.cancel: gr.update(visible=True),
@@ -157,14 +159,14 @@ class PhotoTab(PhotoLayout):
                 **self._level(made.recorded[0], made, auto),
             }
         except CancelledError:
-            if work is not None and work.replaced:  # the page shows the newer one's progress
+            if work is not None and work.replaced:
                 yield {self.status: gr.skip()}
             else:
                 yield {self.status: parts.note("Cancelled."), self.cancel: gr.update(visible=False)}
         except DenoiseError as error:
             # of a photo for which the server has no time now, what it has stays
             stays = isinstance(error, FullError) and old is not None and old.source == source
-            rest = {} if stays else self._emptied(old)
+            rest = {self.cancel: gr.update(visible=False)} if stays else self._emptied(old)
             yield {**rest, self.status: parts.problem(self.service.explained(error))}
         finally:
             if folders and not shown:  # stopped, failed, or nobody waits for it any more

@@ -75,13 +75,19 @@ class Crew:
         self._ended = False
 
     @contextmanager
-    def started(self, function: Callable[[Work[T]], T], owner: str = "") -> Iterator[Work[T]]:
-        """Runs `function(work)` as soon as a thread is free; leaving the block stops it within a tile. FullError where
-        too much waits already."""
+    def started(
+        self, function: Callable[[Work[T]], T], owner: str = "", *, replaces: bool = False
+    ) -> Iterator[Work[T]]:
+        """Runs `function(work)` as soon as a thread is free; leaving the block stops it within a tile. It may take the
+        place of its owner's other work, which ends then. FullError where too much waits already."""
         work: Work[T] = Work(owner)
         with self._lock:
-            if len(self._all) >= self._most:
+            older = self._of(owner) if replaces else []
+            if sum(not (other.stopped.is_set() or other in older) for other in self._all) >= self._most:
                 raise FullError(f"the queue is full, {self._most_waiting} requests wait in it: try again in a minute")
+            for other in older:
+                other.replaced = True
+                other.stop()
             self._all.add(work)
 
         def run() -> T:
@@ -101,12 +107,6 @@ class Crew:
     def stop(self, owner: str) -> None:
         """Ends all work of one owner."""
         for work in self._of(owner):
-            work.stop()
-
-    def replace(self, owner: str) -> None:
-        """Ends all work of one owner, who asks for other work now."""
-        for work in self._of(owner):
-            work.replaced = True
             work.stop()
 
     def end(self) -> None:

@@ -16,5 +16,5 @@ def counted(notices: Iterable[tuple[object, str]]) -> list[str]:
     for notice, sources in alike.items():
         lines += [f"{source}: {notice}" for source in sources[:MOST_ALIKE]]
         if len(sources) > MOST_ALIKE:
-            lines.append(f"and {len(sources) - MOST_ALIKE:,} more files: {notice}")
+            lines.append(f"and {len(sources) - MOST_ALIKE:,} more: {notice}")
     return lines

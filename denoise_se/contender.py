@@ -113,15 +113,16 @@ class OpenVinoDnCNN:
         from denoise_se.threads import granted_cores
 
         self.name, self.channels = f"{network.name} openvino fp32", network.channels
-        layers: list[nn.Module] = []
+        self.layers = network.layers
+        modules: list[nn.Module] = []
         for layer in network.layers:
             convolution = nn.Conv2d(layer.kernel.shape[1], layer.kernel.shape[0], 3, padding=1)
             convolution.weight.data = torch.from_numpy(layer.kernel)
             convolution.bias.data = torch.from_numpy(layer.bias)  # type: ignore[union-attr]
-            layers += [convolution, nn.ReLU()]
+            modules += [convolution, nn.ReLU()]
         image = torch.zeros(1, self.channels, 64, 64)
         free = {2: "height", 3: "width"}
-        model = onnx_bytes(nn.Sequential(*layers[:-1]), {"image": image}, ["noise"], {"image": free, "noise": free})
+        model = onnx_bytes(nn.Sequential(*modules[:-1]), {"image": image}, ["noise"], {"image": free, "noise": free})
         compiled = core().compile_model(core().read_model(model), "CPU", properties("fp32", granted_cores()))
         self.request = compiled.create_infer_request()
 

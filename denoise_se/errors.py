@@ -14,7 +14,15 @@ EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 # as engines say it
-OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "create a memory", "bad_alloc")
+OUT_OF_MEMORY = (
+    "out of memory",
+    "allocate memory",
+    "not enough memory",
+    "create a memory",
+    "memory object",
+    "memoryallocation",
+    "bad_alloc",
+)
 
 
 def exit_code_of(number: int) -> int:

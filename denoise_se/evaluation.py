@@ -178,18 +178,19 @@ def evaluate(
     notes = [
         f"{spec} goes on {KINDS[modes[0]]} images only: not measured on others"
         for spec, modes in fitting.items()
-        if set(modes) < set(wanted)
+        if not set(wanted) <= set(modes)
     ]
-    notes += [*bench.notes(), *counted(converted)]
+    kinds = {(case.test_set, mode) for case in cases for mode in bench.modes(found[case.clean].channels)}
+    notes += [*bench.notes(kinds), *counted(converted)]
     return Evaluation(tuple(bench.scores), bench.crops, tuple(notes), tuple(failures), bench.threads, machine_name())
 
 
 def fitting_modes(noise: NoiseChain | NoiseMixture, wanted: Sequence[int]) -> list[int]:
-    """Those of the channels that images are to be measured in that the noise goes on. NoiseSpecError for none."""
+    """The channels, 1 or 3, of images that the noise goes on. NoiseSpecError where none of these is `wanted`."""
     from denoise_se.noise import goes_on, refuse_unfit
 
-    modes = [channels for channels in wanted if goes_on(noise, channels)]
-    if wanted and not modes:
+    modes = [channels for channels in (1, 3) if goes_on(noise, channels)]
+    if wanted and not set(modes) & set(wanted):
         refuse_unfit(noise, wanted[0], 256)
     return modes
 
@@ -241,13 +242,13 @@ class _Bench:
             crop = cut_crop(f"{case.test_set} {noise}", case.image, unit_range(target), noisy, results)
             self.crops = best_crops([*self.crops, crop])
 
-    def notes(self) -> tuple[str, ...]:
-        measured = {(score.test_set, score.method) for score in self.scores}
+    def notes(self, kinds: set[tuple[str, int]]) -> tuple[str, ...]:
+        """About methods that go on none of these (test set, channels)."""
         return tuple(
             f"{method.name} takes {KINDS[method.channels]} images only: not run on {test_set}"
             for test_set in dict.fromkeys(score.test_set for score in self.scores)
             for method in self.methods
-            if method.channels is not None and (test_set, method.name) not in measured
+            if method.channels is not None and (test_set, method.channels) not in kinds
         )
 
     def _estimate(

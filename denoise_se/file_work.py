@@ -228,12 +228,16 @@ class FileWork:
         self, job: Job, image: Image | None, loaded: OpenedFile, row: Row, inspected: Inspected | None = None
     ) -> Row:
         """Writes and measures one result; None for `image` is the file itself."""
+        if self._unchanged(job, loaded):
+            image = None
+        if image is not None:
+            row = row.noticed(*misnamed(job.source, image.format), *image.notices)
         try:
             self._prepare(job, loaded, row)
-            if image is None or self._unchanged(job, loaded):
+            if image is None:
                 copy(job.source, job.target)
             else:
-                row = row.noticed(*misnamed(job.source, image.format), *write(job.target, image).notices)
+                row = row.noticed(*write(job.target, image).notices)
             self._complete(job, loaded, row)
         except (ImageError, OSError) as error:
             if isinstance(error, ImageError):
@@ -262,7 +266,10 @@ class FileWork:
         try:
             scores = compare(job.source, job.target, job.reference, self.settings.max_pixels)
         except (DenoiseError, MemoryError, OSError) as error:  # the images are worth more than their scores
-            return row.noticed(f"no PSNR: {error or type(error).__name__}")
+            text = f"no PSNR: {error or type(error).__name__}"
+            if row.status == "skipped":  # whose other notices were told when it was done
+                self.watcher.notice(f"{job.source}: {text}")
+            return row.noticed(text)
         return replace(
             row,
             psnr_noisy=scores.psnr_noisy,

@@ -32,11 +32,9 @@ from denoise_se.run_record import RunRecord
 from denoise_se.stop import Stop
 from denoise_se.told_level import with_told
 from denoise_se.training import DenoisingTask
-from denoise_se.training_config import TrainingConfig
+from denoise_se.training_config import ENDLESS, TrainingConfig
 from denoise_se.training_images import Pair
 from denoise_se.training_state import TrainingState
-
-ENDLESS = 1_000_000_000  # steps of a run that only its minutes limit
 
 
 def trainer_precision(precision: str) -> Literal["bf16-mixed", "32-true"]:
@@ -165,7 +163,7 @@ def make_trainer(run: RunFolder, config: TrainingConfig, ranks: Ranks, *, quiet:
         strategy="auto" if ranks.world_size == 1 and ranks.strategy == "auto" else "ddp",
         max_epochs=-1,
         check_val_every_n_epoch=None,
-        max_steps=config.steps or ENDLESS,
+        max_steps=config.steps or int(ENDLESS),
         val_check_interval=1,  # when it is due says the run folder
         num_sanity_val_steps=0,
         precision=trainer_precision(config.precision),

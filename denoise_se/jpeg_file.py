@@ -266,7 +266,9 @@ def _dpi(jfif: bytes) -> tuple[float, float] | None:
 
 
 def _density(dpi: tuple[float, float] | None) -> bytes:
-    """JFIF's unit and numbers; without a resolution, the aspect ratio 1:1."""
+    """JFIF's unit and numbers; without a resolution that they can hold, the aspect ratio 1:1."""
+    if dpi and max(dpi) > 65535:  # EXIF may have it
+        dpi = None
     across, down = (min(max(round(value), 1), 65535) for value in dpi or (1, 1))
     return struct.pack(">BHH", 1 if dpi else 0, across, down)
 

@@ -102,8 +102,6 @@ def _plan(
             if path.is_dir():
                 top = Path(Path(real_name(path)).name) if len(folders) > 1 else Path()
                 found += [(file, top / name) for file, name in _scan(path, recursive, out, notices)]
-                if format != "same" and isinstance(out, Path) and real_name(path) == real_name(out):
-                    found = _without_own(found, out, notices)
             else:
                 found.append((path, Path(path.name)))
         found = [(source, _named(name, output_suffix(source, format))) for source, name in found]
@@ -117,7 +115,7 @@ def _plan(
         where = listed(inputs)
         hint = "" if recursive or not folders else " (--recursive looks into subfolders)"
         raise UsageError(f"{where}: no image of a known suffix ({', '.join(sorted(READABLE_SUFFIXES))}){hint}")
-    found = _once_each(found, notices)
+    found = _without_own(_once_each(found, notices), home, notices)
     references = _references(reference, found, notices)
     jobs = tuple(Job(source, home / name, name, references.get(source)) for source, name in found)
     _check_outputs(jobs, replace, "" if format == "same" else ", or keep --format same")
@@ -168,12 +166,23 @@ def _folders(folder: Location, recursive: bool, own: str, notices: list[str]) ->
         notices.append(f"{folder}: {linked} linked folder(s) were left out; give them as inputs of their own")
 
 
-def _without_own(found: Sequence[tuple[Location, Path]], out: Path, notices: list[str]) -> list[tuple[Location, Path]]:
-    """Without what an earlier run wrote into the folder that it read, by its manifest."""
-    written = Manifest(out, {}).entries
-    others = [(file, name) for file, name in found if name.as_posix() not in written]
+def _without_own(
+    found: Sequence[tuple[Location, Path]], home: Location, notices: list[str]
+) -> list[tuple[Location, Path]]:
+    """Without what an earlier run made, by its manifest, of another file that was found and would be written there
+    again: inputs and outputs may lie in one folder."""
+    if isinstance(home, Address) or not home.is_dir() or not (written := Manifest(home, {}).entries):
+        return list(found)
+    made = {real_name(home / name) for name in written}
+    targets = Counter(real_name(home / name) for _, name in found)
+
+    def is_own(source: Location, name: Path) -> bool:
+        real = real_name(source)
+        return real in made and targets[real] > (real == real_name(home / name))
+
+    others = [(source, name) for source, name in found if not is_own(source, name)]
     if len(others) < len(found):
-        notices.append(f"{out}: {len(found) - len(others)} file(s) that an earlier run wrote here are no inputs")
+        notices.append(f"{home}: {len(found) - len(others)} file(s) that an earlier run wrote are no inputs")
     return others
 
 

@@ -40,12 +40,13 @@ def probe(stream: BinaryIO) -> Probe:
     stream.seek(0)
     data = stream.read()
     digest = hashlib.sha256(data).digest()
-    if digest not in _SIZES:  # a file is asked for several times, and a process costs a quarter of a second
+    size = _SIZES.get(digest)
+    if size is None:  # a file is asked for several times, and a process costs a quarter of a second
         (height, width, _), _ = _developed(data, "--size")
         if len(_SIZES) >= MOST_SIZES:
             _SIZES.clear()
-        _SIZES[digest] = height, width
-    height, width = _SIZES[digest]
+        size = _SIZES[digest] = height, width
+    height, width = size
     return Probe("raw", width, height, 3, 16)
 
 

@@ -39,7 +39,7 @@ def changes_of(
     """
     # fields that came later: runs of before did as their defaults say
     then, now = flat(TrainingConfig().to_dict()) | flat(before["recipe"]), flat(recipe)
-    then["--init"], now["--init"] = before.get("start"), start
+    then["--init"], now["--init"] = before.get("start", start), start
     differs = [name for name in now if then.get(name) != now[name]]
     if changed := [name for name in differs if name not in CHANGEABLE]:
         told = ", ".join(f"{name} is {now[name]!r} and was {then.get(name)!r}" for name in changed)

@@ -972,7 +972,7 @@ def test_a_folder_is_resumed_into_itself_in_another_format(run: Run, tmp_path: P
     result = run(*command, "--resume", "--json")
     rows = [json.loads(line) for line in result.out.splitlines()]
     assert result.code == 0 and [row["status"] for row in rows] == ["skipped", "done"], result.err
-    assert "1 file(s) that an earlier run wrote here are no inputs" in result.err
+    assert "1 file(s) that an earlier run wrote are no inputs" in result.err
     assert "exists already; add --resume" in run(*command).err
 
 

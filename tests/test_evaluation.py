@@ -223,9 +223,15 @@ def test_noise_of_colour_sensors_is_measured_on_colour_alone_with_a_note(tmp_pat
         ("a", 1),
         ("b", 1),
     }
-    assert found.notes[0] == f"{camera} goes on colour images only: not measured on others"
+    assert found.notes == (f"{camera} goes on colour images only: not measured on others",)
     with pytest.raises(NoiseSpecError, match="camera: needs RGB images"):
         evaluate(methods[:1], clean=[tmp_path / "set"], noises=["gaussian:25", camera])
+
+
+def test_a_grey_bmp_whose_header_has_a_palette_is_measured(tmp_path):
+    Image.fromarray(picture(1, 24, 32)).save(tmp_path / "a.bmp")
+    found = evaluate([Recorder("grey", 1)], clean=[tmp_path], noises=["gaussian:25"])
+    assert {(score.method, score.channels) for score in found.scores} == {("noisy", 1), ("grey", 1)}
 
 
 def test_an_image_too_small_for_the_noise_is_left_out_by_name(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from denoise_se.atomic_file import replacing
 from denoise_se.errors import UsageError
+from denoise_se.manifest import Manifest
 from denoise_se.plan import make_plan, remove_leftovers
 
 
@@ -237,3 +238,30 @@ def test_an_output_that_looks_like_a_file_but_is_made_a_folder_is_told() -> None
     for inputs in ([Path("in")], [Path("in/a.png"), Path("in/b.png")]):
         (notice,) = make_plan(inputs, Path("clean.png")).notices
         assert notice.startswith("clean.png: is made a folder")
+
+
+def test_what_an_earlier_run_made_of_another_input_is_none_and_all_other_files_are() -> None:
+    def again(inputs: list[str], out: str, format: str = "png") -> list[str]:
+        plan = make_plan([Path(name) for name in inputs], Path(out), format=format, replace=True)
+        return [str(job.source) for job in plan.jobs]
+
+    def made(out: str, *names: str) -> None:
+        for name in names:
+            Path(out, name).parent.mkdir(parents=True, exist_ok=True)
+            Path(out, name).touch()
+            Manifest(Path(out), {}).append({"output": name})
+
+    for name in ("A/x.jpg", "A/new.bmp", "E/x.png", "o/s1/a.jpg", "o/s2/b.jpg", "R/x.dng"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    made("A", "x.png")
+    made("o", "s1/a.png", "s2/b.png")
+    made("R", "x.tiff")
+    assert again(["A"], "A") == ["A/new.bmp", "A/x.jpg"]
+    assert again(["E/x.png"], "A/y") == ["E/x.png"]
+    assert again(["o/s1", "o/s2"], "o") == ["o/s1/a.jpg", "o/s2/b.jpg"]
+    assert again(["R"], "R", "same") == ["R/x.dng"]
+    Path("A/x.jpg").unlink()  # its result is an input like any other now
+    with pytest.raises(UsageError, match="would replace an input"):
+        again(["A"], "A")
+    assert again(["A"], "B") == ["A/new.bmp", "A/x.png"]

@@ -504,9 +504,11 @@ def test_no_more_waits_than_may_and_what_waits_ends_at_once_when_it_is_stopped()
                 with pytest.raises(CancelledError):
                     waiting.result()
                 assert (crew.running, crew.waiting, waiting.replaced) == (1, 0, False)
-            crew.replace("ann")
-            assert running.replaced and running.stopped.is_set()
-            going.set()
+            with crew.started(lambda work: "newer", "ann", replaces=True) as newer:
+                assert running.replaced and running.stopped.is_set()
+                going.set()
+                wait_until(newer.future.done, 10, "it does not begin")
+                assert newer.result() == "newer"
     finally:
         going.set()
         crew.close()
