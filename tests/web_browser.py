@@ -12,7 +12,7 @@ from web_server import Server
 
 CHROMIUM = shutil.which("chromium")
 MISSING = "no chromium: apt-get install chromium"
-PATIENCE = 60_000  # milliseconds; other work may run on the machine
+PATIENCE = 240_000  # milliseconds; other work may run on the machine
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
