@@ -119,7 +119,7 @@ class PhotoTab(PhotoLayout):
         owner = str(request.session_hash)
         if not photo:
             self.service.crew.stop(owner)
-            yield {**self._emptied(old), self.status: ""}
+            yield self._emptied(old)  # its work, if there was some, says that it was cancelled
             return
         source, clean = as_paths(photo)[0], as_paths(reference)
         folders: list[Path] = []
