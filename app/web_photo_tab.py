@@ -134,7 +134,7 @@ class PhotoTab(PhotoLayout):
 
             with self.service.crew.started(work_on, owner, replaces=True) as work:
                 async for at in work.progress():
-                    if work.replaced:  # the page shows the newer one's progress
+                    if work.stopped.is_set():  # the page shows what came after it
                         continue
                     yield {
                         self.status: parts.progress(at),
