@@ -12,7 +12,7 @@ from denoise_se.atomic_file import remove_temporary_files
 from denoise_se.errors import UsageError
 from denoise_se.formats import FORMATS, READABLE_SUFFIXES, format_of_suffix, output_suffix
 from denoise_se.manifest import Manifest
-from denoise_se.remote_files import Address, Location, check_library
+from denoise_se.remote_files import Address, Location, check_library, real_path
 
 LISTED = 10  # a message names at most this many files
 
@@ -203,10 +203,8 @@ def _once_each(found: Sequence[tuple[Location, Path]], notices: list[str]) -> li
 
 
 def real_name(path: Location) -> str:
-    """The path without links; unlike Path.resolve it takes a link to itself as it is."""
-    if isinstance(path, Address):
-        return str(path)
-    return os.path.realpath(path)
+    """By which two locations can be told to be one: the path without links, or the address."""
+    return str(path if isinstance(path, Address) else real_path(path))
 
 
 def _references(
