@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
-from denoise_se.alike import MOST_ALIKE
+from denoise_se.alike import Alike
 from denoise_se.app.console import output
 from denoise_se.report import Row
 from denoise_se.watcher import Watcher
@@ -35,7 +34,7 @@ class ConsoleWatcher(Watcher):
         self.finished, self.spoke = 0, time.monotonic()
         self.lines = output()  # what an engine prints goes elsewhere
         self.blind: set[str] = set()  # models that were named as such
-        self.alike: Counter[str] = Counter()
+        self.alike = Alike(" files")
 
     def row(self, row: Row) -> None:
         self.finished += 1
@@ -46,8 +45,7 @@ class ConsoleWatcher(Watcher):
         if row.status == "failed":
             self.console.print(f"{row.input}: failed: {row.error}")
         for text in row.notices if row.status != "skipped" else ():  # told when it was done
-            self.alike[text] += 1
-            if self.alike[text] <= MOST_ALIKE:
+            if self.alike.is_told(text):
                 self.notice(f"{row.input}: {text}")
         if self.json_lines:
             self._tell(row)
@@ -64,9 +62,8 @@ class ConsoleWatcher(Watcher):
 
     def end(self) -> None:
         """Says how many notes were alike and not printed."""
-        for text, count in self.alike.items():
-            if count > MOST_ALIKE:
-                self.notice(f"and {count - MOST_ALIKE:,} more files: {text}")
+        for line in self.alike.rest():
+            self.notice(line)
 
     def _tell(self, row: Row) -> None:
         plain = {k: str(v) if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(row).items()}
