@@ -11,9 +11,10 @@ from denoise_se.errors import UsageError
 def run_ablation(clean: Path, report: Path, *, steps: int, batch: int, only: list[str] | None) -> None:
     """Train every variant (or those named) on the grey images below `clean`, and write the table to `report`."""
     from denoise_se import ablation
+    from denoise_se.file_pairs import PairedFiles
     from denoise_se.fitting import trainer_precision
     from denoise_se.training_config import TrainingConfig
-    from denoise_se.training_images import PairedFiles, load_pairs, split_validation
+    from denoise_se.training_images import load_pairs, split_validation
 
     unknown = [name for name in only or [] if name not in ablation.VARIANTS]
     if unknown:

@@ -84,7 +84,8 @@ def run_profile(files: list[Path], out: Path, *, series: str | None, plot: Path 
 def run_fit(noisy: Path, clean: Path) -> int:
     """Print what was fitted as a table on stderr, and the spec on stdout. Raises DenoiseError for wrong images."""
     from denoise_se.camera_fit import PARAMETERS, SMALLEST_SIDE, fit_camera
-    from denoise_se.training_images import PairedFiles, load_pairs
+    from denoise_se.file_pairs import PairedFiles
+    from denoise_se.training_images import load_pairs
 
     pairs = load_pairs(PairedFiles(noisy, clean), 3, SMALLEST_SIDE, mend="take larger crops")
     console = message_console()

@@ -66,7 +66,7 @@ class Sources:
 
     def layout(self, recipe: Mapping[str, Any], tell: Callable[[str], None]) -> Layout:
         """Raises DatasetError for a folder that cannot be read or understood."""
-        from denoise_se.training_images import PairedFiles
+        from denoise_se.file_pairs import PairedFiles
         from denoise_se.training_layout import Layout, recognise
 
         if self.folder is not None:
@@ -193,9 +193,9 @@ def read_images(
 ) -> tuple[TrainingPlan, bool]:
     """The plan, with all images read, and whether some of them lie on the disk of the run's folder, which is made for
     them. Raises DenoiseError."""
+    from denoise_se.file_pairs import PairedFiles
     from denoise_se.loaded import Reading
     from denoise_se.pixel_store import PixelStore
-    from denoise_se.training_images import PairedFiles
     from denoise_se.training_plan import plan_training
 
     status = console.status("reading the images ...")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise_se.errors import ImageError, UsageError
+from denoise_se.file_pairs import match_pairs
 from denoise_se.image_folder import image_files
 from denoise_se.remote_files import real_path
 
@@ -50,17 +51,18 @@ def clean_cases(folders: Sequence[Path]) -> list[Case]:
 def pair_cases(pairs: Sequence[tuple[Path, Path]]) -> list[Case]:
     """All pairs of the (noisy, clean) folders, matched by relative path without suffix.
 
-    Raises `UsageError` with the list of all files that have no partner.
+    Raises `UsageError` with the list of all files that have no partner, or one name.
     """
     cases = []
     named = [noisy.parent if real_path(noisy).parent == real_path(clean).parent else noisy for noisy, clean in pairs]
     for (noisy_folder, clean_folder), name in zip(pairs, _labels(named), strict=True):
-        noisy, clean = _images(noisy_folder), _images(clean_folder)
-        alone = [f"{noisy[key]} has no partner in {clean_folder}" for key in noisy if key not in clean]
-        alone += [f"{clean[key]} has no partner in {noisy_folder}" for key in clean if key not in noisy]
-        if alone:
-            raise UsageError("\n  - ".join(["--pairs: files are matched by subfolder and name without suffix", *alone]))
-        cases += [Case(name, key, index, clean[key], noisy[key]) for index, key in enumerate(noisy)]
+        matched, problems = match_pairs(noisy_folder, clean_folder)
+        if problems:
+            raise UsageError(
+                "\n  - ".join(["--pairs: files are matched by subfolder and name without suffix", *problems])
+            )
+        for index, (noisy, clean) in enumerate(matched):
+            cases.append(Case(name, noisy.relative_to(noisy_folder).with_suffix("").as_posix(), index, clean, noisy))
     return cases
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise_se.errors import DatasetError, ImageError
+from denoise_se.file_pairs import PairedFiles, parted, words_of
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import probe, read
 from denoise_se.noise_series import quadratic_surface
-from denoise_se.training_images import PairedFiles, parted, words_of
 
 NOISY_FOLDERS = ("noisy", "noise", "input", "inputs", "lq", "real", "degraded")
 CLEAN_FOLDERS = ("clean", "target", "targets", "gt", "hq", "mean", "groundtruth", "ground_truth", "reference")

@@ -12,6 +12,7 @@ import numpy as np
 from denoise_se.bursts import Scene, load_bursts, refuse_shared_scenes, split_scenes
 from denoise_se.checkpoint import Checkpoint
 from denoise_se.datasets import Patches
+from denoise_se.file_pairs import PairedFiles
 from denoise_se.held_out_risk import HeldOutRisk, Risk
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import probe
@@ -25,14 +26,7 @@ from denoise_se.rehearsal import rehearsed
 from denoise_se.resynthesis import ResynthesisRisk, Scaled, resynthesised
 from denoise_se.told_level import to_judge, to_learn, with_told
 from denoise_se.training_config import TrainingConfig
-from denoise_se.training_images import (
-    SMALLEST_SIDE,
-    Pair,
-    PairedFiles,
-    load_pairs,
-    refuse_shared_images,
-    split_validation,
-)
+from denoise_se.training_images import SMALLEST_SIDE, Pair, load_pairs, refuse_shared_images, split_validation
 from denoise_se.training_layout import Layout
 from denoise_se.training_outcome import OutcomeReport
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from denoise_se.channel_names import KINDS
 from denoise_se.checkpoint import Checkpoint, load_checkpoint
 from denoise_se.errors import ImageError, NoiseSpecError
+from denoise_se.file_pairs import match_pairs
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, probe
 from denoise_se.loaded import Reading, as_seen, centre, to_unit
@@ -22,7 +23,6 @@ from denoise_se.noise import NoiseChain, NoiseMixture, goes_on, is_gaussian
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.noisy_only import WHITE
 from denoise_se.told_level import estimated_level
-from denoise_se.training_images import match_pairs
 from denoise_se.training_layout import Layout, is_stack, scene_folders
 from denoise_se.warm_start import in_channels
 

@@ -14,20 +14,14 @@ import torch
 from denoise_se import training_plan
 from denoise_se.datasets import VALIDATION_SIDE, Consecutive, Patches, TrainingData, WholeImages
 from denoise_se.errors import DatasetError
+from denoise_se.file_pairs import PairedFiles, match_pairs
 from denoise_se.image import turned
 from denoise_se.loaded import Reading, load_pixels, to_unit
 from denoise_se.network import NetworkConfig
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.scanlines import ArrayScanlines
 from denoise_se.training_config import TrainingConfig
-from denoise_se.training_images import (
-    Pair,
-    PairedFiles,
-    load_pairs,
-    match_pairs,
-    refuse_shared_images,
-    split_validation,
-)
+from denoise_se.training_images import Pair, load_pairs, refuse_shared_images, split_validation
 from denoise_se.training_layout import Layout
 from denoise_se.training_plan import left_out
 from denoise_se.white_level import white_level

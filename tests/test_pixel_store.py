@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from denoise_se import pixel_store
 from denoise_se.atomic_file import remove_temporary_files
 from denoise_se.errors import DatasetError
+from denoise_se.file_pairs import PairedFiles
 from denoise_se.loaded import Reading
 from denoise_se.pixel_store import PixelStore
-from denoise_se.training_images import PairedFiles, load_pairs
+from denoise_se.training_images import load_pairs
 
 DTYPES = {torch.uint8: 255, torch.uint16: 65535}
 

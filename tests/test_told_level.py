@@ -12,13 +12,14 @@ import torch
 
 from denoise_se import Denoiser
 from denoise_se.datasets import Patches, TrainingData, WholeImages
+from denoise_se.file_pairs import PairedFiles
 from denoise_se.network import NetworkConfig
 from denoise_se.noise import is_gaussian, parse_noise_spec
 from denoise_se.objectives import Supervised, with_noise
 from denoise_se.scanlines import ArrayScanlines
 from denoise_se.told_level import AsEstimated, Estimated, to_judge, to_learn, with_told
 from denoise_se.training_config import TrainingConfig
-from denoise_se.training_images import Pair, PairedFiles
+from denoise_se.training_images import Pair
 from denoise_se.training_layout import Layout
 from denoise_se.training_plan import TrainingPlan, plan_training
 from denoise_se.white_level import full_range, white_level

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from denoise_se.errors import DatasetError
-from denoise_se.training_images import match_pairs
+from denoise_se.file_pairs import match_pairs
 from denoise_se.training_layout import Layout, alike, recognise, scene_folders, thumbnail
 
 

@@ -11,9 +11,9 @@ import skimage.data
 import tifffile
 import torch
 
+from denoise_se.file_pairs import PairedFiles
 from denoise_se.noise import parse_noise_spec
 from denoise_se.noise_measurement import measure_noise
-from denoise_se.training_images import PairedFiles
 from denoise_se.training_layout import Layout, recognise
 from denoise_se.training_start import channels_of, choose_start
 
