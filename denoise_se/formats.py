@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from denoise_se import bmp_file, jpeg_file, png_file, ppm_file, raw_file, tiff_file, tiff_writing, webp_file
+from denoise_se import bmp_file, heif_file, jpeg_file, png_file, ppm_file, raw_file, tiff_file, tiff_writing, webp_file
 from denoise_se.conversion import Limits
 from denoise_se.image import Image, Probe
 from denoise_se.remote_files import Location, parse_location
@@ -40,7 +40,9 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
     "bmp": (".bmp",),
     "ppm": (".ppm", ".pgm", ".pnm"),
 }
-READABLE_SUFFIXES = frozenset(suffix for suffixes in (*FORMATS.values(), raw_file.SUFFIXES) for suffix in suffixes)
+# of formats that are only read, and what is written for them
+ONLY_READ = {**dict.fromkeys(raw_file.SUFFIXES, "tiff"), **dict.fromkeys(heif_file.SUFFIXES, "png")}
+READABLE_SUFFIXES = frozenset((*(suffix for suffixes in FORMATS.values() for suffix in suffixes), *ONLY_READ))
 
 READERS: Mapping[str, Reader] = {
     "png": Reader(png_file.probe, png_file.read),
@@ -49,6 +51,7 @@ READERS: Mapping[str, Reader] = {
     "webp": Reader(webp_file.probe, webp_file.read),
     "bmp": Reader(bmp_file.probe, bmp_file.read),
     "ppm": Reader(ppm_file.probe, ppm_file.read),
+    "heif": Reader(heif_file.probe, heif_file.read),
     "raw": Reader(raw_file.probe, raw_file.read),
 }
 FINEST_32 = 2.0**32 - 2  # of a number of 32 bits, and a metre is 1/0.0254 inches
@@ -63,7 +66,7 @@ WRITERS: Mapping[str, Writer] = {
     ),
     "ppm": Writer(ppm_file.write, Limits(depths=(8, 16), alpha=False, largest_side=2**31 - 1, packets=False, finest=0)),
 }
-LOSSY = frozenset({"jpg", "webp"})
+LOSSY = frozenset({"jpg", "webp", "heif"})
 UNCOMPRESSED = frozenset({"bmp", "ppm"})
 
 
@@ -76,9 +79,9 @@ def format_of_suffix(path: str | Location) -> str | None:
 def output_suffix(path: str | Location, format: str) -> str:
     """The suffix of the file written for `path`: its own, letter for letter, for "same", else that of the format.
 
-    A raw file, which is not written, becomes a TIFF.
+    A raw file, which is not written, becomes a TIFF, a HEIC a PNG.
     """
     suffix = parse_location(path).suffix
-    if format == "same" and suffix.lower() not in raw_file.SUFFIXES:
+    if format == "same" and suffix.lower() not in ONLY_READ:
         return suffix
-    return FORMATS["tiff" if format == "same" else format][0]
+    return FORMATS[ONLY_READ[suffix.lower()] if format == "same" else format][0]

@@ -1,8 +1,8 @@
 """Image files in and out: `read`, `write`, `probe`, and the same by pages and rows; `formats` has the tables.
 
-The content decides what a file is, and every decoder is named outright; none starts another program (raw files are
-developed in a Python process of their own). Pixel limits are checked from the header, before any decoding. Whatever is
-wrong with one file is an ImageError with its name.
+The content decides what a file is, and every decoder is named outright; none starts another program (raw and
+HEIC files are decoded in a Python process of their own). Pixel limits are checked from the header, before any decoding.
+Whatever is wrong with one file is an ImageError with its name.
 """
 
 from __future__ import annotations

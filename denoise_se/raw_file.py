@@ -5,15 +5,11 @@ They are read and never written: the result goes to a TIFF. `raw_development` sa
 
 from __future__ import annotations
 
-import hashlib
 import re
-import subprocess
-import sys
 from importlib.util import find_spec
 from typing import BinaryIO
 
-import numpy as np
-
+from denoise_se.decoder_process import decoded, facts_of
 from denoise_se.exif import made_upright
 from denoise_se.image import FormatError, Image, Metadata, Probe
 from denoise_se.srgb_profile import srgb_profile
@@ -24,10 +20,7 @@ SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pe
 # most are TIFF files inside; Olympus and Panasonic give them a signature of their own
 OWN_SIGNATURES = {b"IIRO": b"II*\0", b"IIRS": b"II*\0", b"MMOR": b"MM\0*", b"IIU\0": b"II*\0"}
 _HEADS = re.compile(rb"II\*\0|MM\0\*|IIR[OS]|MMOR|IIU\0|FUJIFILMCCD-RAW|.{4}ftypcrx ", re.DOTALL)
-# far more than the largest sensors take
-DEVELOPMENT_SECONDS = 900
-MOST_SIZES = 10_000
-_SIZES: dict[bytes, tuple[int, int]] = {}  # by the sha256 of a file
+DEVELOPMENT = "denoise_se.raw_development"
 
 
 def is_raw(head: bytes, suffix: str) -> bool:
@@ -37,59 +30,30 @@ def is_raw(head: bytes, suffix: str) -> bool:
 
 def probe(stream: BinaryIO) -> Probe:
     """The developed size, without developing. Raises FormatError, also where rawpy is not installed."""
-    stream.seek(0)
-    data = stream.read()
-    digest = hashlib.sha256(data).digest()
-    size = _SIZES.get(digest)
-    if size is None:  # a file is asked for several times, and a process costs a quarter of a second
-        (height, width, _), _ = _developed(data, "--size")
-        if len(_SIZES) >= MOST_SIZES:
-            _SIZES.clear()
-        size = _SIZES[digest] = height, width
-    height, width = size
+    height, width, _ = facts_of(DEVELOPMENT, _data(stream))["shape"]
     return Probe("raw", width, height, 3, 16)
 
 
 def read(stream: BinaryIO) -> Image:
     """Develops the file. Its EXIF is kept where it is stored as in a TIFF, with the orientation undone. FormatError."""
-    stream.seek(0)
-    data = stream.read()
-    shape, values = _developed(data)
-    pixels = np.frombuffer(values, np.uint16).reshape(shape).copy()
+    data = _data(stream)
+    pixels = decoded(DEVELOPMENT, data).pixels
     if pixels.shape[2] != 3:
         raise FormatError("is a raw file of a kind that is not supported: it has no three colours")
     exif = _exif(data)
     notices = ["camera's raw file developed to 16-bit sRGB"]
     if exif is None:
         notices.append("EXIF not kept: it is not read from this kind of raw file")
-    return Image(pixels, None, "raw", Metadata(exif=made_upright(exif), icc=srgb_profile()), tuple(notices))
+    return Image(pixels.copy(), None, "raw", Metadata(exif=made_upright(exif), icc=srgb_profile()), tuple(notices))
 
 
-def _developed(data: bytes, *options: str) -> tuple[list[int], bytes]:
-    """What `raw_development` says of a file: the shape, and what follows it. Raises FormatError."""
+def _data(stream: BinaryIO) -> bytes:
     if find_spec("rawpy") is None:
         raise FormatError(
             'is a camera\'s raw file, which is read with an extra: pip install "denoise-se[raw]", or develop it to TIFF'
         )
-    # -P: nothing is imported from the folder that the command runs in
-    command = [sys.executable, "-P", "-m", "denoise_se.raw_development", *options]
-    try:
-        ended = subprocess.run(
-            command,
-            input=data,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=DEVELOPMENT_SECONDS,
-            check=False,
-            # Ctrl-C stops the batch after this image, not this image
-            start_new_session=True,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise FormatError(f"cannot be developed within {DEVELOPMENT_SECONDS} s") from error
-    if ended.returncode:
-        raise _damaged(ended.stdout or f"its decoder ended with {ended.returncode}")
-    shape, _, values = ended.stdout.partition(b"\n")
-    return [int(side) for side in shape.split()], values
+    stream.seek(0)
+    return stream.read()
 
 
 def _exif(data: bytes) -> bytes | None:
@@ -105,8 +69,3 @@ def _exif(data: bytes) -> bytes | None:
         return built_file(described, tag_file.order) if described.tags or described.children else None
     except TagError:
         return None
-
-
-def _damaged(reason: object) -> FormatError:
-    text = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
-    return FormatError(f"cannot be developed, it is damaged or of an unknown camera ({text.strip()[:100]})")

@@ -16,6 +16,7 @@ _READ = (
     # the size of the second header tells a bitmap from a text that starts with BM
     ("bmp", re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL)),
     ("ppm", re.compile(rb"P[1-6][\s#]")),
+    ("heif", re.compile(rb".{4}ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL)),
 )
 
 _KNOWN = (
@@ -23,7 +24,6 @@ _KNOWN = (
     (re.compile(rb"%PDF"), "a PDF document"),
     (re.compile(rb"GIF8"), "a GIF image"),
     (re.compile(rb".{4}ftypavi[fs]", re.DOTALL), "an AVIF image"),
-    (re.compile(rb".{4}ftyp(hei|hev|mif1|msf1)", re.DOTALL), "a HEIC image"),
     (re.compile(rb".{4}ftypcrx ", re.DOTALL), "a camera's raw file"),
     (re.compile(rb".{4}ftyp", re.DOTALL), "a video"),
     (re.compile(rb"8BPS"), "a Photoshop document"),
@@ -46,7 +46,7 @@ def format_of(head: bytes) -> str:
             return name
     if not head:
         raise FormatError("is empty")
-    readable = "PNG, JPEG, TIFF, WebP, BMP or PPM"
+    readable = "PNG, JPEG, TIFF, WebP, BMP, PPM or HEIC"
     for pattern, what in _KNOWN:
         if pattern.match(head):
             raise FormatError(f"is {what}, which is not read here: convert it to {readable}")

@@ -14,7 +14,7 @@ HAS_ALPHA = 0x10
 MAX_CHUNKS = 100_000
 # for images that were lossy before; measured on Kodak's photos: over 42 dB at 1.4 times the size of a quality 85 JPEG
 QUALITY = 95
-LOSSY_FORMATS = frozenset({"jpg"})
+LOSSY_FORMATS = frozenset({"jpg", "heif"})
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from dng_file import BLACK, NEUTRAL, WHITE, dng
 
-from denoise_se import image_io, raw_file
+from denoise_se import decoder_process, image_io, raw_file
 from denoise_se.batch import Settings, run_batch
 from denoise_se.blending import Strength
 from denoise_se.denoiser import Denoiser
@@ -82,7 +82,7 @@ def test_too_many_pixels_are_refused_before_developing(tmp_path, monkeypatch):
     real = subprocess.run
 
     def never_developing(command: list[str], **options: object) -> object:
-        assert command[-1] == "--size"
+        assert command[-1] == "--facts"
         return real(command, **options)
 
     monkeypatch.setattr(subprocess, "run", never_developing)
@@ -115,10 +115,10 @@ def test_a_decoder_that_dies_costs_one_file(tmp_path, monkeypatch):
     known = image_io.probe(path)
     monkeypatch.setattr(subprocess, "run", dying)
     assert image_io.probe(path) == known, "it is asked once only"
-    with pytest.raises(ImageError, match=r"a\.dng: cannot be developed.*-11"):
+    with pytest.raises(ImageError, match=r"a\.dng: cannot be decoded.*-11"):
         image_io.read(path)
-    monkeypatch.setattr(raw_file, "_SIZES", {})
-    with pytest.raises(ImageError, match=r"a\.dng: cannot be developed.*-11"):
+    monkeypatch.setattr(decoder_process, "_KNOWN", {})
+    with pytest.raises(ImageError, match=r"a\.dng: cannot be decoded.*-11"):
         image_io.probe(path)
 
 

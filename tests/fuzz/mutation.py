@@ -6,6 +6,7 @@ values, chunks in another order, the tail of another file, checksums and lengths
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -267,10 +268,24 @@ def _change_tiff(data: bytearray, rng: np.random.Generator) -> None:
             _swap(data, *(slice(place, place + stride) for place in sorted((entry, other))))
 
 
+def _change_heif(data: bytearray, rng: np.random.Generator) -> None:
+    """Another number in one of the boxes before the coded picture, or another length or name of a box there."""
+    end = bytes(data).find(b"mdat")
+    if end < 16:
+        return
+    names = [match.start() for match in re.finditer(rb"[a-z][a-zA-Z0-9 ]{3}", data[:end])]
+    if rng.random() < 0.5:
+        place = int(rng.integers(0, end - 4))
+    else:  # the length before a name, or the number behind it
+        place = max(0, names[rng.integers(len(names))] + int(rng.choice([-4, 4, 8])))
+    struct.pack_into(">I", data, place, EXTREMES[rng.integers(len(EXTREMES))] % (1 << 32))
+
+
 INFORMED: dict[str, Mutation] = {
     ".png": _change_png,
     ".jpg": _change_jpeg,
     ".tif": _change_tiff,
     ".dng": _change_tiff,
     ".webp": _change_webp,
+    ".heic": _change_heif,
 }

@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import PIL.Image
+import pillow_heif
 import tifffile
 from cmyk_profile import cmyk_profile
 from dng_file import dng
@@ -37,7 +38,7 @@ class Sample:
 @cache
 def samples() -> tuple[Sample, ...]:
     """All of them, those of one format in a row."""
-    return (*_pngs(), *_jpegs(), *_tiffs(), *_webps(), *_bitmaps(), *_netpbms(), *_raws())
+    return (*_pngs(), *_jpegs(), *_tiffs(), *_webps(), *_bitmaps(), *_netpbms(), *_raws(), *_heics())
 
 
 def _pixels(dtype: type, channels: int = 3) -> np.ndarray:
@@ -208,3 +209,18 @@ def _netpbms() -> list[Sample]:
 
 def _raws() -> list[Sample]:
     return [Sample("dng", ".dng", dng(_pixels(np.float32).astype(float).clip(0, 1), orientation=6))]
+
+
+def _heics() -> list[Sample]:
+    deep = (_pixels(np.uint16) >> 6 << 6).tobytes()
+    kinds = {
+        "heic": pillow_heif.from_pillow(_clear()),
+        "heic 10 bit": pillow_heif.from_bytes("RGB;16", (WIDTH, HEIGHT), deep),
+    }
+    found = []
+    for name, image in kinds.items():
+        image.info.update(exif=_facts()["exif"].tobytes(), icc_profile=_facts()["icc_profile"])
+        buffer = BytesIO()
+        image.save(buffer, quality=90)
+        found.append(Sample(name, ".heic", buffer.getvalue()))
+    return found
