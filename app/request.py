@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from denoise_se.blending import Strength
 from denoise_se.checkpoint import resolve
 from denoise_se.errors import UsageError
 from denoise_se.image_io import DEFAULT_MAX_PIXELS
-from denoise_se.manifest import file_digest
+from denoise_se.manifest import file_digest, identity
 
 if TYPE_CHECKING:
     from denoise_se.denoiser import Denoiser
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from denoise_se.report import Row
 
 AUTO_MODELS = {1: "gray", 3: "photo"}  # by colour channels
-
-
+MOST_LOADED = 8  # models that are kept, each with some hundred megabytes at work
+Version = tuple[int, ...] | None
 LEFT_ALONE = "no noise was found, so none was removed"
 
 
@@ -66,7 +66,11 @@ class Request:
 
     def denoiser_for(self, channels: int) -> Denoiser:
         """The denoiser for an image of so many colour channels, loaded once. Raises CheckpointError or UsageError."""
-        return loaded(AUTO_MODELS[channels] if self.model == "auto" else self.model, self.engine)
+        from denoise_se.calibration import calibration_path
+
+        name = AUTO_MODELS[channels] if self.model == "auto" else self.model
+        weights = self.weights[name]
+        return loaded(name, self.engine, _version(weights), _version(calibration_path(weights)))
 
     def models(self) -> Models:
         """For `run_on_ray`. Raises CheckpointError, also for a damaged file."""
@@ -105,12 +109,17 @@ class Request:
         }
 
 
-@cache
-def loaded(model: str, engine: Engine) -> Denoiser:
-    """A denoiser, loaded at its first use and then kept."""
+@lru_cache(maxsize=MOST_LOADED)
+def loaded(model: str, engine: Engine, weights: Version, calibration: Version) -> Denoiser:
+    """A denoiser, loaded at its first use and then kept; the versions tell its files from others of their names."""
     from denoise_se.denoiser import Denoiser
 
     return Denoiser.load(model, **asdict(engine))
+
+
+def _version(path: Path) -> Version:
+    found = identity(path)
+    return None if found is None else tuple(found)
 
 
 def parse_tile(text: str) -> int | str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
+from contextlib import suppress
 
 from denoise_se.tiff_tags import EXIF_IFD, TYPES, TagError, TagFile
 
@@ -31,7 +32,7 @@ def dpi(block: bytes | None) -> tuple[float, float] | None:
         unit = tag_file.values(tags[RESOLUTION_UNIT])[0] if RESOLUTION_UNIT in tags else 2
         scale = {2: 1.0, 3: CM_PER_INCH}[int(unit)]
         resolution = (x[0] / x[1] * scale, y[0] / y[1] * scale)
-    except (TagError, KeyError, IndexError, ZeroDivisionError):
+    except (ValueError, OverflowError, KeyError, IndexError, ZeroDivisionError):  # damaged, or a unit that is no number
         return None
     return resolution if min(resolution) > 0 else None
 
@@ -45,7 +46,8 @@ def made_upright(block: bytes | None) -> bytes | None:
         tag_file = TagFile.of_bytes(block)
         entries = {code: (kind, position) for code, kind, _, position in tag_file.entries(tag_file.first_offset)}
         if orientation(block) >= 5 and EXIF_IFD in entries:
-            _swap_dimensions(tag_file, changed, entries[EXIF_IFD][1])
+            with suppress(TagError):  # the dimensions are lost there, and the picture is upright all the same
+                _swap_dimensions(tag_file, changed, entries[EXIF_IFD][1])
         kind, position = entries[ORIENTATION]
         width = TYPES[kind][0]
         changed[position : position + width] = (1).to_bytes(width, "little" if tag_file.order == "<" else "big")
@@ -71,7 +73,9 @@ def without_thumbnail(block: bytes | None) -> bytes | None:
         changed[pointer : pointer + 4] = bytes(4)
         tags = tag_file.directory(second).tags
         start, length = (int(tag_file.values(tags[code])[0]) for code in (THUMBNAIL_OFFSET, THUMBNAIL_LENGTH))
-    except (TagError, KeyError, IndexError):
+    except (ValueError, OverflowError, KeyError, IndexError):
+        return bytes(changed)
+    if min(start, length) < 0:
         return bytes(changed)
     if second < start and start + length >= len(block) - 1:
         return bytes(changed[:start])

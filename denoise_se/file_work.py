@@ -142,7 +142,7 @@ class FileWork:
             pixels[band.rows.slice] = band.clean
             inspection.add(band)
         share = 1 if lane is None else lane.backend.lanes  # as much was done meanwhile
-        row = _with_model(row, denoiser, [level], (time.perf_counter() - began) / share)
+        row = _with_model(row, [denoiser], [level], (time.perf_counter() - began) / share)
         return page.whole.with_pixels(pixels), row, self._inspected(inspection, denoiser, level)
 
     def _inspected(self, inspection: Inspection, denoiser: Denoiser, level: float | np.ndarray | None) -> Inspected:
@@ -165,16 +165,17 @@ class FileWork:
             inspection = self.inspector.begin(page.shape, page.dtype, page.metadata.orientation)
             for band in denoiser.bands(page, level, self.settings.strength, self._progress()):
                 inspection.add(band)
-            row = _with_model(row, denoiser, [level], time.perf_counter() - began)
+            row = _with_model(row, [denoiser], [level], time.perf_counter() - began)
             return self.writer.submit(self._write, job, None, loaded, row, self._inspected(inspection, denoiser, level))
         self._prepare(job, loaded, row)
         conveyor: Conveyor[Rows] = Conveyor()
         written = self.writer.submit(write_pages, job.target, loaded.pages, iter(conveyor))
         written.add_done_callback(lambda _: conveyor.abandon())
-        levels = []
+        denoisers, levels = [], []
         try:
             for number, page in enumerate(loaded.pages):
                 denoiser = self.denoiser_for(page.shape[2])
+                denoisers.append(denoiser)
                 levels.append(denoiser.noise_level(page, self.settings.sigma))
                 if number == 0:  # the report shows the first page
                     inspection = self.inspector.begin(page.shape, page.dtype, page.metadata.orientation)
@@ -185,14 +186,15 @@ class FileWork:
                     if number == 0:
                         inspection.add(band)
             conveyor.end()
-        except AbandonedError:
+        except AbandonedError as error:  # by the writer; or a watcher's, of a conveyor of its own
+            conveyor.fail(error)
             written.result()
         except BaseException as error:
             conveyor.fail(error)
             written.exception()
             raise
         notices = written.result()
-        row = _with_model(row, denoiser, levels, time.perf_counter() - began)
+        row = _with_model(row, denoisers, levels, time.perf_counter() - began)
         reading = (notice for page in loaded.pages for notice in page.notices)
         row = row.noticed(*misnamed(job.source, "tiff"), *reading, *notices)
         self._complete(job, loaded, row)
@@ -292,10 +294,14 @@ def _with_size_of(job: Job, row: Row) -> Row:
     return replace(row, width=found.width, height=found.height, channels=found.channels, bit_depth=found.bit_depth)
 
 
-def _with_model(row: Row, denoiser: Denoiser, levels: Sequence[float | np.ndarray | None], seconds: float) -> Row:
+def _with_model(
+    row: Row, denoisers: Sequence[Denoiser], levels: Sequence[float | np.ndarray | None], seconds: float
+) -> Row:
+    """The row with the names of what denoised the pages, and the mean of the levels that they were told."""
     known = [float(np.mean(level)) for level in levels if level is not None]
     sigma = round(sum(known) / len(known), 4) if known else None
-    return replace(row, model=denoiser.checkpoint.name, sigma=sigma, seconds=round(seconds, 4))
+    names = dict.fromkeys(denoiser.checkpoint.name for denoiser in denoisers)
+    return replace(row, model=", ".join(names), sigma=sigma, seconds=round(seconds, 4))
 
 
 def _reason(error: DenoiseError) -> str:

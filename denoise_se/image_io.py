@@ -184,6 +184,8 @@ def _translated(path: Location) -> Iterator[None]:
     """
     try:
         yield
+    except ImageError:  # of another file that is used meanwhile
+        raise
     except FormatError as error:
         raise ImageError(path, str(error)) from error
     except MemoryError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -123,6 +123,20 @@ class Ledger:
         """At the end of a run. Raises OSError."""
 
 
+def entries_of(lines: Iterable[str]) -> dict[str, Entry]:
+    """By their outputs, the last of each; a line that is none, as one that a kill cut short, is left out: its output is
+    done again."""
+    found: dict[str, Entry] = {}
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("output"), str):
+            found[entry["output"]] = entry
+    return found
+
+
 class Manifest(Ledger):
     """The ledger in a file of the output folder: one JSON line per entry, appended and synced."""
 
@@ -130,12 +144,8 @@ class Manifest(Ledger):
         """`read` False is for who only appends."""
         super().__init__(settings_digest(settings), {}, self.append)
         self.path = home / NAME
-        for line in self._lines() if read else ():
-            try:
-                entry = json.loads(line)
-                self.entries[entry["output"]] = entry
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue  # a line that a kill cut short: its output is done again
+        if read:
+            self.entries.update(entries_of(self._lines()))
 
     def _lines(self) -> list[str]:
         try:

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from denoise_se.atomic_file import temporary_path
+from denoise_se.atomic_file import lock, temporary_path
 from denoise_se.batch import Outcome, outcome, prepare
 from denoise_se.errors import DenoiseError, ImageError, UsageError
 from denoise_se.file_work import Settings
@@ -64,7 +64,7 @@ def run_on_ray(
     with Stop().listening() as stop, connected(workers, models.options["device"]) as cluster:
         manifest = prepare(plan, fingerprint, watcher, resume=settings.resume)
         run = _Run(plan, settings, manifest, watcher, inspector, stop)
-        with _marker(plan.home) as marker:
+        with output_marker(plan.home) as marker:
             run.start(cluster, models, marker)
             try:
                 run.work()
@@ -77,15 +77,16 @@ def run_on_ray(
 
 
 @contextmanager
-def _marker(home: Location) -> Iterator[Path | None]:
+def output_marker(home: Location) -> Iterator[Path | None]:
     """A file in the output folder, by which a worker sees that it has the same one; None for a store."""
     if isinstance(home, Address):
         yield None
         return
     path = temporary_path(home.absolute())
-    path.touch()
     try:
-        yield path
+        with path.open("xb") as stream:
+            lock(stream)  # so that another run does not take it for one that was left behind
+            yield path
     finally:
         with suppress(OSError):
             path.unlink()

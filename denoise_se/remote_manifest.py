@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from denoise_se.errors import UsageError
-from denoise_se.manifest import Entry, Facts, Ledger, Manifest, Stamp, identity, settings_digest
+from denoise_se.manifest import Entry, Facts, Ledger, Manifest, Stamp, entries_of, identity, settings_digest
 from denoise_se.remote_files import Address, Location
 
 FOLDER = ".denoise-se-manifest"
@@ -58,7 +58,8 @@ class RemoteManifest(RemoteLedger):
         try:
             parts = sorted(self.folder.names()) if read else []
             for part in parts:
-                self._read((self.folder / part).read_bytes())
+                content = (self.folder / part).read_bytes()
+                self.entries.update(entries_of(content.decode(errors="replace").splitlines()))
             if len(parts) > MOST_PARTS:
                 self._write(list(self.entries.values()))
                 for part in parts:
@@ -84,14 +85,6 @@ class RemoteManifest(RemoteLedger):
     def _forget(self) -> None:
         self.pending: list[Entry] = []
         self.since = time.monotonic()
-
-    def _read(self, content: bytes) -> None:
-        for line in content.decode(errors="replace").splitlines():
-            try:
-                entry = json.loads(line)
-                self.entries[entry["output"]] = entry
-            except (ValueError, KeyError, TypeError):
-                continue  # its output is done again
 
     def _write(self, entries: list[Entry]) -> None:
         # sorted by time, so that the later of two entries for one output counts

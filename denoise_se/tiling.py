@@ -105,6 +105,8 @@ def tile_shape(height: int, width: int, halo: int, multiple: int, features: floa
         fits = next((cut for cut in columns if cut[1] * window_height <= most), None)
         if fits:
             shapes.append((all_height * fits[2], core_height, fits[0]))
+    if not shapes:  # nothing is as small as the memory asks for
+        return cuts(height)[-1][0], columns[-1][0]
     _, core_height, core_width = min(shapes, key=lambda shape: shape[0])
     return core_height, core_width
 

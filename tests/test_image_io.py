@@ -230,6 +230,18 @@ def test_content_decides_and_a_wrong_suffix_is_told(tmp_path):
     assert written.format == "png" and image_io.read(tmp_path / "b.png").notices == ()
 
 
+def test_what_is_wrong_with_a_copy_is_told_of_the_copy(tmp_path, monkeypatch):
+    image_io.write(tmp_path / "a.png", random_image("png", (5, 6), 3, 8, False))
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(image_io.shutil, "copyfileobj", refuse)
+    with pytest.raises(ImageError) as raised:
+        image_io.copy(tmp_path / "a.png", tmp_path / "b.png")
+    assert str(raised.value) == f"{tmp_path / 'b.png'}: cannot be read or written: No space left on device"
+
+
 def test_suffixes_follow_the_table_and_same_keeps_the_case():
     assert formats.output_suffix("A.TIF", "same") == ".TIF"
     assert formats.output_suffix("a.bmp", "jpg") == ".jpg" and formats.output_suffix("a.x", "tiff") == ".tiff"

@@ -294,6 +294,35 @@ def test_damaged_exif_neither_stops_an_image_nor_is_lost_where_it_can_be_copied(
     assert "damaged EXIF" in image_io.write(tmp_path / "a.tif", back).notices[-1]
 
 
+def block_of(*entries: tuple[int, int, bytes], second: bytes = b"") -> bytes:
+    """Little-endian EXIF of entries of one value each: code, type, its four bytes; and a second directory."""
+    table = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHI", c, t, 1) + value for c, t, value in entries)
+    end = 8 + len(table) + 4
+    return b"II*\0\x08\0\0\0" + table + struct.pack("<I", end if second else 0) + second
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_a_turned_photo_is_shown_upright_also_where_its_exif_is_damaged(tmp_path, suffix):
+    beyond = block_of((274, 3, struct.pack("<I", 6)), (34665, 4, struct.pack("<I", 5000)))
+    image_io.write(tmp_path / f"a{suffix}", Image(np.zeros((40, 60, 3), np.uint8), None, "png", Metadata(exif=beyond)))
+    image = image_io.read(tmp_path / f"a{suffix}").upright()
+    assert (image.height, image.width, image.metadata.orientation) == (60, 40, 1)
+    image_io.write(tmp_path / "b.png", image)
+    assert shown(tmp_path / "b.png").shape == (60, 40, 3)
+
+
+def test_numbers_that_no_exif_has_do_not_stop_an_image():
+    from denoise_se import exif as exif_block
+
+    eighth = struct.pack("<I", 8)
+    no_unit = struct.pack("<f", float("nan"))
+    assert exif_block.dpi(block_of((282, 5, eighth), (283, 5, eighth), (296, 11, no_unit))) is None
+    for start, length in ((-30, 13), (30, -1)):
+        second = struct.pack("<HHHIiHHIi", 2, 513, 9, 1, start, 514, 9, 1, length)
+        block = block_of((271, 1, b"A\0\0\0"), second=second + bytes(20))
+        assert len(exif_block.without_thumbnail(block)) == len(block)
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".tif"])
 def test_cmyk_goes_through_its_profile_with_the_inks_the_right_way_round(tmp_path, suffix):
     inks = np.zeros((32, 64, 4), np.uint8)

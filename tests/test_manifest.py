@@ -101,7 +101,7 @@ def test_a_line_cut_short_anywhere_costs_its_own_output_alone(tmp_path: Path, so
 def test_foreign_lines_are_skipped(tmp_path: Path, source: Path) -> None:
     finish(tmp_path, source)
     with (tmp_path / NAME).open("ab") as file:
-        file.write(b'\n[]\n"text"\nnull\n{}\n\xff\xfe\n{"output": ["list"]}\n')
+        file.write(b'\n[]\n"text"\nnull\n{}\n\xff\xfe\n{"output": ["list"]}\n{"output": 5}\n' + b"[" * 100_000)
     assert is_done(tmp_path, source)
 
 

@@ -14,6 +14,7 @@ from tiny_model import save_tiny
 from denoise_se import file_work, image_io
 from denoise_se.batch import Outcome, run_batch
 from denoise_se.blending import Strength
+from denoise_se.conveyor import AbandonedError
 from denoise_se.denoiser import Denoiser
 from denoise_se.errors import ImageError
 from denoise_se.file_work import Settings
@@ -155,6 +156,27 @@ def test_a_disk_that_takes_no_more_fails_a_stack_by_name(denoiser: Denoiser, mon
     monkeypatch.setattr(file_work, "write_pages", refuse)
     (row,) = run(denoiser, "a.tif", "b.tif").rows
     assert row.status == "failed" and "No space left" in row.error
+
+
+@pytest.mark.timeout(60)
+def test_a_watcher_that_is_abandoned_itself_ends_the_run(denoiser: Denoiser) -> None:
+    class Gone(Watcher):
+        def tiles(self, done: int, total: int) -> None:
+            raise AbandonedError
+
+    tifffile.imwrite("a.tif", STACK, photometric="minisblack")
+    (row,) = run(denoiser, "a.tif", "b.tif", Gone()).rows
+    assert row.status == "failed" and not Path("b.tif").exists()
+
+
+def test_a_stack_of_grey_and_colour_names_the_models_of_both(denoiser: Denoiser) -> None:
+    colour = Denoiser.load(save_tiny(Path("colour.safetensors")), device="cpu")
+    with tifffile.TiffWriter("a.tif") as writer:
+        writer.write(np.zeros((20, 30, 3), np.uint8), photometric="rgb")
+        writer.write(np.zeros((20, 30), np.uint8), photometric="minisblack")
+    plan = make_plan([Path("a.tif")], Path("b.tif"))
+    (row,) = run_batch(plan, {1: denoiser, 3: colour}.__getitem__, Settings(25.0), fingerprint={}).rows
+    assert row.model == "colour, tiny"
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])

@@ -16,11 +16,13 @@ from killing.harness import digests, make_images
 from tiny_model import save_tiny
 
 from denoise_se import manifest, ray_cluster
+from denoise_se.atomic_file import remove_temporary_files
 from denoise_se.errors import UsageError
 from denoise_se.file_work import Settings
 from denoise_se.inspection import Inspector
 from denoise_se.manifest import Entry, settings_digest
 from denoise_se.plan import make_plan
+from denoise_se.ray_engine import output_marker
 from denoise_se.ray_worker import Clerk, Done, Models, Order, Task, Worker
 
 OPTIONS = {"device": "cpu", "backend": "auto", "precision": "auto", "tile": "auto"}
@@ -85,6 +87,14 @@ def test_a_machine_of_another_version_or_without_the_output_folder_is_refused(wo
     assert "install the same version" in alone(work, version="0.0.1")[1]
     refusal = alone(work, marker=work / "out" / ".00000000.tmp")[1]
     assert "does not see the output folder" in refusal and "s3://" in refusal
+
+
+def test_another_run_into_the_folder_leaves_the_file_by_which_workers_know_it(tmp_path: Path) -> None:
+    with output_marker(tmp_path) as marker:
+        assert marker is not None
+        remove_temporary_files(tmp_path)
+        assert marker.exists()
+    assert not marker.exists()
 
 
 def test_without_ray_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

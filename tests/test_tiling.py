@@ -59,6 +59,19 @@ def test_the_tiles_of_an_image_are_as_large_as_memory_allows(height, width, halo
         assert len(rows) == len(columns) == 1
 
 
+@given(
+    st.integers(1000, 6000),
+    st.integers(1000, 6000),
+    st.integers(0, 90),
+    st.sampled_from([1, 2, 12]),
+    st.sampled_from([16, 256, 2048]),
+)
+def test_networks_of_any_width_and_step_get_tiles(height, width, halo, multiple, features):
+    shape = tile_shape(height, width, halo, multiple, features)
+    for size, tile in zip((height, width), shape, strict=True):
+        assert tile > 0 and len(spans(size, tile, halo, multiple)) == -(-size // tile)
+
+
 def test_a_photo_of_12_megapixels_is_cut_into_six():
     assert tile_shape(2828, 4243, 90, 8, 16) == (1440, 1440)
 
