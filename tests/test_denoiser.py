@@ -92,8 +92,9 @@ def test_what_has_no_noise_comes_back_as_it_is(load, dtype, monkeypatch):
     assert np.abs(load("blind")(clean, 0).astype(float) - clean).max() > 0, "a blind network decides for itself"
 
 
-@pytest.mark.parametrize("model", ["gray", "color"])
-def test_noise_stronger_than_any_of_the_training_is_taken_out_as_well(model):
+@pytest.mark.parametrize(("model", "times"), [("gray", 3.7), ("color", 4.5)])
+@pytest.mark.filterwarnings("ignore:the image has float values far outside")
+def test_noise_stronger_than_any_of_the_training_is_taken_out_as_well(model, times):
     y, x = np.mgrid[:160, :160] / 160
     clean = (0.15 + 0.35 * x + 0.35 * y**2).astype(np.float32)
     if model == "color":
@@ -104,7 +105,7 @@ def test_noise_stronger_than_any_of_the_training_is_taken_out_as_well(model):
     def error(sigma: float) -> float:
         return float(np.sqrt(np.mean((denoiser(clean + sigma / 255 * noise, sigma).clip(0, 1) - clean) ** 2))) * 255
 
-    assert error(110) < 2.2 * error(55), "and not five times as much"
+    assert error(255) < times * error(55), "left to itself 4.2 times as much for gray, and 4.9 for color"
     levels = np.full(clean.shape[:2], 20, np.float32)
     levels[80:] = 110
     strong = clean + (levels / 255).reshape(*levels.shape, *[1] * (clean.ndim - 2)) * noise
