@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from denoise_se.app.console import table_console
+from denoise_se.atomic_file import write_whole
 from denoise_se.errors import UsageError
+from denoise_se.output_file import check_output
 
 
 def run_ablation(clean: Path, report: Path, *, steps: int, batch: int, only: list[str] | None) -> None:
@@ -16,6 +18,7 @@ def run_ablation(clean: Path, report: Path, *, steps: int, batch: int, only: lis
     from denoise_se.training_config import TrainingConfig
     from denoise_se.training_images import load_pairs, split_validation
 
+    check_output("--report", report, (".md",))
     unknown = [name for name in only or [] if name not in ablation.VARIANTS]
     if unknown:
         raise UsageError(f"--only {unknown[0]!r} is no variant; one of {', '.join(ablation.VARIANTS)}")
@@ -29,5 +32,5 @@ def run_ablation(clean: Path, report: Path, *, steps: int, batch: int, only: lis
     table = ablation.as_markdown(trials)
     how = f"{steps} steps of {batch} patches of {config.patch} pixels, {config.noise}, {precision}, seed {config.seed}"
     where = f"{len(validation)} validation images of {clean.name}"
-    report.write_text(f"{how}; {where}.\n\n{table}", encoding="utf-8")
+    write_whole(report, f"{how}; {where}.\n\n{table}".encode())
     console.print(table)

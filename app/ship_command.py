@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from denoise_se.app.console import table_console
+from denoise_se.atomic_file import write_whole
 from denoise_se.checkpoint import CHECKPOINTS, Checkpoint, load_checkpoint, save_checkpoint
 from denoise_se.errors import UsageError
 from denoise_se.model_card import render_card
@@ -32,7 +33,7 @@ def run_ship(name: str, weights: Path, evaluations: list[Path]) -> None:
     )
     shown = {key: value for key, value in psnr.items() if isinstance(value, str)}
     card = render_card(name, checkpoint.config, checkpoint.training, shown)
-    target.with_suffix(".md").write_text(card, encoding="utf-8")
+    write_whole(target.with_suffix(".md"), card.encode())
     console = table_console()
     console.print(f"{target}: fp16 costs {loss:.5f} dB on the samples; {target.stat().st_size:,} bytes")
     console.print(f"int8 belongs to the old weights: denoise-se quantize {name} --clean FOLDER makes it for these")

@@ -233,20 +233,16 @@ def budget_of(config: TrainingConfig) -> str:
 
 def run_calibration(weights: Path, plan: TrainingPlan) -> str:
     """Calibrates int8 for a run's weights, beside them and in its card; says whether it will be used."""
-    from denoise_se.app.quantize_command import with_int8
-    from denoise_se.atomic_file import replacing
     from denoise_se.calibration import IMAGES, MOST_LOSS, SIDE, calibrate_run, write_calibration
     from denoise_se.checkpoint import open_checkpoint
+    from denoise_se.model_card import note_calibration
 
     checkpoint = open_checkpoint(weights)
     train, validation = (plan.report.batches(pairs, IMAGES // 2, SIDE) for pairs in (plan.train, plan.validation))
     calibration = calibrate_run(checkpoint, train, validation)
     try:
         write_calibration(checkpoint, calibration)
-        card = weights.with_name("card.md")
-        text = with_int8(card.read_text(encoding="utf-8"), calibration)
-        with replacing(card) as file:
-            file.write(text.encode())
+        note_calibration(weights.with_name("card.md"), calibration)
     except OSError as error:
         return f"cannot be kept ({error.strerror}), so float is used"
     if calibration.worst_loss == math.inf:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from denoise_se.network import Denoising, build_network, count_macs_per_pixel, c
 from denoise_se.network_config import NetworkConfig
 from denoise_se.network_psnr import Batch, mean_psnr
 from denoise_se.noise import parse_noise_spec
-from denoise_se.training import augment
+from denoise_se.training import augment, learning_rate, make_optimizer
 from denoise_se.training_config import TrainingConfig
 from denoise_se.training_images import Pair
 
@@ -61,14 +60,13 @@ def run_trial(name: str, train: Sequence[Pair], validation: Sequence[Pair], conf
     average = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
     )
-    optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, (0.9, 0.99), weight_decay=1e-4)
+    optimizer = make_optimizer(network, config)
     generator = torch.Generator().manual_seed(config.seed)
     patches, noise = Patches(train, config.patch, config.seed), parse_noise_spec(config.noise or "gaussian:0-55")
     began = time.perf_counter()
     for step in range(config.steps):
-        warmup = min(1.0, (step + 1) / config.warmup_steps)
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+            group["lr"] = learning_rate(config, step, step / config.steps)
         batch = torch.stack([patches[step * config.batch + i].clean for i in range(config.batch)])
         clean = augment(Example(batch, batch, batch.new_empty(0)).in_unit(), generator).clean
         noisy, level = noise(clean, generator)

@@ -104,7 +104,7 @@ def run_benchmark(
         on_progress: called with (done, total, what).
 
     Raises:
-        UsageError: none of our own models among the contenders, or a folder without images.
+        UsageError: no contenders, or a folder without images.
         DenoiseError: a contender that fails.
     """
     import torch

@@ -140,7 +140,7 @@ class Denoiser:
         self, noisy: np.ndarray, sigma: float | np.ndarray | None = None, strength: float | Strength = 1.0
     ) -> np.ndarray:
         """Denoise one image; see `denoise` for the arguments and errors. Returns the image alone."""
-        return self.denoise(noisy, sigma, strength).image
+        return self._denoised(noisy, sigma, strength, None).image
 
     def denoise(
         self,
@@ -168,10 +168,19 @@ class Denoiser:
             UsageError: an array of another shape or dtype, with values that are not finite, or a negative sigma.
             DenoiseError: values so large that the network's result is not finite.
         """
+        return self._denoised(noisy, sigma, strength, progress)
+
+    def _denoised(
+        self,
+        noisy: np.ndarray,
+        sigma: float | np.ndarray | None,
+        strength: float | Strength,
+        progress: Progress | None,
+    ) -> Denoised:
         began = time.perf_counter()
         source = ArrayScanlines(check_image(noisy))
         if wrong := wrong_range(source.pixels):
-            warnings.warn(f"the image {wrong}", stacklevel=3)  # where the denoiser is called
+            warnings.warn(f"the image {wrong}", stacklevel=3)  # where the public method is called
         if not isinstance(strength, Strength):
             strength = Strength(strength, strength)
         level = self.noise_level(source, sigma)

@@ -160,7 +160,7 @@ def lag_products(patches: DctPatches) -> tuple[NDArray[np.float64], NDArray[np.f
 
 
 def _joined(cells: Array, low_end: NDArray[np.int64], high_end: NDArray[np.int64]) -> Array:
-    """`Patches.joined` of cells [N, C, h, w], of which so many pixels [N, C] lie at either end of the range: Cohen's
+    """`DctPatches.joined` of cells [N, C, h, w], of which so many pixels [N, C] lie at either end of the range: Cohen's
     kappa of neighbours (doi:10.1177/001316446002000104), chance being that both lie at the same end."""
     count = cells.shape[2] * cells.shape[3]
     pairs = low_end * (low_end - 1) + high_end * (high_end - 1)

@@ -32,12 +32,10 @@ CORRELATED_ERROR = 1.6  # of sigma; set so that the interval holds the truth for
 @dataclass(frozen=True)
 class PatchSpectrum:
     """One bin of brightness: covariances [M, M, K] of the DCT coefficients of M mixtures of the channels (8-bit units
-    squared), the channels' mean brightness [C] (8-bit units) there, and the number of patches behind each coefficient.
-    """
+    squared), and the channels' mean brightness [C] (8-bit units) there."""
 
     covariance: Float
     brightness: Float
-    patches: int
 
 
 def spectra(patches: DctPatches, mix: Float) -> list[PatchSpectrum]:
@@ -68,7 +66,7 @@ def _bins(patches: DctPatches, mix: Float, bands: list[NDArray[np.bool_]]) -> It
             chosen = coefficients[:, flattest][..., band].astype(np.float64)
             covariance[..., band] = np.einsum("ank,bnk->abk", chosen, chosen) / keep
             brightness.append(patches.means[:, members[flattest]].mean(axis=1))
-        yield PatchSpectrum(covariance, np.mean(brightness, axis=0), keep)
+        yield PatchSpectrum(covariance, np.mean(brightness, axis=0))
 
 
 def correlation_weight(found: list[PatchSpectrum], patches: DctPatches) -> float:

@@ -95,7 +95,7 @@ def read(stream: BinaryIO) -> Image:
     ancillary = [(name, data[start : start + length]) for name, start, length in chunks if name[0] & 0x20]
     left_over = len(data) - chunks[-1][1] - 4
     needed = _needed_chunks(chunks, header.colour)
-    pixels = (_interlaced if header.interlaced else _straight)(data, needed, header)
+    pixels = _interlaced(data, needed, header) if header.interlaced else _straight(data, needed)
     if pixels.shape[:2] != (height, width):
         raise FormatError("its pixels do not have the size that the header gives")
     pixels = pixels.reshape(height, width, -1)
@@ -214,7 +214,7 @@ def _needed_chunks(chunks: list[tuple[bytes, int, int]], colour: int) -> list[tu
     return needed
 
 
-def _straight(data: bytes, chunks: list[tuple[bytes, int, int]], header: _Header) -> np.ndarray:
+def _straight(data: bytes, chunks: list[tuple[bytes, int, int]]) -> np.ndarray:
     import imagecodecs
 
     view = memoryview(data)

@@ -131,7 +131,7 @@ class _Run:
         paths = [path for job in self.plan.jobs for path in (job.source, job.target, job.reference) if path is not None]
         relative = any(not path.is_absolute() for path in paths)
         self.order = Order(
-            replace(self.settings),
+            self.settings,
             self.manifest.settings,
             replace(self.inspector, previews={}),
             version("denoise-se"),

@@ -86,7 +86,6 @@ class RunFolder(Callback):
     def state_dict(self) -> dict[str, Any]:
         return {
             "rows": self.record.rows,
-            "best_psnr": self.record.best_psnr,
             "recipe": json.loads(json.dumps(self.record.recipe)),
             "changes": self.record.changes,
             "start": self.record.start_name,
@@ -96,7 +95,7 @@ class RunFolder(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.record.rows, self.record.best_psnr = state_dict["rows"], state_dict["best_psnr"]
+        self.record.rows = state_dict["rows"]
         # all processes load what all of them had; the first one takes it
         self._losses = (0.0, 0) if this_rank() else tuple(state_dict.get("losses", (0.0, 0)))
         self.record.skipped = state_dict.get("skipped", 0)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from denoise_se.checkpoint import Checkpoint
 from denoise_se.loaded import centre, to_unit
-from denoise_se.network import NetworkConfig
+from denoise_se.network_config import NetworkConfig
 from denoise_se.noise import NoiseChain, NoiseMixture, is_gaussian
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.noise_model import AddNoise, Noisy

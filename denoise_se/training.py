@@ -140,8 +140,7 @@ class DenoisingTask(LightningModule):
             optimizer.zero_grad(set_to_none=True)  # the optimizer passes over weights without a gradient
 
     def on_train_batch_start(self, batch: object, batch_index: int) -> None:
-        warmup = min(1.0, (self.global_step + 1) / max(1, self.config.warmup_steps))
-        rate = self.config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * self.progress))
+        rate = learning_rate(self.config, self.global_step, self.progress)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
 
@@ -216,15 +215,7 @@ class DenoisingTask(LightningModule):
         return torch.lerp(means[0], means[-1], self.config.drawings)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        if self.config.optimizer == "muon":
-            return Muon(self.network, self.config.learning_rate, self.config.weight_decay)
-        return torch.optim.AdamW(
-            self.network.parameters(),
-            lr=self.config.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=self.config.weight_decay,
-            foreach=True,
-        )
+        return make_optimizer(self.network, self.config)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if not all(torch.isfinite(tensor).all() for tensor in checkpoint["state_dict"].values()):
@@ -237,6 +228,21 @@ class DenoisingTask(LightningModule):
                 checkpoint["state_dict"].setdefault(name, torch.full_like(own, OPEN_BOUNDS[end]))
         self.budget.seconds = float(checkpoint["elapsed"])
         self.bad_steps = int(checkpoint.get("bad_steps", 0))
+
+
+def make_optimizer(network: torch.nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """The recipe's: Muon, or AdamW (Loshchilov and Hutter, ICLR 2019)."""
+    if config.optimizer == "muon":
+        return Muon(network, config.learning_rate, config.weight_decay)
+    return torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, foreach=True
+    )
+
+
+def learning_rate(config: TrainingConfig, step: int, progress: float) -> float:
+    """That of a step, counted from 0: linear warm-up, and a cosine to zero as `progress` goes from 0 to 1."""
+    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def augment(patches: Example, generator: torch.Generator, turns: bool = True) -> Example:

@@ -12,7 +12,7 @@ import torch
 from tiny_model import save_tiny
 
 from denoise_se import calibration, openvino_backend
-from denoise_se.app.quantize_command import run_quantize, with_int8
+from denoise_se.app.quantize_command import run_quantize
 from denoise_se.calibration import (
     Calibration,
     calibrate,
@@ -24,6 +24,7 @@ from denoise_se.calibration import (
 from denoise_se.checkpoint import load_checkpoint, open_checkpoint, save_checkpoint
 from denoise_se.denoiser import Denoiser
 from denoise_se.errors import CheckpointError, UsageError
+from denoise_se.model_card import with_int8
 from denoise_se.noise import parse_noise_spec
 from denoise_se.quantisation import find_ranges, rounded
 from denoise_se.training_images import Pair
