@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,7 @@ from denoise_se.image_io import open_pages
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.noise_measurement import MIN_SIDE, Measurement, measure_noise, used_share
 from denoise_se.page import Source, sourced
+from denoise_se.plan import listed
 from denoise_se.remote_files import real_path
 
 Item = TypeVar("Item")
@@ -73,11 +75,17 @@ def run_profile(files: list[Path], out: Path, *, series: str | None, plot: Path 
         if path is not None and real_path(path) in {real_path(file) for file in files}:
             raise UsageError(f"{option} {path}: is one of the images to measure; choose another name")
     measurement = _measured(files, series)
+    if max(measurement.profile.variance(1.0)) == 0:
+        raise UsageError(
+            f"{listed(files)}: show no noise, as copies of one shot and drawings do; give pictures as they come from "
+            "the device"
+        )
     measurement.profile.save(out)
     if plot is not None:
         plot_measurement(plot, measurement)
     table_console().print(_profile_table(measurement))
-    print(f"wrote {out}; use it with: denoise-se train -o RUN --clean DIR --noise profile:{out}", file=sys.stderr)
+    noise = shlex.quote(f"profile:{out}")
+    print(f"wrote {out}; use it with: denoise-se train -o RUN --clean DIR --noise {noise}", file=sys.stderr)
     return EXIT_DONE
 
 

@@ -60,7 +60,7 @@ def train(
     minutes: Annotated[
         float | None, typer.Option(min=0, help="Wall-clock budget; 30 where neither this nor --steps is given.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=0, help="Step budget.")] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Step budget; 0 for none.")] = None,
     patch: Annotated[int | None, typer.Option(min=8, help="Side of the patches in pixels.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Patches per step.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, patches and noise.")] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -117,6 +118,7 @@ def run_train(
     from denoise_se.place import this_rank
     from denoise_se.ranks import Ranks
     from denoise_se.resumption import check_run
+    from denoise_se.training_start import channels_of
     from denoise_se.warm_start import in_channels
 
     console = message_console(quiet=this_rank() > 0)
@@ -126,6 +128,8 @@ def run_train(
     if init is None:
         start, said = shipped_start(layout, recipe, max_pixels or DEFAULT_MAX_PIXELS)
     settled = make_config(recipe, start)
+    if init is not None and settled.network.channels == 1 and channels_of(layout, None) == 3:
+        console.print(f"note: {said} is for grey images, so colour is learnt as its brightness; --init color keeps it")
     start = start and in_channels(start, settled.network.channels)
     again = [sys.executable, "-m", "denoise_se.app", *sys.argv[1:]]
     ranks = Ranks.from_environment(devices, num_nodes, strategy, again)
@@ -166,7 +170,8 @@ def run_train(
         console.print(f"{key}: {value}")
     if this_rank() == 0 and plan.clean and find_spec("openvino"):
         console.print(f"int8: {run_calibration(result.best, plan)}")
-    console.print(f"wrote {result.best}; use it with: denoise-se denoise INPUT -o OUT --model {result.best}")
+    model = shlex.quote(str(result.best))
+    console.print(f"wrote {result.best}; use it with: denoise-se denoise INPUT -o OUT --model {model}")
 
 
 def shipped_start(layout: Layout, recipe: Mapping[str, Any], max_pixels: int) -> tuple[Checkpoint, str]:
@@ -264,6 +269,10 @@ def read_recipe(path: Path | None) -> dict[str, Any]:
         raise UsageError(f"--config {path}: cannot be read as YAML ({error})") from error
     if not isinstance(recipe, dict):
         raise UsageError(f"--config {path}: holds no mapping of training fields")
+    try:
+        make_config(recipe | {"minutes": recipe.get("minutes") or 1.0}, None)  # --steps may be the budget
+    except UsageError as error:
+        raise UsageError(f"--config {path}: {error}") from error
     return recipe
 
 

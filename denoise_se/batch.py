@@ -79,9 +79,10 @@ def prepare(plan: Plan, fingerprint: Mapping[str, Any], watcher: Watcher, *, res
     manifest = open_manifest(plan.home, fingerprint)
     if resume:
         refuse_foreign(plan, manifest)
-        names = [job.relative.as_posix() for job in plan.jobs]
-        if other := [name for name in names if manifest.is_of_other_settings(name)]:
+        if other := [str(job.relative) for job in plan.jobs if manifest.is_of_other_settings(job.relative)]:
             watcher.notice(f"{listed(other)}: made with other settings or another version before, so done again")
+        if changed := [str(job.relative) for job in plan.jobs if manifest.is_of_other_size(job.relative, job.target)]:
+            watcher.notice(f"{listed(changed)}: cut or changed since they were written, so done again")
     return manifest
 
 

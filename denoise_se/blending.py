@@ -22,7 +22,7 @@ class Strength:
 
     def __post_init__(self) -> None:
         for name, share in (("strength", self.luma), ("chroma strength", self.chroma)):
-            if not 0 <= share <= 1:
+            if not isinstance(share, int | float | np.floating | np.integer) or not 0 <= share <= 1:
                 raise UsageError(f"{name} is {share!r}; it lies from 0 (the input) to 1 (the full result)")
 
     @property

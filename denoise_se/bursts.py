@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise_se.errors import DatasetError
+from denoise_se.likeness import alike, thumbnail
 from denoise_se.loaded import Loaded, Reading, as_seen, each, full_scale, mixed_channels, same_depth
 from denoise_se.misalignment import MOST_SHIFT, shift_between
 from denoise_se.network_psnr import decibels
 from denoise_se.training_images import Pair, problems_of, too_small
-from denoise_se.training_layout import alike, is_stack, scene_folders, thumbnail
+from denoise_se.training_layout import is_stack, scene_folders
 
 SAME = 0.99  # correlation of the thumbnails of two scenes' means
 HELD_OUT_SHOTS = 2  # of each validation scene; more shots of one scene say little more
@@ -149,6 +150,8 @@ def _not_alike(shots: Sequence[Loaded], minimum: int) -> list[str]:
             problems.append(f"{shot.source}: is {shot.size}, the scene's first shot {first.source} is {first.size}")
         elif not alike(small, thumbnail(shot.pixels.permute(1, 2, 0).numpy())):
             problems.append(f"{shot.source}: shows another scene than {first.source}; a burst's folder holds one scene")
+        elif shot.pixels.dtype == first.pixels.dtype and torch.equal(shot.pixels, first.pixels):
+            problems.append(f"{shot.source}: is the same as {first.source}, and a copy shows no noise; remove it")
     return problems
 
 

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,8 @@ def resolve(model: str | Path) -> tuple[str, Path]:
     Raises:
         CheckpointError: no such name or file, or a file that is not .safetensors.
     """
+    if not isinstance(model, str | PathLike):
+        raise CheckpointError(f"the model is a {type(model).__name__}; give a name or the path of a .safetensors file")
     name = ALIASES.get(str(model), str(model))
     if name in CHECKPOINTS:
         return name, Path(str(resources.files("denoise_se.checkpoints").joinpath(CHECKPOINTS[name].file)))
@@ -104,6 +107,8 @@ def resolve(model: str | Path) -> tuple[str, Path]:
             f"{path}: a {path.suffix} file can run code when it is loaded, so only .safetensors checkpoints are read; "
             "a training run writes one as best.safetensors"
         )
+    if not is_file and path.is_dir() and (path / "best.safetensors").is_file():
+        raise CheckpointError(f"{path}: is the folder of a training run; give {path / 'best.safetensors'}")
     if not is_file:
         known = ", ".join([*CHECKPOINTS, *ALIASES])
         raise CheckpointError(f"{model}: no such checkpoint; give one of {known}, or the path of a .safetensors file")

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ class Denoiser:
         self.tile, self.rounded = tile, rounded
         self.network = checkpoint.config
         self.cutter = Cutter(self.network, backend.halo, tile)
+        self.load_again: Callable[[], Denoiser] | None = None
 
     @classmethod
     def load(
@@ -114,7 +116,23 @@ class Denoiser:
                 engine = engine.each(lambda part: SelfEnsemble(part, multiple))
             else:
                 engine = SelfEnsemble(engine, multiple)
-        return cls(checkpoint, engine, tile)
+        made = cls(checkpoint, engine, tile)
+        made.load_again = partial(
+            cls.load,
+            model,
+            device=device,
+            backend=backend,
+            precision=precision,
+            tile=tile,
+            self_ensemble=self_ensemble,
+        )
+        return made
+
+    def __reduce__(self) -> tuple[Callable[[], Denoiser], tuple[()]]:
+        """Pickled, as for a process of its own, it is how it was loaded. Raises TypeError for one that was not."""
+        if self.load_again is None:
+            raise TypeError("only a Denoiser from Denoiser.load can be pickled; load it in each process")
+        return self.load_again, ()
 
     def in_lanes(self) -> Denoiser:
         """This denoiser for `backend.lanes` threads at once, each with an image of its own that fits in a lane; the

@@ -19,6 +19,7 @@ from denoise_se.atomic_file import replacing
 from denoise_se.checkpoint import CheckpointFile
 from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.graph import onnx_bytes
+from denoise_se.output_file import check_name, check_writable
 
 if TYPE_CHECKING:
     import torch.nn as nn
@@ -42,10 +43,12 @@ def export(checkpoint: CheckpointFile, out: Path, *, overwrite: bool = False) ->
         DenoiseError: the file gives something else than torch; nothing is written then.
     """
     as_onnx = out.suffix.lower() == ".onnx"
+    check_name("-o", out)
     if not as_onnx and (out.is_file() or (out.suffix and not out.is_dir())):
         raise UsageError(f"{out}: give a name that ends in .onnx, or a folder for OpenVINO's files")
     paths = [out] if as_onnx else [out / f"{checkpoint.name}{suffix}" for suffix in (".xml", ".bin")]
     for path in paths:
+        check_writable("-o", path)
         if path.exists() and not overwrite:
             raise UsageError(f"{path}: exists; choose another name, or replace it with --overwrite")
     engine = "onnxruntime" if as_onnx and find_spec("onnxruntime") else "openvino"

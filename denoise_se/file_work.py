@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +35,11 @@ from denoise_se.watcher import CancelledError, Watcher
 WHOLE_BYTES = 64 << 20
 
 Inspected = Callable[[Row], Row]
+WRITING_MENDS = {
+    errno.ENOSPC: "free some space and add --resume",
+    errno.EACCES: "check the rights of its folder",
+    errno.ENAMETOOLONG: "shorten the input's name",
+}
 
 
 @dataclass(frozen=True)
@@ -242,12 +248,8 @@ class FileWork:
                 row = row.noticed(*write(job.target, image).notices)
             self._complete(job, loaded, row)
         except (ImageError, OSError) as error:
-            if isinstance(error, ImageError):
-                reason = str(error) if isinstance(job.target, Address) else error.reason
-            else:
-                reason = f"cannot be written ({error.strerror})"
             self.inspector.previews.pop(row.output, None)
-            return replace(row, status="failed", error=reason)
+            return replace(row, status="failed", error=_why_not_written(job, error))
         return self._measured(job, row, inspected)
 
     def _told(self, row: Row, inspected: Inspected) -> Row:
@@ -302,6 +304,17 @@ def _with_model(
     sigma = round(sum(known) / len(known), 4) if known else None
     names = dict.fromkeys(denoiser.checkpoint.name for denoiser in denoisers)
     return replace(row, model=", ".join(names), sigma=sigma, seconds=round(seconds, 4))
+
+
+def _why_not_written(job: Job, error: ImageError | OSError) -> str:
+    if isinstance(error, ImageError):
+        if isinstance(job.target, Address) or str(error).startswith(f"{job.source}:"):
+            return str(error)
+        if not isinstance(error.__cause__, OSError):
+            return error.reason
+        error = error.__cause__
+    mend = WRITING_MENDS.get(error.errno or 0)
+    return f"its output {job.relative} cannot be written ({error.strerror}){f'; {mend}' if mend else ''}"
 
 
 def _reason(error: DenoiseError) -> str:

@@ -24,6 +24,7 @@ from denoise_se.datasets import TrainingData, sheets
 from denoise_se.errors import DenoiseError, Interrupted, TrainingError, UsageError, is_out_of_memory
 from denoise_se.forgiving import Forgiving
 from denoise_se.held_out_risk import Risk
+from denoise_se.noise import parse_noise_spec
 from denoise_se.objectives import Objective
 from denoise_se.place import this_rank
 from denoise_se.ranks import Ranks
@@ -97,8 +98,7 @@ def fit(
     record = RunRecord(
         config.to_dict(), data, start, (len(images[0]), len(images[1])), len(drawn), estimated=risk is not None
     )
-    digest = hashlib.sha256(repr(images).encode()).hexdigest()
-    run = RunFolder(folder, record, digest, report, tell)
+    run = RunFolder(folder, record, digests(images, [*train, *rehearsal, *validation], config.noise), report, tell)
     run.open(resume)
     module = TrainingData(
         train,
@@ -185,6 +185,17 @@ def make_trainer(run: RunFolder, config: TrainingConfig, ranks: Ranks, *, quiet:
 def names(pairs: Sequence[Pair]) -> list[tuple[str, bool, int, int]]:
     """Name, whether it brings its noise, height and width of each image: what the order of the patches depends on."""
     return [(pair.name, pair.noisy is not None, *pair.clean.shape[1:]) for pair in pairs]
+
+
+def digests(images: object, pairs: Sequence[Pair], noise: str | None) -> dict[str, str]:
+    """By which a resumed run tells its images from others: of their names and sizes, and of what they hold, of which
+    each one's middle row stands for the rest, and a noise profile."""
+    content = hashlib.sha256(repr(noise and parse_noise_spec(noise)).encode())
+    for pair in pairs:
+        for image in (pair.noisy, pair.clean):
+            if image is not None:
+                content.update(image[:, image.shape[1] // 2].contiguous().numpy().tobytes())
+    return {"images": hashlib.sha256(repr(images).encode()).hexdigest(), "content": content.hexdigest()}
 
 
 def explained(error: RuntimeError, run: RunFolder, config: TrainingConfig) -> DenoiseError | None:

@@ -41,7 +41,12 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
     "ppm": (".ppm", ".pgm", ".pnm"),
 }
 # of formats that are only read, and what is written for them
-ONLY_READ = {**dict.fromkeys(raw_file.SUFFIXES, "tiff"), **dict.fromkeys(heif_file.SUFFIXES, "png")}
+ONLY_READ = {
+    **dict.fromkeys(raw_file.SUFFIXES, "tiff"),
+    **dict.fromkeys(heif_file.SUFFIXES, "png"),
+    ".pbm": "ppm",  # of 1 bit, read as 8
+    ".mpo": "jpg",  # a camera's JPEG with further pictures behind it
+}
 READABLE_SUFFIXES = frozenset((*(suffix for suffixes in FORMATS.values() for suffix in suffixes), *ONLY_READ))
 
 READERS: Mapping[str, Reader] = {

@@ -18,7 +18,7 @@ def image_files(folder: Path) -> list[Path]:
         DatasetError: no such folder, one below it that cannot be read, or no images.
     """
     if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder")
+        raise DatasetError(f"{folder}: is a file; give its folder" if folder.is_file() else f"{folder}: no such folder")
 
     def refuse(error: OSError) -> None:
         raise DatasetError(f"{error.filename}: cannot be read ({error.strerror}); check its rights") from error

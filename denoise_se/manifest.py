@@ -62,6 +62,12 @@ class Stamp:
         return cls("" if isinstance(path, Address) else file_digest(path), known)
 
 
+def _size(path: Location) -> int | None:
+    """In bytes; None when there is none, or in an object store, which keeps objects whole."""
+    found = None if isinstance(path, Address) else identity(path)
+    return None if found is None else int(found[1])
+
+
 Entry = dict[str, Any]
 Facts = Mapping[str, Any]
 
@@ -72,7 +78,8 @@ class Ledger:
     An entry holds the input's digest and identity, the settings' digest, the identity of the file that the output
     replaces, and `facts` of how it was made, for the report of a resumed run. It is kept just before the output takes
     its place, and outputs appear whole or not at all, so an output is done when it exists, is not the file it was to
-    replace, and its entry names the same input and settings.
+    replace, and its entry names the same input and settings. Afterwards it is kept again with the output's size, by
+    which one that was damaged since is known.
 
     settings: their digest. keep: puts an entry where the next run finds it; it raises OSError.
     """
@@ -86,13 +93,21 @@ class Ledger:
         now = identity(target)
         if entry is None or now is None or entry.get("settings") != self.settings or entry.get("replaces") == now:
             return False
+        if self.is_of_other_size(relative, target):
+            return False
         if entry.get("input_identity") == identity(source):
             return True
         return not isinstance(source, Address) and entry.get("input") == file_digest(source)
 
-    def is_of_other_settings(self, relative: str) -> bool:
+    def is_of_other_settings(self, relative: PurePath) -> bool:
         """Whether an output of this name was made, but not as this run makes it."""
-        return relative in self.entries and self.entries[relative].get("settings") != self.settings
+        entry = self.entries.get(relative.as_posix())
+        return entry is not None and entry.get("settings") != self.settings
+
+    def is_of_other_size(self, relative: PurePath, target: Location) -> bool:
+        """Whether an output was cut or changed after it was made."""
+        made = self.entries.get(relative.as_posix(), {}).get("bytes")
+        return made is not None and _size(target) not in (made, None)
 
     def facts(self, relative: PurePath) -> dict[str, Any]:
         """What was told of how this output was made; empty where nothing was."""
@@ -113,11 +128,10 @@ class Ledger:
         self.entries[relative.as_posix()] = entry
 
     def complete(self, relative: PurePath, target: Location, stamp: Stamp, facts: Facts) -> None:
-        """Told that `target` has taken its place; `facts` may be more than there were before. Raises OSError."""
-        if facts != self.facts(relative):
-            entry = {**self.entries[relative.as_posix()], "facts": dict(facts)}
-            self.keep(entry)
-            self.entries[relative.as_posix()] = entry
+        """Record that `target` has taken its place; `facts` may be more than there were before. Raises OSError."""
+        entry = {**self.entries[relative.as_posix()], "facts": dict(facts), "bytes": _size(target)}
+        self.keep(entry)
+        self.entries[relative.as_posix()] = entry
 
     def close(self) -> None:
         """At the end of a run. Raises OSError."""

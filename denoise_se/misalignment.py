@@ -5,18 +5,14 @@ Guizar-Sicairos, Thurman and Fienup 2008, doi:10.1364/OL.33.000156, as scikit-im
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise_se.loaded import centre, full_scale
-from denoise_se.training_images import Pair
 
 MOST_SHIFT = 1.0  # pixels
 SIDE = 512  # of the centre that is compared
-MOST_PAIRS = 200  # spread evenly over a larger set
 SMOOTH = 1.5  # pixels; noise has less of a say
 BETTER = 0.95  # the shift must leave less than this share of the squared difference
 
@@ -43,18 +39,6 @@ def shift_between(reference: Tensor, moved: Tensor) -> tuple[float, float]:
     before = np.square(one - other)[inside].mean()
     after = np.square(one - shift(other, back, order=1, mode="nearest"))[inside].mean()
     return (-float(back[0]), -float(back[1])) if after < BETTER * before else (0.0, 0.0)
-
-
-def misaligned(pairs: Sequence[Pair]) -> list[str]:
-    """A line for each pair whose noisy image is shifted by more than a pixel, of at most 200 that are looked at."""
-    lines = []
-    for pair in pairs[:: -(-len(pairs) // MOST_PAIRS)]:
-        if pair.noisy is None:
-            continue
-        down, right = shift_between(pair.clean, pair.noisy)
-        if max(abs(down), abs(right)) > MOST_SHIFT:
-            lines.append(f"{pair.name}: the noisy image is shifted by {right:+.1f} pixels across and {down:+.1f} down")
-    return lines
 
 
 def _plane(image: Tensor) -> Plane:

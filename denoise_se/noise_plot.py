@@ -49,6 +49,6 @@ def plot_measurement(path: str | Path, measurement: Measurement) -> None:
     table.set_xticks(range(len(names)), names)
     table.set_yticks(range(len(names)), names)
     for (i, j), value in np.ndenumerate(shown):
-        table.text(j, i, f"{value:.2f}", ha="center", va="center")
+        table.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if abs(value) > 0.6 else "black")
     table.set_title("correlation of the channels")
     write_whole(path, drawn(figure, path.suffix))

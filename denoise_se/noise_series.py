@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise_se.errors import UsageError
+from denoise_se.likeness import of_other_scene
 from denoise_se.noise_line import NoiseLine, fit_line
 
 Array = NDArray[np.float32]
@@ -22,6 +23,7 @@ BINS = 32  # of brightness, a channel
 MIN_SAMPLES = 200  # pixels of a bin
 SAME_LEVEL = 0.02  # evenly lit frames whose means differ by less, relatively, are taken as one exposure
 MAX_CLIPPED = 0.01  # share of clipped pixels that a bin of brightness may hold
+COMPARED = 512  # pixels of the middle, by which shots are told to be of one scene
 SMOOTH = 5  # pixels, of the brightness
 REACH = 8  # pixels, of the correlation
 
@@ -64,6 +66,12 @@ def burst_residuals(frames: Sequence[Array]) -> list[Residual]:
     if len(shapes) > 1:
         sizes = " and ".join(f"{width}x{height} with {channels} channel(s)" for height, width, channels in shapes[:2])
         raise UsageError(f"the shots of a burst are of one size, these are {sizes}; leave --series out")
+    planes = [_centre(frame) for frame in frames]
+    if strangers := [number for number, plane in enumerate(planes, 1) if of_other_scene(plane, planes[0])]:
+        raise UsageError(
+            f"shot {strangers[0]} of {len(frames)} shows another scene than the first; a burst is of one: measure each "
+            "scene's folder by itself, or leave --series out"
+        )
     whole = np.all([_unclipped(frame) for frame in frames], axis=0)
     levels = np.array([frame.mean(axis=(0, 1), dtype=np.float64) for frame in frames])
     factors = np.divide(levels.mean(axis=0), levels, out=np.ones_like(levels), where=levels > 1e-3)
@@ -77,6 +85,13 @@ def burst_residuals(frames: Sequence[Array]) -> list[Residual]:
         frame -= mean
         frame *= scale
     return [Residual(noise, smooth, whole, (count - 1) / count) for noise in even]
+
+
+def _centre(frame: Array) -> Array:
+    """The mean over the channels of the middle [h, w]."""
+    top, left = (max(0, (side - COMPARED) // 2) for side in frame.shape[:2])
+    middle: Array = frame[top : top + COMPARED, left : left + COMPARED].mean(axis=2)
+    return middle
 
 
 def flat_residuals(frames: Sequence[Array]) -> list[Residual]:
@@ -194,8 +209,11 @@ def series_correlation(residuals: Sequence[Residual], lines: Sequence[NoiseLine]
 
 
 def normalised(table: Float) -> Float:
-    """Covariances [C, C, 2R+1, 2R+1] as correlations, exactly symmetric."""
+    """Covariances [C, C, 2R+1, 2R+1] as correlations, exactly symmetric; of channels without noise those of white."""
     reach = table.shape[-1] // 2
     table = (table + table.transpose(1, 0, 2, 3)[..., ::-1, ::-1]) / 2
     scale = np.sqrt(np.maximum(np.diagonal(table[..., reach, reach]), 1e-12))
-    return np.clip(table / (scale[:, None] * scale)[..., None, None], -1, 1)
+    correlation = np.clip(table / (scale[:, None] * scale)[..., None, None], -1, 1)
+    each = np.arange(len(table))
+    correlation[each, each, reach, reach] = 1
+    return correlation

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from denoise_se.atomic_file import remove_temporary_files
-from denoise_se.errors import UsageError
+from denoise_se.errors import ImageError, UsageError
 from denoise_se.formats import FORMATS, READABLE_SUFFIXES, format_of_suffix, output_suffix
+from denoise_se.image_io import probe
 from denoise_se.manifest import Manifest
 from denoise_se.remote_files import Address, Location, check_library, real_path
 
@@ -105,7 +106,7 @@ def _plan(
             else:
                 found.append((path, Path(path.name)))
         found = [(source, _named(name, output_suffix(source, format))) for source, name in found]
-        nameless = [source for source, name in found if format_of_suffix(Path(name)) is None]
+        nameless = [source for source, name in found if format_of_suffix(Path(name)) is None and _is_read(source)]
         if nameless:
             raise UsageError(f"{listed(nameless)}: without the suffix of an image; add --format png, or another")
     home = out.parent if to_file else out
@@ -148,11 +149,8 @@ def _folders(folder: Location, recursive: bool, own: str, notices: list[str]) ->
                 yield below, names
         return
 
-    def refuse(error: OSError) -> None:
-        raise error
-
     linked = 0
-    for base, subfolders, names in os.walk(folder, onerror=refuse):
+    for base, subfolders, names in os.walk(folder, onerror=_refuse):
         subfolders[:] = sorted(
             name for name in subfolders if not name.startswith(".") and real_name(Path(base, name)) != own
         )
@@ -164,6 +162,10 @@ def _folders(folder: Location, recursive: bool, own: str, notices: list[str]) ->
         yield Path(base), sorted(names)
     if linked:
         notices.append(f"{folder}: {linked} linked folder(s) were left out; give them as inputs of their own")
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 def _without_own(
@@ -184,6 +186,15 @@ def _without_own(
     if len(others) < len(found):
         notices.append(f"{home}: {len(found) - len(others)} file(s) that an earlier run wrote are no inputs")
     return others
+
+
+def _is_read(source: Location) -> bool:
+    """Whether the content is that of an image; what is none fails alone, by its kind."""
+    try:
+        probe(source)
+    except ImageError:
+        return False
+    return True
 
 
 def _named(name: Path, suffix: str) -> Path:
@@ -242,8 +253,11 @@ def _below(folder: Location) -> Iterator[tuple[Location, Path]]:
     if isinstance(folder, Address):
         for base, names in folder.walk(True):
             yield from ((base / name, (base / name).relative_to(folder)) for name in names)
-    else:
-        yield from ((path, path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file())
+        return
+    for top, subfolders, names in os.walk(folder, onerror=_refuse):
+        subfolders.sort()
+        paths = [Path(top, name) for name in sorted(names)]
+        yield from ((path, path.relative_to(folder)) for path in paths if path.is_file())
 
 
 def _existing(jobs: Sequence[Job]) -> list[Location]:

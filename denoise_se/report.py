@@ -9,12 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from denoise_se.atomic_file import replacing
 from denoise_se.errors import ImageError, UsageError
 from denoise_se.metrics import mean_finite
+from denoise_se.output_file import check_writable
 from denoise_se.remote_files import Location
 
 if TYPE_CHECKING:
@@ -88,18 +88,8 @@ def check_report(path: Location | None) -> None:
     """UsageError when no report of this name can be written."""
     if path is not None and path.suffix.lower() not in REPORT_SUFFIXES:
         raise UsageError(f"--report {path}: its suffix is none of {', '.join(REPORT_SUFFIXES)}")
-    if not isinstance(path, Path):
-        return
-    try:
-        if path.is_dir():
-            raise UsageError(f"--report {path}: is a folder; give a file name")
-        if any(parent.exists() and not parent.is_dir() for parent in path.parents):
-            raise UsageError(f"--report {path}: a file stands where its folder should be; choose another name")
-        path.exists()  # a name that is too long
-        with TemporaryFile(dir=next(parent for parent in path.absolute().parents if parent.exists())):
-            pass
-    except OSError as error:
-        raise UsageError(f"--report {path}: cannot be written ({error.strerror}); choose another place") from error
+    if isinstance(path, Path):
+        check_writable("--report", path)
 
 
 def means(rows: Sequence[Row]) -> dict[str, float | None]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from denoise_se.errors import UsageError
+from denoise_se.output_file import check_name
 from denoise_se.training_config import TrainingConfig
 
 BEST, LAST = "best.safetensors", "last.ckpt"
@@ -15,7 +16,8 @@ CHANGEABLE = ("steps", "minutes", "validations", "batch", "patch")  # what a res
 
 
 def check_run(folder: Path, resume: bool) -> None:
-    """UsageError when the folder holds a run and `resume` is off, or none and it is on."""
+    """UsageError when the folder holds a run and `resume` is off, or none and it is on, or when it cannot be made."""
+    check_name("-o", folder / LAST)
     best, last = folder / BEST, folder / LAST
     if resume and not last.is_file():
         raise UsageError(f"{folder}: no last.ckpt to resume from; leave --resume out to start a run")
@@ -26,13 +28,14 @@ def check_run(folder: Path, resume: bool) -> None:
 
 
 def changes_of(
-    before: Mapping[str, Any], recipe: Mapping[str, Any], start: str, images: str, last: Path
+    before: Mapping[str, Any], recipe: Mapping[str, Any], start: str, images: Mapping[str, str], last: Path
 ) -> dict[str, Any]:
     """What a resumed run changes of its recipe, the new values by name.
 
     Args:
         before: what the run folder saved of itself into `last`.
-        recipe, start, images: of now; the start's name, and the digest of the images.
+        recipe, start, images: of now; the start's name, and digests of the images by what they are of, of which older
+            versions saved fewer.
 
     Raises:
         UsageError: naming what differs and may not.
@@ -47,10 +50,10 @@ def changes_of(
             f"{last}: not the run to resume: {told}; give what it was started with (only the budget, batch and patch "
             "may be others), or start a run in another folder, from best.safetensors with --init"
         )
-    if before.get("images") != images:
+    if any(before.get(key, value) != value for key, value in images.items()):
         raise UsageError(
-            f"{last}: was started with other images, or other names or sizes of them; give those, or start a run in "
-            "another folder, from best.safetensors with --init"
+            f"{last}: was started with other images, other names or sizes of them, or another noise profile; give "
+            "those, or start a run in another folder, from best.safetensors with --init"
         )
     return {name: now[name] for name in differs}
 

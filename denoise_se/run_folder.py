@@ -39,19 +39,19 @@ class RunFolder(Callback):
     It decides when a run saves, validates and stops, from the step and the task's `Budget` alone: so all processes of a
     run do so together, though only the first one writes.
 
-    record: what is known of the run. digest: of the images. report: measures the best weights at the end, given the
-    folder and these; its lines go on the card. tell: takes a line about each validation.
+    record: what is known of the run. images: digests by which others are told from them. report: measures the best
+    weights at the end, given the folder and these; its lines go on the card. tell: takes a line about each validation.
     """
 
     def __init__(
         self,
         folder: Path,
         record: RunRecord,
-        digest: str,
+        images: Mapping[str, str],
         report: Callable[[Path, Checkpoint], Mapping[str, str]] | None = None,
         tell: Callable[[str], None] | None = None,
     ) -> None:
-        self.folder, self.record, self.digest = folder, record, digest
+        self.folder, self.record, self.images = folder, record, images
         self.report, self.tell = report, tell
         self.best, self.last = folder / BEST, folder / LAST
         self._losses = (0.0, 0)  # their sum since the last validation, and how many, of this process's share
@@ -72,7 +72,7 @@ class RunFolder(Callback):
             if not isinstance(before, dict) or not isinstance(before.get("recipe", {}), dict):
                 raise UsageError(f"{self.last}: is no state of a training run (its recipe is none)")
             if "recipe" in before:  # else it is of an older version
-                changes = changes_of(before, self.record.recipe, self.record.start_name, self.digest, self.last)
+                changes = changes_of(before, self.record.recipe, self.record.start_name, self.images, self.last)
                 at = [{"step": int(state["global_step"]), **changes}] if changes else []
                 self.record.changes = [*before.get("changes", []), *at]
         if this_rank():
@@ -89,7 +89,7 @@ class RunFolder(Callback):
             "recipe": json.loads(json.dumps(self.record.recipe)),
             "changes": self.record.changes,
             "start": self.record.start_name,
-            "images": self.digest,
+            **self.images,
             "losses": self._saved_losses,
             "skipped": self.record.skipped,
         }
@@ -202,6 +202,8 @@ class RunFolder(Callback):
         if self.record.rows[-1]["step"] != trainer.global_step:  # resumed with a smaller budget
             trainer.validate(task, datamodule=trainer.datamodule, verbose=False)  # type: ignore[attr-defined]
         self.save_last(trainer, task)
+        if trainer.is_global_zero and not self.best.exists():  # taken away since: what there is takes its place
+            self._write_best(task, self.record.rows[-1])
         task.budget.agree()
         if task.budget.signal is not None:
             raise self.interrupted(task.budget.signal)
@@ -222,6 +224,7 @@ class RunFolder(Callback):
     def interrupted(self, number: int) -> Interrupted:
         """The error that ends a run which the signal `number` asked to stop."""
         mend = "go on with --resume" if self.last.exists() else "nothing was trained yet, start it again"
+        self.record.stopped = True
         return Interrupted(f"{self.folder}: stopped by {signal.Signals(number).name}; {mend}", number)
 
     def _write_best(self, task: DenoisingTask, row: Mapping[str, float]) -> None:

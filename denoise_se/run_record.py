@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ class RunRecord:
         outcome: what was measured with the best weights at the end.
         changes: of the recipe on the way: "step", and the new values by name.
         skipped: steps whose gradient was not finite.
+        stopped: whether it ended before its budget.
         commit: of the program that runs; the checkout may move on meanwhile.
     """
 
@@ -43,6 +45,7 @@ class RunRecord:
     outcome: dict[str, str] = field(default_factory=dict)
     changes: list[dict[str, Any]] = field(default_factory=list)
     skipped: int = 0
+    stopped: bool = False
     commit: str = field(default_factory=lambda: provenance.commit())
 
     @property
@@ -63,7 +66,9 @@ class RunRecord:
         kind = "PSNR estimated without clean images" if self.estimated else "PSNR"
         similarity = "" if self.estimated else f", SSIM {best['val_ssim']:.4f}"
         notes = {}
-        if not self.improved:
+        if self.stopped:
+            notes["note"] = "stopped before its budget was used; --resume goes on"
+        elif not self.improved:
             notes["note"] = "training did not beat the weights it started from; those were kept"
         if self.skipped:
             notes["skipped steps"] = f"{self.skipped}, whose gradient was not finite"
@@ -71,8 +76,12 @@ class RunRecord:
             f"{kind} on {where}, before training": f"{before['val_psnr']:.2f} dB",
             f"{kind} on {where}, best (step {best['step']})": f"{best['val_psnr']:.2f} dB{similarity}",
             **self.outcome,
-            "patches a second": f"{self.rows[-1]['patches_per_second']} trained, {self.loader_rate:.0f} loaded alone",
+            "patches a second": f"{self._rate()}{self.loader_rate:.0f} loaded alone",
         } | notes
+
+    def _rate(self) -> str:
+        rate = self.rows[-1]["patches_per_second"]
+        return "" if math.isnan(rate) else f"{rate} trained, "
 
     def training(self, task: DenoisingTask) -> dict[str, Any]:
         """For the metadata of the weights that `task` has now."""

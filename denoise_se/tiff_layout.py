@@ -142,9 +142,10 @@ def _check_samples(layout: TiffLayout, sample_format: int) -> None:
         allowed &= layout.bits <= 8 or layout.photometric in (MIN_IS_WHITE, MIN_IS_BLACK, RGB)
     if not allowed:
         kind = SAMPLE_KINDS.get(sample_format, "unsigned integer")
+        white = " of which 0 is white" if layout.photometric == MIN_IS_WHITE else ""
         raise FormatError(
-            f"has {layout.bits}-bit {kind} samples, which are not supported here: convert it to 8-bit, 16-bit unsigned "
-            "or 32-bit float"
+            f"has {layout.bits}-bit {kind} samples{white}, which are not supported here: convert it to 8-bit, 16-bit "
+            "unsigned or 32-bit float, of which 0 is black"
         )
 
 

@@ -57,6 +57,10 @@ class TiffSegments:
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """`[stop - start, W, S]`, of which strips and tiles that stick out at either end are decoded too."""
+        with np.errstate(over="ignore"):  # what is too large for 32 bits becomes infinite, which is told
+            return self._rows(start, stop)
+
+    def _rows(self, start: int, stop: int) -> np.ndarray:
         block = np.empty((stop - start, self.layout.width, self.layout.samples), self.dtype)
         if self.plain:
             self._read_plain(block, start)

@@ -14,7 +14,6 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from denoise_se.budget import Budget
 from denoise_se.checkpoint import OPEN_BOUNDS, Checkpoint
@@ -22,6 +21,7 @@ from denoise_se.datasets import Example, TrainingData, generator_of, image_index
 from denoise_se.errors import DivergedError
 from denoise_se.gate_bounds import bounds_of, find_bounds
 from denoise_se.held_out_risk import Risk, as_psnr
+from denoise_se.metrics import psnr, ssim
 from denoise_se.muon import Muon
 from denoise_se.network import build_network
 from denoise_se.noise import parse_noise_spec
@@ -190,9 +190,9 @@ class DenoisingTask(LightningModule):
                 return
             noisy, level = with_noise(self.validation_noise, image, generator)
             restored = (self.average.module(noisy, level).clamp(0, 1) * 255).round() / 255
-            psnr = peak_signal_noise_ratio(restored, image.clean, data_range=1.0)
-            ssim: Any = structural_similarity_index_measure(restored, image.clean, data_range=1.0)
-        self._scores[index] = float(psnr), float(ssim)
+        clean, result = (part[0].float().movedim(0, -1).cpu().numpy() for part in (image.clean, restored))
+        similarity = ssim(clean, result, data_range=1.0)
+        self._scores[index] = psnr(clean, result, data_range=1.0), math.nan if similarity is None else similarity
 
     def on_validation_epoch_end(self) -> None:
         ours = torch.tensor([[index, *scores] for index, scores in self._scores.items()], dtype=torch.float64)

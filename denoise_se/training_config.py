@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -14,6 +15,8 @@ Precision = Literal["auto", "fp32", "bf16"]
 CHOICES = {"optimizer": get_args(Optimizer), "loss": get_args(Loss), "precision": get_args(Precision)}
 ENDLESS = 1e9  # steps, or minutes, that no run makes
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,11 @@ class TrainingConfig:
         for entry in fields(self):
             value, kinds = getattr(self, entry.name), KINDS.get(str(entry.type))
             if kinds and (not isinstance(value, kinds) or isinstance(value, bool) != (kinds == (bool,))):
-                raise UsageError(f"{entry.name} is {value!r}, not {entry.type}; YAML takes 1e-3 for text, write 0.001")
+                power = isinstance(value, str) and EXPONENT.fullmatch(value)
+                hint = "; YAML takes 1e-3 for text, write 0.001" if power else ""
+                raise UsageError(f"{entry.name} is {value!r}, not {WORDS[str(entry.type)]}{hint}")
+        if not isinstance(self.noise, str | None):
+            raise UsageError(f"noise is {self.noise!r}, not a text such as gaussian:5-50")
         for name in ("batch", "patch", "validations"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; at least 1")
@@ -93,11 +100,13 @@ class TrainingConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
         """The inverse of `to_dict`; UsageError names what is unknown or out of range."""
+        known = [entry.name for entry in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise UsageError(f"{key!r} is no field of a recipe; those are {', '.join(known)}")
         values = dict(values)
         try:
             network = NetworkConfig.from_dict(values.pop("network", {}))
-            return cls(network=network, **values)
         except (TypeError, ValueError) as error:
-            raise UsageError(
-                f"training config: {error}; see TrainingConfig and NetworkConfig for the fields"
-            ) from error
+            raise UsageError(f"network: {error}") from error
+        return cls(network=network, **values)

@@ -14,6 +14,7 @@ from denoise_se.errors import DatasetError, ImageError
 from denoise_se.file_pairs import PairedFiles, parted, words_of
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import probe, read
+from denoise_se.likeness import alike, thumbnail
 from denoise_se.noise_series import quadratic_surface
 
 NOISY_FOLDERS = ("noisy", "noise", "input", "inputs", "lq", "real", "degraded")
@@ -27,11 +28,8 @@ SURELY_CLEAN = ("clean", "gt", "groundtruth")  # words of names that no noisy pi
 
 Kind = Literal["pairs", "burst", "noisy", "clean"]
 LOOKED_AT = 3  # scenes, and shots of each: enough to tell a burst from an album
-THUMBNAIL = (8, 32)  # least and most blocks a side
-BLOCK = 8  # pixels a side at least, where the image has enough of them: averages away the noise
-SAME_SCENE = 0.9  # correlation of two thumbnails; different photos stay below
-# The same of what is left of them without the surface of their light, and the share of the thumbnail that this must be:
-# two fields under a microscope have the same light, and two shots of a plain scene nothing else.
+# Correlation of what is left of two thumbnails without the surface of their light, and the share of the thumbnail that
+# this must be: two fields under a microscope have the same light, and two shots of a plain scene nothing else.
 SAME_DETAIL, LEAST_DETAIL = 0.5, 0.1
 
 
@@ -72,9 +70,12 @@ def recognise(folder: Path, *, has_noise: bool) -> Layout:
         return Layout("clean", folder, PairedFiles(None, folder), "pictures alone, and --noise says what to add")
     _refuse_clean(folder, files)
     scenes = scene_folders(folder)
-    if scenes and all(_is_burst(files) for files in scenes[:LOOKED_AT]):
+    bursts = [_is_burst(files) for files in scenes[:LOOKED_AT]]
+    if bursts and all(bursts):
         return Layout("burst", folder, None, f"{len(scenes)} sub-folders of several shots of one scene each")
     why = "pictures without clean partners (with --noise they would count as clean"
+    if any(bursts):
+        why += f"; {sum(bursts)} of {len(bursts)} sub-folders looked at hold a burst, --burst says what the others lack"
     stacks = any(is_stack(files[0]) for files in scenes)
     return Layout(
         "noisy", folder, None, why + (", with --burst the pages of a file as shots of one scene)" if stacks else ")")
@@ -95,25 +96,6 @@ def is_stack(path: Path) -> bool:
         return probe(path).frames > 1
     except ImageError:
         return False
-
-
-def thumbnail(pixels: NDArray[np.generic]) -> NDArray[np.float64]:
-    """[N, N], N from 8 to 32: area means of an image [H, W, C], scaled to mean 0 and norm 1 (0 if constant)."""
-    import cv2
-
-    grey = pixels.astype(np.float32).mean(axis=2)
-    side = int(np.clip(min(grey.shape) // BLOCK, *THUMBNAIL))
-    small = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA).astype(np.float64)
-    small -= small.mean()
-    return small / max(float(np.linalg.norm(small)), 1e-9)
-
-
-def alike(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
-    """Whether two thumbnails can be of one scene, as those of other sizes cannot; plain ones count as alike."""
-    if one.shape != other.shape:
-        return False
-    plain = not (one.any() and other.any())
-    return plain or float((one * other).sum()) > SAME_SCENE
 
 
 def _refuse_clean(folder: Path, files: Sequence[Path]) -> None:

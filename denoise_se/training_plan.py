@@ -17,11 +17,11 @@ from denoise_se.held_out_risk import HeldOutRisk, Risk
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import probe
 from denoise_se.loaded import Reading
-from denoise_se.misalignment import misaligned
 from denoise_se.noise import parse_noise_spec, refuse_unfit
 from denoise_se.noise_model import NoiseModel
 from denoise_se.noisy_only import has_banding, plan_noisy_only
 from denoise_se.objectives import Objective, Supervised
+from denoise_se.pair_check import checked
 from denoise_se.rehearsal import rehearsed
 from denoise_se.resynthesis import ResynthesisRisk, Scaled, resynthesised
 from denoise_se.told_level import to_judge, to_learn, with_told
@@ -123,7 +123,7 @@ def _with_clean(
         OutcomeReport(validation, start, noise and to_judge(noise, config.network), None, config.seed),
         clean=True,
         notes=notes,
-        warnings=[*misaligned([*train, *validation]), *left_out(layout.files.clean, images, config.patch)],
+        warnings=[*checked([*train, *validation]), *left_out(layout.files.clean, images, config.patch)],
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,6 +114,28 @@ def test_noise_stronger_than_any_of_the_training_is_taken_out_as_well(model, tim
     strong = clean + (levels / 255).reshape(*levels.shape, *[1] * (clean.ndim - 2)) * noise
     whole, tiled = (Denoiser(denoiser.checkpoint, denoiser.backend, tile)(strong, levels) for tile in (0, 64))
     np.testing.assert_allclose(whole, tiled, atol=1e-4)
+
+
+def test_a_denoiser_can_be_sent_to_another_process_as_it_was_loaded(load):
+    noisy = picture(20, 30)
+    denoiser = Denoiser.load(load("gray").checkpoint.path, device="cpu", tile=64)
+    for copied in (pickle.loads(pickle.dumps(denoiser)), copy.deepcopy(denoiser)):
+        assert copied.tile == 64
+        np.testing.assert_array_equal(copied(noisy, 25.0), denoiser(noisy, 25.0))
+    with pytest.raises(TypeError, match="load it in each process"):
+        pickle.dumps(denoiser.in_lanes())
+
+
+@pytest.mark.parametrize("strength", ["1", None, -0.1, float("nan")])
+def test_a_strength_that_is_none_is_a_usage_error(load, strength):
+    with pytest.raises(UsageError, match="strength is"):
+        load("gray")(picture(8, 8), 25.0, strength)
+
+
+@pytest.mark.parametrize("model", [3, None, Path(__file__).parent])
+def test_a_model_that_is_none_is_a_checkpoint_error(model):
+    with pytest.raises(CheckpointError):
+        Denoiser.load(model)
 
 
 def test_tiles_of_a_large_image_share_the_gates_of_its_samples(load, monkeypatch):

@@ -19,6 +19,8 @@ from denoise_se.checkpoint import load_checkpoint, open_checkpoint
 from denoise_se.denoiser import Denoiser
 from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.export import export
+from denoise_se.output_file import check_output
+from denoise_se.resumption import check_run
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -93,6 +95,17 @@ def test_what_cannot_be_written_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r'pip install "denoise-se\[openvino\]"'):
         export(file, tmp_path / "a.onnx")
+
+
+def test_names_that_are_too_long_are_refused_before_any_work(tmp_path):
+    file = open_checkpoint(save_tiny(tmp_path / "a.safetensors"))
+    for name in ("a" * 300 + ".onnx", "a" * 300):
+        with pytest.raises(UsageError, match="cannot be written"):
+            export(file, tmp_path / name)
+    with pytest.raises(UsageError, match=r"--report .*cannot be written \(File name too long\)"):
+        check_output("--report", tmp_path / ("a" * 300 + ".json"), (".json",))
+    with pytest.raises(UsageError, match="cannot be written"):
+        check_run(tmp_path / ("a" * 300), resume=False)
 
 
 def test_the_ten_lines_of_the_readme_do_what_the_model_does(tmp_path):

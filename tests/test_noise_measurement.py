@@ -182,13 +182,22 @@ def test_what_holds_no_noise_to_measure_is_refused(images: list[np.ndarray], ser
         measure_noise(images, series)
 
 
-def test_noise_without_variance_makes_a_profile_that_adds_none() -> None:
+@pytest.mark.parametrize("channels", [1, 3])
+def test_noise_without_variance_makes_a_profile_that_adds_none(channels: int) -> None:
     import torch
 
-    found = measure_noise([chart(1, 96)] * 3, "burst").profile
-    clean = torch.full((1, 1, 32, 32), 0.5)
+    found = measure_noise([chart(channels, 96)] * 3, "burst").profile
+    clean = torch.full((1, channels, 32, 32), 0.5)
     noisy = ProfileNoise(found)(clean, torch.Generator().manual_seed(0)).image
     assert float((noisy - clean).abs().max()) < 1e-4
+
+
+def test_shots_of_two_scenes_are_no_burst() -> None:
+    rng = np.random.default_rng(0)
+    scenes = [np.kron(rng.integers(30, 220, (8, 8)), np.ones((12, 12))) for _ in range(2)]
+    frames = [np.rint(scene + rng.normal(0, 5, scene.shape)).astype(np.uint8) for scene in (*scenes, scenes[0])]
+    with pytest.raises(UsageError, match="shot 2 of 3 shows another scene than the first"):
+        measure_noise(frames, "burst")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])

@@ -162,7 +162,7 @@ def test_a_signal_while_the_report_is_made_ends_the_run_with_its_code_and_resume
 @pytest.mark.parametrize(("steps", "validations"), [(8, 2), (19, 10), (3, 10), (40, 7)])
 def test_a_run_of_steps_validates_as_often_as_it_says(tmp_path: Path, steps: int, validations: int) -> None:
     record = RunRecord({"validations": validations}, "", None, (0, 0), rows=[{"seconds": 0.0}])
-    run = RunFolder(tmp_path, record, digest="")
+    run = RunFolder(tmp_path, record, images={})
     budget = Budget(steps, 0)
     due = [step for step in range(1, steps + 1) if run._validation_is_due(budget, step)]
     assert len(due) == min(steps, validations) and due[-1] == steps
@@ -359,7 +359,7 @@ def test_folders_that_hold_a_run_or_none_are_told_apart(whole: Path, tmp_path: P
     with pytest.raises(UsageError, match="move it"):
         train(tmp_path / "mine")
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UsageError, match="cannot be made"):
+    with pytest.raises(UsageError, match="cannot be written"):
         train(tmp_path / "file" / "run")
 
 
@@ -677,6 +677,22 @@ def test_minutes_end_a_run_that_has_no_steps(tmp_path: Path) -> None:
 def test_recipes_that_make_no_sense_are_usage_errors(values: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(values)) if "network" not in values else "widths"):
         TrainingConfig.from_dict({"steps": 8, **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"stepz": 3}, "'stepz' is no field of a recipe; those are network, noise, steps, minutes"),
+        ({1: 2}, "1 is no field of a recipe"),
+        ({"steps": 3.5}, "steps is 3.5, not a whole number$"),
+        ({"minutes": "ten"}, "minutes is 'ten', not a number$"),
+        ({"learning_rate": "1e-3"}, "not a number; YAML takes 1e-3 for text, write 0.001"),
+        ({"noise": {"gaussian": 25}}, "noise is {'gaussian': 25}, not a text such as gaussian:5-50"),
+    ],
+)
+def test_what_is_wrong_with_a_recipe_is_said_in_its_own_words(values: dict[object, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TrainingConfig.from_dict(values)
 
 
 def test_a_recipe_survives_its_own_dictionary() -> None:

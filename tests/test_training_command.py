@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -76,7 +77,12 @@ def test_pairs_rehearse_on_a_folder_of_other_pictures_and_resume_with_that_one_o
     work, start = zygote.work, "whole/best.safetensors"
     make_pictures(work / "others", 3, first=10)
     make_pictures(work / "fewer", 2, first=10)
-    options = ("train", "-o", "practised", "--pairs", "clean", "clean", "--init", start, "--steps", "4")
+    (work / "noisy").mkdir()
+    for path in (work / "clean").iterdir():
+        picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        noise = np.random.default_rng(0).normal(0, 10, picture.shape)
+        cv2.imwrite(str(work / "noisy" / path.name), np.clip(np.rint(picture + noise), 0, 255))
+    options = ("train", "-o", "practised", "--pairs", "noisy", "clean", "--init", start, "--steps", "4")
     command = [*options, "--config", "recipe.yaml", "--rehearse"]
     zygote.start([*command, "others"])
     assert zygote.wait() == 0, zygote.output()
@@ -88,6 +94,18 @@ def test_pairs_rehearse_on_a_folder_of_other_pictures_and_resume_with_that_one_o
     assert read_calibration(open_checkpoint(work / "practised" / "best.safetensors"))
     zygote.start([*command, "fewer", "--resume"])
     assert zygote.wait() == 2 and "was started with other images" in zygote.output()
+
+
+def test_a_run_is_not_resumed_with_other_pictures_of_the_same_names(zygote: Zygote, whole: Any) -> None:
+    shutil.copytree(zygote.work / "whole", zygote.work / "again")
+    pictures = {path: path.read_bytes() for path in sorted((zygote.work / "clean").iterdir())}
+    try:
+        for path, other in zip(pictures, reversed(pictures.values()), strict=True):
+            path.write_bytes(other)
+        assert run(zygote, "again", "--resume") == 2 and "was started with other images" in zygote.output()
+    finally:
+        for path, own in pictures.items():
+            path.write_bytes(own)
 
 
 # --- stopped and killed ----------------------------------------------------------------------------------------------
