@@ -16,8 +16,8 @@ from denoise_se.app.web_photo import Photo, command_line
 from denoise_se.app.web_photo_layout import VIEWS, PhotoLayout
 from denoise_se.app.web_service import DENOISING, SAVING, Service, as_paths, blend
 from denoise_se.app.web_work import FullError, Work
-from denoise_se.denoiser import Denoiser
 from denoise_se.errors import DenoiseError, UsageError
+from denoise_se.restorer import Restorer
 from denoise_se.watcher import CancelledError
 
 TAGS = {
@@ -172,7 +172,7 @@ class PhotoTab(PhotoLayout):
             if folders and not shown:  # stopped, failed, or nobody waits for it any more
                 shutil.rmtree(folders[0], ignore_errors=True)
 
-    def _level(self, used: Denoiser, photo: Photo, auto: bool) -> Updates:
+    def _level(self, used: Restorer, photo: Photo, auto: bool) -> Updates:
         """The noise controls as this model needs them; a blind one takes no level."""
         if used.blind:
             return {self.auto: gr.update(visible=False), self.sigma: gr.update(visible=False)}

@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from denoise_se.denoiser import Denoiser
 from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, ImageError, UsageError, exit_code_of
 from denoise_se.file_work import Settings
 from denoise_se.inspection import Inspector
@@ -18,6 +17,7 @@ from denoise_se.pipeline import Pipeline
 from denoise_se.plan import Plan, listed, remove_leftovers
 from denoise_se.remote_manifest import RemoteManifest, open_manifest
 from denoise_se.report import Row
+from denoise_se.restorer import Restorer
 from denoise_se.stop import Stop
 from denoise_se.watcher import Watcher
 
@@ -32,7 +32,7 @@ class Outcome:
 
 def run_batch(
     plan: Plan,
-    denoiser_for: Callable[[int], Denoiser],
+    denoiser_for: Callable[[int], Restorer],
     settings: Settings,
     *,
     fingerprint: Mapping[str, Any],

@@ -15,21 +15,18 @@ from typing import Any
 import numpy as np
 
 from denoise_se.backends import Backend, make_backend
-from denoise_se.blending import Strength, blended
+from denoise_se.blending import Strength
 from denoise_se.checkpoint import CheckpointFile, most_sigma, open_checkpoint
 from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.guarded_backend import GuardedBackend
 from denoise_se.image import wrong_range
 from denoise_se.noise_estimation import estimate_noise
+from denoise_se.restorer import BAND, Progress, RestoredTile, Restorer, as_they_are
 from denoise_se.scanlines import ArrayScanlines, Scanlines
 from denoise_se.self_ensemble import SelfEnsemble
 from denoise_se.tiling import LANES_WINDOWS, WHOLE_PIXELS, Span, check_tile, window_bytes
 from denoise_se.white_level import full_range, white_level
 from denoise_se.window import Cutter, Window
-
-BAND = 768  # rows that are copied at a time when there is nothing to compute
-Progress = Callable[[int, int], None]
-FULL_STRENGTH = Strength()
 
 
 @dataclass(frozen=True)
@@ -41,27 +38,7 @@ class Denoised:
     seconds: float
 
 
-@dataclass(frozen=True)
-class RestoredTile:
-    """A tile: the pixels of the image `[h, w, C]` in their own dtype, and the network's full result for them, float32
-    in units of the range, not clipped."""
-
-    rows: Span
-    columns: Span
-    noisy: np.ndarray
-    restored: np.ndarray
-
-
-@dataclass(frozen=True)
-class Band:
-    """Some rows over the image's full width, before and after: both `[n, W, C]` of the image's dtype."""
-
-    rows: Span
-    noisy: np.ndarray
-    clean: np.ndarray
-
-
-class Denoiser:
+class Denoiser(Restorer):
     """Denoises numpy images with one checkpoint.
 
     Example:
@@ -78,7 +55,8 @@ class Denoiser:
         channels = checkpoint.config.channels
         if channels not in (1, 3):
             raise UsageError(f"{checkpoint.name}: a network of {channels} channels; images have 1 or 3")
-        self.checkpoint, self.backend = checkpoint, backend
+        super().__init__(checkpoint)
+        self.backend = backend
         self.tile, self.rounded = tile, rounded
         self.network = checkpoint.config
         self.cutter = Cutter(self.network, backend.halo, tile)
@@ -148,11 +126,6 @@ class Denoiser:
         most = LANES_WINDOWS / (window_bytes(self.network.features) * self.backend.lanes)
         pixels = height * width * max(1, channels // self.network.channels)  # such planes are squeezed together
         return self.backend.lanes > 1 and self.tile in ("auto", 0) and pixels <= min(most, WHOLE_PIXELS)
-
-    @property
-    def blind(self) -> bool:
-        """Whether the network takes no noise level."""
-        return not self.network.noise_map
 
     def __call__(
         self, noisy: np.ndarray, sigma: float | np.ndarray | None = None, strength: float | Strength = 1.0
@@ -226,31 +199,6 @@ class Denoiser:
             raise UsageError(f"the map of sigma has shape {level.shape}, the image {source.shape[:2]}")
         return level if level.ndim else float(level)
 
-    def bands(
-        self,
-        source: Scanlines,
-        level: float | np.ndarray | None,
-        strength: Strength = FULL_STRENGTH,
-        progress: Progress | None = None,
-    ) -> Iterator[Band]:
-        """Denoise an image that is read by rows, from top to bottom; `level` as `noise_level` gives it.
-
-        When a band is given, all that the later ones need of its rows has been read: the caller may overwrite them.
-        """
-        _, width, channels = source.shape
-        if strength.is_zero:
-            for rows, noisy in _as_they_are(source):
-                yield Band(rows, noisy, noisy)
-            return
-        for tile in self.tiles(source, level, progress):
-            if tile.columns.start == 0:
-                noisy, clean = (np.empty((len(tile.noisy), width, channels), source.dtype) for _ in range(2))
-            columns = tile.columns.slice
-            noisy[:, columns] = tile.noisy
-            clean[:, columns] = blended(tile.noisy, tile.restored, strength)
-            if tile.columns.stop == width:
-                yield Band(tile.rows, noisy, clean)
-
     def tiles(
         self, source: Scanlines, level: float | np.ndarray | None, progress: Progress | None = None
     ) -> Iterator[RestoredTile]:
@@ -262,7 +210,7 @@ class Denoiser:
         if level is not None and not np.any(level):  # no noise, so nothing to take out
             total = -(-height // BAND)
             report(0, total)
-            for done, (rows, noisy) in enumerate(_as_they_are(source), 1):
+            for done, (rows, noisy) in enumerate(as_they_are(source), 1):
                 restored = noisy.astype(np.float32) / np.float32(full_range(noisy.dtype))
                 yield RestoredTile(rows, Span(0, width), noisy, restored)
                 report(done, total)
@@ -318,13 +266,6 @@ class Denoiser:
         if white != full_range(window.noisy.dtype):
             restored = restored * np.float32(white / full_range(window.noisy.dtype))
         return RestoredTile(rows, columns, window.noisy, restored)
-
-
-def _as_they_are(source: Scanlines) -> Iterator[tuple[Span, np.ndarray]]:
-    """The rows of an image, BAND at a time, `[n, W, C]` of its dtype."""
-    for start in range(0, source.shape[0], BAND):
-        rows = Span(start, min(start + BAND, source.shape[0]))
-        yield rows, np.array(source.rows(rows.start, rows.stop))
 
 
 def check_image(noisy: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from denoise_se.blending import Strength
 from denoise_se.comparison import compare
 from denoise_se.conveyor import AbandonedError, Conveyor
-from denoise_se.denoiser import FULL_STRENGTH, Denoiser
+from denoise_se.denoiser import Denoiser
 from denoise_se.disk_space import check_room
 from denoise_se.errors import DenoiseError, ImageError, is_out_of_memory
 from denoise_se.formats import LOSSY, format_of_suffix
@@ -27,6 +27,7 @@ from denoise_se.page import ImagePage, Page, stored_bytes
 from denoise_se.plan import Job
 from denoise_se.remote_files import Address
 from denoise_se.report import Row, facts, known_facts
+from denoise_se.restorer import FULL_STRENGTH, Restorer
 from denoise_se.stop import Stop
 from denoise_se.tiff_storage import Rows
 from denoise_se.watcher import CancelledError, Watcher
@@ -70,7 +71,7 @@ class FileWork:
 
     def __init__(
         self,
-        denoiser_for: Callable[[int], Denoiser],
+        denoiser_for: Callable[[int], Restorer],
         settings: Settings,
         manifest: Ledger,
         watcher: Watcher,
@@ -151,7 +152,7 @@ class FileWork:
         row = _with_model(row, [denoiser], [level], (time.perf_counter() - began) / share)
         return page.whole.with_pixels(pixels), row, self._inspected(inspection, denoiser, level)
 
-    def _inspected(self, inspection: Inspection, denoiser: Denoiser, level: float | np.ndarray | None) -> Inspected:
+    def _inspected(self, inspection: Inspection, denoiser: Restorer, level: float | np.ndarray | None) -> Inspected:
         """Completes a row; for the writer's thread or that of a lane, as it takes time."""
         return lambda row: inspection.row(row, denoiser, self.settings.sigma, level, self.settings.strength)
 
@@ -297,7 +298,7 @@ def _with_size_of(job: Job, row: Row) -> Row:
 
 
 def _with_model(
-    row: Row, denoisers: Sequence[Denoiser], levels: Sequence[float | np.ndarray | None], seconds: float
+    row: Row, denoisers: Sequence[Restorer], levels: Sequence[float | np.ndarray | None], seconds: float
 ) -> Row:
     """The row with the names of what denoised the pages, and the mean of the levels that they were told."""
     known = [float(np.mean(level)) for level in levels if level is not None]

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from denoise_se.blending import Strength
-from denoise_se.denoiser import Band, Denoiser
+from denoise_se.denoiser import Denoiser
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.preview import Preview, PreviewMaker
 from denoise_se.quality import QualityEstimate, estimate_psnr, looks_clipped
 from denoise_se.report import Row
+from denoise_se.restorer import Band, Restorer
 from denoise_se.samples import Sample, as_one
 from denoise_se.white_level import full_range
 
@@ -54,7 +55,7 @@ class Inspection:
     def row(
         self,
         row: Row,
-        denoiser: Denoiser,
+        denoiser: Restorer,
         sigma: float | None,
         level: float | np.ndarray | None,
         strength: Strength,
@@ -75,6 +76,8 @@ class Inspection:
             return row
         if isinstance(level, np.ndarray):
             found = QualityEstimate(None, reason="the noise level was given as a map")
+        elif not isinstance(denoiser, Denoiser):
+            found = QualityEstimate(None, reason="a result that was kept is not computed again")
         else:
             scale = np.float32(full_range(self.sample.noisy.dtype))
             same = denoiser.for_8_bits() if self.sample.noisy.dtype == np.uint8 else denoiser

@@ -15,6 +15,7 @@ from denoise_se.manifest import Ledger
 from denoise_se.page import ImagePage
 from denoise_se.plan import Job
 from denoise_se.report import Row
+from denoise_se.restorer import Restorer
 from denoise_se.stop import Stop
 from denoise_se.watcher import Watcher
 
@@ -46,7 +47,7 @@ class Pipeline:
     def __init__(
         self,
         jobs: Sequence[Job],
-        denoiser_for: Callable[[int], Denoiser],
+        denoiser_for: Callable[[int], Restorer],
         settings: Settings,
         manifest: Ledger,
         watcher: Watcher,
@@ -134,7 +135,7 @@ class Pipeline:
         channels = loaded.pages[0].shape[2]
         try:
             denoiser = self.denoiser_for(channels)
-            if not denoiser.fits_in_lane(*loaded.pages[0].shape):
+            if not isinstance(denoiser, Denoiser) or not denoiser.fits_in_lane(*loaded.pages[0].shape):
                 return None
             self.small += 1
             if self.small <= FEWEST_FOR_LANES:

@@ -8,22 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from denoise_se.denoiser import Denoiser, Progress, RestoredTile
+from denoise_se.denoiser import Denoiser
 from denoise_se.errors import ImageError
+from denoise_se.restorer import Progress, RestoredTile, Restorer
 from denoise_se.scanlines import Scanlines
 from denoise_se.tiling import Span
 
 _ROWS = 256  # given at a time
 
 
-class Recorded(Denoiser):
-    """A denoiser for the one image that was recorded: gives what the network gave, without running it.
-
-    Blending and all that follows are `Denoiser`'s own, so that the result is the same to the last bit.
-    """
+class Recorded(Restorer):
+    """For the one image that was recorded: gives what the network gave, without running it, to the last bit."""
 
     def __init__(self, denoiser: Denoiser, level: float | np.ndarray | None, path: Path) -> None:
-        super().__init__(denoiser.checkpoint, denoiser.backend, denoiser.tile)
+        super().__init__(denoiser.checkpoint)
         self.level, self.path = level, path
 
     def noise_level(self, source: Scanlines, sigma: float | np.ndarray | None = None) -> float | np.ndarray | None:

@@ -26,16 +26,16 @@ import tifffile
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from tiny_model import save_tiny
 
-from denoise_se import atomic_file, image_io, manifest, pipeline
-from denoise_se import denoiser as denoiser_module
+from denoise_se import atomic_file, image_io, manifest, pipeline, restorer
 from denoise_se.batch import Outcome, run_batch
 from denoise_se.blending import Strength
-from denoise_se.denoiser import Band, Denoiser, RestoredTile
+from denoise_se.denoiser import Denoiser
 from denoise_se.errors import ImageError, UsageError
 from denoise_se.file_work import Settings
 from denoise_se.inspection import Inspector
 from denoise_se.plan import make_plan
 from denoise_se.report import Row
+from denoise_se.restorer import Band, RestoredTile
 from denoise_se.scanlines import Scanlines
 from denoise_se.stop import Stop
 from denoise_se.tiling import Span
@@ -624,7 +624,8 @@ def test_a_signal_ends_an_image_of_several_tiles_between_two_of_them(
 def test_a_signal_among_lanes_with_nothing_to_take_out_is_no_error(
     in_lanes: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(denoiser_module, "BAND", 8)  # so that images that are only copied have several parts
+    for module in (denoiser_module, restorer):
+        monkeypatch.setattr(module, "BAND", 8)  # so that images that are only copied have several parts
     first = threading.Lock()
 
     class Signalling(Watcher):

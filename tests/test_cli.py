@@ -704,7 +704,7 @@ def test_a_profile_that_cannot_be_measured_is_refused_and_nothing_written(
         (["--clean", "c", "--noise", "gaussian:5", "--init", "none", "--config", "broken.yaml"], "YAML"),
         (["--clean", "c", "--noise", "gaussian:5", "--init", "none", "--config", "rate.yaml"], "0.001"),
         (["--clean", "c", "--noise", "gaussian:5", "--init", "none", "--config", "field.yaml"], "wdths"),
-        (["--clean", "c", "--init", "none", "--config", "noise.yaml"], "no noise model"),
+        (["--clean", "c", "--init", "none", "--config", "noise.yaml"], "noise is [5], not a text"),
         (["--clean", "gone", "--noise", "gaussian:5", "--init", "none"], "gone: no such folder"),
         (["--clean", "c", "--noise", "gaussian:5", "--init", "none"], "holds no image"),
         (["--clean", "c", "--noise", "gaussian:5", "--init", "none", "--minutes", "0"], "--steps or --minutes"),

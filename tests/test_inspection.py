@@ -9,9 +9,10 @@ import pytest
 from tiny_model import save_tiny
 
 from denoise_se.blending import Strength
-from denoise_se.denoiser import Band, Denoiser
+from denoise_se.denoiser import Denoiser
 from denoise_se.inspection import Inspector
 from denoise_se.report import Row
+from denoise_se.restorer import Band
 from denoise_se.samples import SAMPLE_PIXELS, Sample, as_one, sample_windows
 from denoise_se.tiling import Span
 

@@ -1,0 +1,93 @@
+"""What makes a clean image of a noisy one band by band: the network of a `Denoiser`, or its kept result."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from denoise_se.blending import Strength, blended
+from denoise_se.checkpoint import CheckpointFile
+from denoise_se.scanlines import Scanlines
+from denoise_se.tiling import Span
+
+BAND = 768  # rows that are copied at a time when there is nothing to compute
+Progress = Callable[[int, int], None]
+FULL_STRENGTH = Strength()
+
+
+@dataclass(frozen=True)
+class RestoredTile:
+    """A tile: the pixels of the image `[h, w, C]` in their own dtype, and the network's full result for them, float32
+    in units of the range, not clipped."""
+
+    rows: Span
+    columns: Span
+    noisy: np.ndarray
+    restored: np.ndarray
+
+
+@dataclass(frozen=True)
+class Band:
+    """Some rows over the image's full width, before and after: both `[n, W, C]` of the image's dtype."""
+
+    rows: Span
+    noisy: np.ndarray
+    clean: np.ndarray
+
+
+class Restorer(ABC):
+    """`checkpoint` is that of the network whose results it gives."""
+
+    def __init__(self, checkpoint: CheckpointFile) -> None:
+        self.checkpoint = checkpoint
+
+    @property
+    def blind(self) -> bool:
+        """Whether the network takes no noise level."""
+        return not self.checkpoint.config.noise_map
+
+    @abstractmethod
+    def noise_level(self, source: Scanlines, sigma: float | np.ndarray | None = None) -> float | np.ndarray | None:
+        """The sigma that the network is given for an image, in 8-bit units: `sigma` checked, or estimated from the
+        image; None for a blind network. Raises UsageError."""
+
+    @abstractmethod
+    def tiles(
+        self, source: Scanlines, level: float | np.ndarray | None, progress: Progress | None = None
+    ) -> Iterator[RestoredTile]:
+        """The tiles of `bands`, row by row, with the network's result as it is."""
+
+    def bands(
+        self,
+        source: Scanlines,
+        level: float | np.ndarray | None,
+        strength: Strength = FULL_STRENGTH,
+        progress: Progress | None = None,
+    ) -> Iterator[Band]:
+        """Denoise an image that is read by rows, from top to bottom; `level` as `noise_level` gives it.
+
+        When a band is given, all that the later ones need of its rows has been read: the caller may overwrite them.
+        """
+        _, width, channels = source.shape
+        if strength.is_zero:
+            for rows, noisy in as_they_are(source):
+                yield Band(rows, noisy, noisy)
+            return
+        for tile in self.tiles(source, level, progress):
+            if tile.columns.start == 0:
+                noisy, clean = (np.empty((len(tile.noisy), width, channels), source.dtype) for _ in range(2))
+            columns = tile.columns.slice
+            noisy[:, columns] = tile.noisy
+            clean[:, columns] = blended(tile.noisy, tile.restored, strength)
+            if tile.columns.stop == width:
+                yield Band(tile.rows, noisy, clean)
+
+
+def as_they_are(source: Scanlines) -> Iterator[tuple[Span, np.ndarray]]:
+    """The rows of an image, BAND at a time, `[n, W, C]` of its dtype."""
+    for start in range(0, source.shape[0], BAND):
+        rows = Span(start, min(start + BAND, source.shape[0]))
+        yield rows, np.array(source.rows(rows.start, rows.stop))
