@@ -27,6 +27,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from tiny_model import save_tiny
 
 from denoise_se import atomic_file, image_io, manifest, pipeline, restorer
+from denoise_se import denoiser as denoiser_module
 from denoise_se.batch import Outcome, run_batch
 from denoise_se.blending import Strength
 from denoise_se.denoiser import Denoiser
