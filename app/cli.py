@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import sys
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +38,9 @@ app = typer.Typer(
 
 def print_version(wanted: bool) -> None:
     if wanted:
-        print(f"denoise-se {version('denoise-se')}", file=output(), flush=True)
+        from denoise_se.provenance import release
+
+        print(f"denoise-se {release()}", file=output(), flush=True)
         raise typer.Exit
 
 

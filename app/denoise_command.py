@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -19,6 +18,7 @@ from denoise_se.disk_space import shortage
 from denoise_se.errors import ImageError, UsageError
 from denoise_se.plan import Plan, listed, make_plan, real_name
 from denoise_se.preview import picture_bytes
+from denoise_se.provenance import release
 from denoise_se.ray_cluster import check_installed
 from denoise_se.remote_files import Address, Location
 from denoise_se.report import as_table, check_report, write_report
@@ -194,5 +194,5 @@ def described(errand: Errand, request: Request, computed_by: str) -> dict[str, o
         "backend": engine.backend,
         "precision": engine.precision,
         "computed by": computed_by,
-        "version": version("denoise-se"),
+        "version": release(),
     }

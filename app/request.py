@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from denoise_se.checkpoint import resolve
 from denoise_se.errors import UsageError
 from denoise_se.image_io import DEFAULT_MAX_PIXELS
 from denoise_se.manifest import file_digest, identity
+from denoise_se.provenance import release
 
 if TYPE_CHECKING:
     from denoise_se.denoiser import Denoiser
@@ -105,7 +105,7 @@ class Request:
             "precision": self.engine.precision,
             "backend": self.engine.backend,
             "computed by": self.denoiser_for(3).backend.description,
-            "version": version("denoise-se"),
+            "version": release(),
         }
 
 

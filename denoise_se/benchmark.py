@@ -16,8 +16,9 @@ import numpy as np
 
 from denoise_se.contender import Contender
 from denoise_se.errors import UsageError
-from denoise_se.evaluation import evaluate, machine_name
+from denoise_se.evaluation import evaluate
 from denoise_se.evaluation_set import check_files, clean_cases
+from denoise_se.provenance import processor
 
 OnProgress = Callable[[int, int, str], None]
 
@@ -165,7 +166,7 @@ def run_benchmark(
         tuple(results),
         tuple(growth),
         max(peaks),
-        machine_name(),
+        processor(),
         torch.get_num_threads(),
         sigma,
         tuple(folder.name for folder in clean),

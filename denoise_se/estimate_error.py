@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from denoise_se.evaluation import ImageScore
+from denoise_se.evaluation_scores import ImageScore
 
 
 @dataclass(frozen=True)

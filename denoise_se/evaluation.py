@@ -7,10 +7,8 @@ in `evaluation_set`.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +21,11 @@ from denoise_se.channel_names import KINDS
 from denoise_se.crops import Crop, best_crops, cut_crop
 from denoise_se.errors import DenoiseError, ImageError, NoiseSpecError, UsageError
 from denoise_se.evaluation_methods import NOISY, Method, ModelMethod, check_names
+from denoise_se.evaluation_scores import Evaluation, ImageScore
 from denoise_se.evaluation_set import PAIRS, Case, check_files, clean_cases, inputs, pair_cases, unit_range
-from denoise_se.metrics import mean_absolute_error, mean_finite, psnr, ssim
+from denoise_se.metrics import mean_absolute_error, psnr, ssim
 from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
+from denoise_se.provenance import processor
 from denoise_se.quality import QualityEstimate, estimate_psnr, looks_clipped
 from denoise_se.threads import granted_cores
 
@@ -36,84 +36,6 @@ Pixels = NDArray[np.float32]
 OnProgress = Callable[[int, int, str], None]
 
 _WARM_UP_SIDE = 64
-
-
-@dataclass(frozen=True)
-class ImageScore:
-    """One image under one noise by one method.
-
-    `noise` is the spec, or "real" for pairs; `sigma` what the methods were told of it, and `mean_absolute_error`, both
-    in 8-bit units; `seconds` is of the method's call alone. `estimate` is of the PSNR, made without the clean image,
-    where that was asked for.
-    """
-
-    test_set: str
-    channels: int
-    noise: str
-    sigma: float | None
-    method: str
-    image: str
-    width: int
-    height: int
-    psnr: float
-    ssim: float | None
-    mean_absolute_error: float
-    seconds: float
-    estimate: QualityEstimate | None = None
-
-
-@dataclass(frozen=True)
-class MeanScore:
-    """The mean over a test set; PSNR of identical images and SSIM of tiny ones are left out, None when none is left.
-
-    `sigma` is what the methods were told, None when nothing or not the same for all images.
-    """
-
-    test_set: str
-    channels: int
-    noise: str
-    method: str
-    sigma: float | None
-    images: int
-    psnr: float | None
-    ssim: float | None
-    mean_absolute_error: float
-    seconds_per_megapixel: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What `evaluate` measured. `notes` says in words what was left out, `failures` which images could not be measured
-    and why; `threads` and `machine` go with the times."""
-
-    scores: tuple[ImageScore, ...]
-    crops: tuple[Crop, ...]
-    notes: tuple[str, ...]
-    failures: tuple[str, ...]
-    threads: int
-    machine: str
-
-    def remarks(self) -> tuple[str, ...]:
-        """The notes, and the failures as such."""
-        return (*self.notes, *(f"not measured: {failure}" for failure in self.failures))
-
-    def means(self) -> list[MeanScore]:
-        """One row for each test set, channels, noise and method, in the order measured; the noisy images come first."""
-        groups: dict[tuple[str, int, str, str], list[ImageScore]] = {}
-        for score in self.scores:
-            groups.setdefault((score.test_set, score.channels, score.noise, score.method), []).append(score)
-        return [
-            MeanScore(
-                *key,
-                sigma=group[0].sigma if len({score.sigma for score in group}) == 1 else None,
-                images=len(group),
-                psnr=mean_finite(score.psnr for score in group),
-                ssim=mean_finite(score.ssim for score in group),
-                mean_absolute_error=sum(score.mean_absolute_error for score in group) / len(group),
-                seconds_per_megapixel=1e6 * sum(s.seconds for s in group) / sum(s.width * s.height for s in group),
-            )
-            for key, group in groups.items()
-        ]
 
 
 def evaluate(
@@ -182,7 +104,7 @@ def evaluate(
     ]
     kinds = {(case.test_set, mode) for case in cases for mode in bench.modes(found[case.clean].channels)}
     notes += [*bench.notes(kinds), *counted(converted)]
-    return Evaluation(tuple(bench.scores), bench.crops, tuple(notes), tuple(failures), bench.threads, machine_name())
+    return Evaluation(tuple(bench.scores), bench.crops, tuple(notes), tuple(failures), bench.threads, processor())
 
 
 def fitting_modes(noise: NoiseChain | NoiseMixture, wanted: Sequence[int]) -> list[int]:
@@ -298,17 +220,6 @@ class _Bench:
                 estimate,
             )
         )
-
-
-def machine_name() -> str:
-    """The processor as the operating system names it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _as_file(result: Pixels, dtype: np.dtype[Any]) -> tuple[NDArray[Any], float]:

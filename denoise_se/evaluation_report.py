@@ -15,8 +15,8 @@ from denoise_se.atomic_file import write_whole
 from denoise_se.channel_names import KINDS
 from denoise_se.crops import crops_png
 from denoise_se.estimate_error import EstimateError, estimate_errors
-from denoise_se.evaluation import Evaluation, ImageScore, MeanScore
 from denoise_se.evaluation_methods import NOISY
+from denoise_se.evaluation_scores import Evaluation, ImageScore, MeanScore
 from denoise_se.output_file import check_output, refuse_among
 from denoise_se.published import CITATIONS, published
 

@@ -12,11 +12,11 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from denoise_se.errors import UsageError
+from denoise_se.provenance import release
 
 if TYPE_CHECKING:
     import torch.nn as nn
@@ -54,7 +54,7 @@ class Graph:
 @cache
 def sources_digest() -> str:
     """sha256 of the code that makes a graph, so that graphs kept by another version of it are not used."""
-    digest = hashlib.sha256(version("denoise-se").encode())
+    digest = hashlib.sha256(release().encode())
     for name in SOURCES:
         digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,14 +12,23 @@ from denoise_se.threads import visible_cores
 
 def hardware() -> str:
     """The processor or GPU of this machine and its core count, as one line."""
-    import platform
-
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
     return f"{name}, {visible_cores()} cores"
+
+
+def processor() -> str:
+    """The processor as the operating system names it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 def release() -> str:

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from denoise_se.file_work import Settings
 from denoise_se.inspection import Inspector
 from denoise_se.manifest import Ledger
 from denoise_se.plan import Plan, remove_leftovers
+from denoise_se.provenance import release
 from denoise_se.ray_cluster import Cluster, connected
 from denoise_se.ray_worker import Clerk, Done, Event, Models, Order, Share, Task, Worker
 from denoise_se.remote_files import Address, Location
@@ -134,7 +134,7 @@ class _Run:
             self.settings,
             self.manifest.settings,
             replace(self.inspector, previews={}),
-            version("denoise-se"),
+            release(),
             self.plan.home,
             Path.cwd() if relative else None,
             marker,

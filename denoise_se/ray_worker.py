@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from denoise_se.inspection import Inspector
 from denoise_se.manifest import Entry
 from denoise_se.pipeline import Pipeline
 from denoise_se.plan import Job
+from denoise_se.provenance import release
 from denoise_se.remote_files import Location
 from denoise_se.remote_manifest import ledger, open_manifest
 from denoise_se.report import Row
@@ -122,7 +122,7 @@ class Worker:
         `clerk` is the handle of the run's Clerk. Raises CheckpointError and UsageError.
         """
         self.order, self.clerk = order, clerk
-        here = version("denoise-se")
+        here = release()
         if here != order.version:
             return f"has denoise-se {here} and not {order.version}; install the same version on all machines"
         apart = "does not see {}: give folders that all machines share, or s3:// addresses"

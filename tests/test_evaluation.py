@@ -400,7 +400,7 @@ def test_a_report_is_written_whole_or_not_at_all(measured, tmp_path, monkeypatch
 )
 def test_outputs_that_cannot_be_written_are_refused_before_work(tmp_path, report, crops):
     (tmp_path / "d.csv").mkdir()
-    with pytest.raises(UsageError, match=r"use \.|name a file in a folder that exists"):
+    with pytest.raises(UsageError, match=r"use \.|name a file in a folder that exists|give a file name"):
         check_outputs(tmp_path / report if report else None, tmp_path / crops if crops else None)
     check_outputs(tmp_path / "r.CSV", tmp_path / "c.png")
     check_outputs(None, None)

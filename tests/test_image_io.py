@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from denoise_se import decoder_process, formats, image_io
 from denoise_se.errors import ImageError
 from denoise_se.image import Image
+from denoise_se.plan import make_plan
 
 LOSSLESS = [name for name in formats.WRITERS if name != "jpg"]
 
@@ -230,6 +231,20 @@ def test_content_decides_and_a_wrong_suffix_is_told(tmp_path):
     assert written.format == "png" and image_io.read(tmp_path / "b.png").notices == ()
 
 
+def test_what_is_read_under_its_own_name_is_read_in_a_folder_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    picture = PIL.Image.new("RGB", (9, 7), "red")
+    picture.save("in/a.mpo", save_all=True, append_images=[picture])
+    picture.convert("1").save("in/b.pbm", "PPM")
+    plan = make_plan([Path("in")], Path("out"))
+    assert [job.relative.as_posix() for job in plan.jobs] == ["a.jpg", "b.ppm"] and plan.notices == ()
+    (tmp_path / "c.gif").write_bytes(b"GIF89a" + bytes(40))
+    (job,) = make_plan([Path("c.gif")], Path("out")).jobs
+    with pytest.raises(ImageError, match=r"c\.gif: is a GIF image, which is not read here"):
+        image_io.read(job.source)
+
+
 def test_what_is_wrong_with_a_copy_is_told_of_the_copy(tmp_path, monkeypatch):
     image_io.write(tmp_path / "a.png", random_image("png", (5, 6), 3, 8, False))
 
@@ -248,7 +263,7 @@ def test_suffixes_follow_the_table_and_same_keeps_the_case():
     assert formats.output_suffix("a.DNG", "same") == ".tiff" and formats.output_suffix("a.nef", "jpg") == ".jpg"
     written = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".pnm"}
     raw = {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef"}
-    assert written | raw | {".heic", ".heif", ".hif"} == formats.READABLE_SUFFIXES
+    assert written | raw | {".heic", ".heif", ".hif", ".mpo", ".pbm"} == formats.READABLE_SUFFIXES
     assert set(formats.READERS) - {"raw", "heif"} == set(formats.WRITERS) == set(formats.FORMATS)
 
 
