@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +28,7 @@ from denoise_se.noise import parse_noise_spec
 from denoise_se.objectives import Objective
 from denoise_se.place import this_rank
 from denoise_se.ranks import Ranks
-from denoise_se.run_folder import RunFolder
+from denoise_se.run_folder import Report, RunFolder
 from denoise_se.run_record import RunRecord
 from denoise_se.stop import Stop
 from denoise_se.told_level import with_told
@@ -61,7 +61,7 @@ def fit(
     quiet: bool = False,
     objective: Objective | None = None,
     risk: Risk | None = None,
-    report: Callable[[Path, Checkpoint], Mapping[str, str]] | None = None,
+    report: Report | None = None,
     ranks: Ranks | None = None,
     rehearsal: Sequence[Pair] = (),
     tell: Callable[[str], None] | None = None,
@@ -76,7 +76,8 @@ def fit(
         start: the weights to start from; they are validated first, and kept when training does not beat them.
         objective: what a step minimises; the recipe's noise on clean images, or noisy/clean pairs, unless given.
         risk: validates noisy images that have no clean partner; the PSNR is then an estimate.
-        report: measures the best weights at the end, given the folder and these; its lines go on the card.
+        report: measures the best weights at the end, given the folder, these, and what raises Interrupted after a
+            signal; its lines go on the card.
         rehearsal: images that the objective rehearses on, so that a run is not resumed with others.
         tell: takes a line about each validation, where there is no bar to show it.
         ranks: the processes that train together; each of them calls this function. `config.batch` is of all of them.

@@ -8,6 +8,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from denoise_se.training import DenoisingTask
 
 SAVE_SECONDS = 120  # last.ckpt is at most this old
+Report = Callable[[Path, Checkpoint, Callable[[], None]], Mapping[str, str]]
 COLUMNS = ("step", "seconds", "loss", "learning_rate", "patches_per_second", "val_psnr", "val_ssim")
 
 
@@ -40,7 +42,8 @@ class RunFolder(Callback):
     run do so together, though only the first one writes.
 
     record: what is known of the run. images: digests by which others are told from them. report: measures the best
-    weights at the end, given the folder and these; its lines go on the card. tell: takes a line about each validation.
+    weights at the end, given the folder, these, and what raises Interrupted after a signal; its lines go on the card.
+    tell: takes a line about each validation.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class RunFolder(Callback):
         folder: Path,
         record: RunRecord,
         images: Mapping[str, str],
-        report: Callable[[Path, Checkpoint], Mapping[str, str]] | None = None,
+        report: Report | None = None,
         tell: Callable[[str], None] | None = None,
     ) -> None:
         self.folder, self.record, self.images = folder, record, images
@@ -208,8 +211,13 @@ class RunFolder(Callback):
         if task.budget.signal is not None:
             raise self.interrupted(task.budget.signal)
         if self.report is not None and trainer.is_global_zero:
-            self.record.outcome = dict(self.report(self.folder, load_checkpoint(self.best)))
+            self.record.outcome = dict(self.report(self.folder, load_checkpoint(self.best), partial(self._heed, task)))
         self.describe(task)
+
+    def _heed(self, task: DenoisingTask) -> None:
+        """Raises Interrupted after a signal."""
+        if task.budget.stop.signal is not None:
+            raise self.interrupted(task.budget.stop.signal)
 
     def describe(self, task: DenoisingTask) -> None:
         """curve.png and card.md."""

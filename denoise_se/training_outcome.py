@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,15 +65,21 @@ class OutcomeReport:
     seed: int = 0
     remarks: Mapping[str, str] = field(default_factory=dict)
 
-    def __call__(self, folder: Path, tuned: Checkpoint) -> dict[str, str]:
-        """Lines for the card; writes samples.png into `folder`.
+    def __call__(self, folder: Path, tuned: Checkpoint, heed: Callable[[], None] = lambda: None) -> dict[str, str]:
+        """Lines for the card; writes samples.png into `folder`. `heed` is called between images; what it raises ends
+        the work.
 
         Raises:
             TrainingError: the picture cannot be written.
         """
-        cases = [self._case(index, tuned) for index in range(len(self.validation))]
+        cases = []
+        for index in range(len(self.validation)):
+            heed()
+            cases.append(self._case(index, tuned))
+        heed()
         lines = dict(self.remarks)
-        lines |= self._removed(cases) if self.measured is not None else self._scores(cases)
+        lines |= self._removed(cases) if self.measured is not None else self._scores(cases, heed)
+        heed()
         lines |= self._forgotten(tuned)
         crops = [_crop(case) for case in cases]
         try:
@@ -113,7 +119,7 @@ class OutcomeReport:
         clean = None if self.measured is not None else _pixels(image.clean)
         return MeasuredImage(pair.name, _pixels(noisy), clean, results)
 
-    def _scores(self, cases: Sequence[MeasuredImage]) -> dict[str, str]:
+    def _scores(self, cases: Sequence[MeasuredImage], heed: Callable[[], None]) -> dict[str, str]:
         """PSNR and SSIM of the noisy images, the start and the result; BM3D beside them on a few crops."""
         lines = {}
         for name in ("noisy", *cases[0].results):
@@ -121,9 +127,9 @@ class OutcomeReport:
             value = mean_finite([psnr(clean, image, data_range=1.0) for clean, image in both])
             similarity = mean_finite([ssim(clean, image, data_range=1.0) for clean, image in both])
             lines[f"{name} (PSNR, SSIM)"] = f"{_decibels(value)}, {similarity or math.nan:.4f}"
-        return lines | self._bm3d(cases)
+        return lines | self._bm3d(cases, heed)
 
-    def _bm3d(self, cases: Sequence[MeasuredImage]) -> dict[str, str]:
+    def _bm3d(self, cases: Sequence[MeasuredImage], heed: Callable[[], None]) -> dict[str, str]:
         if find_spec("bm3d") is None:
             return {"BM3D": 'not installed, so not compared: pip install "denoise-se[peers]"'}
         from denoise_se.classical import bm3d
@@ -132,6 +138,7 @@ class OutcomeReport:
         for case in cases[:BM3D_CROPS]:
             if time.monotonic() - began > BM3D_SECONDS:
                 break
+            heed()
             assert case.clean is not None
             window = middle(case.noisy.shape[:2], BM3D_SIDE)
             noisy, clean = case.noisy[window], case.clean[window]

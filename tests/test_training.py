@@ -9,7 +9,7 @@ import os
 import pickle
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -148,14 +148,16 @@ def at_step(monkeypatch: pytest.MonkeyPatch, step: int, action: object) -> None:
 
 
 def test_a_signal_while_the_report_is_made_ends_the_run_with_its_code_and_resumes(tmp_path: Path) -> None:
-    def report(folder: Path, best: object) -> dict[str, str]:
+    def report(folder: Path, best: object, heed: Callable[[], None]) -> dict[str, str]:
+        heed()
         os.kill(os.getpid(), signal.SIGTERM)
-        return {}
+        heed()
+        raise AssertionError("it goes on after the signal")
 
     with pytest.raises(Interrupted, match="stopped by SIGTERM; go on with --resume") as caught:
         train(tmp_path, report=report)
     assert caught.value.exit_code == 143
-    run = train(tmp_path, resume=True, report=lambda folder, best: {"told": "at last"})
+    run = train(tmp_path, resume=True, report=lambda folder, best, heed: {"told": "at last"})
     assert run.record.summary()["told"] == "at last"
 
 
