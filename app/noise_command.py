@@ -190,17 +190,15 @@ def _profile_table(measurement: Measurement) -> Table:
     profile = measurement.profile
     names = "channel", "gain (95 %)", "read noise (95 %)", "rows", "columns", "correlation (h, v)"
     table = Table(*names, caption=profile.source)
-    reach = profile.reach
+    across, down = profile.correlation_at(1)
     for c, name in enumerate(CHANNELS[profile.channels]):
-        own = profile.autocorrelation[c]
-        beside, below = (own[reach, reach + 1], own[reach + 1, reach]) if reach else (0.0, 0.0)
         table.add_row(
             name,
             _with_interval(profile.gain[c], profile.gain_interval[c]),
             _with_interval(profile.read_noise[c], profile.read_noise_interval[c]),
             f"{profile.row[c]:.2e}",
             f"{profile.column[c]:.2e}",
-            f"{beside:.2f}, {below:.2f}",
+            f"{across[c]:.2f}, {down[c]:.2f}",
         )
     return table
 

@@ -96,16 +96,14 @@ def add_noise(clean: Pixels, model: NoiseChain | NoiseMixture, index: int) -> tu
     """
     import torch
 
-    from denoise_se.noise import Gaussian, NoiseChain
+    from denoise_se.noise import is_gaussian
 
     planes = clean[None] if clean.ndim == 2 else np.moveaxis(clean, -1, 0)
     batch = torch.from_numpy(np.ascontiguousarray(planes))[None]
     generator = torch.Generator().manual_seed(index)
-    parts = model.models if isinstance(model, NoiseChain) else ()
     noisy, level = model(batch, generator)
-    gaussian = bool(parts) and all(isinstance(part, Gaussian) for part in parts)
     # float32 gives sigma with about six digits; rounded, the one that was asked for comes back exactly
-    sigma = round(255 * float(level[0, 0, 0, 0]), 4) if gaussian else None
+    sigma = round(255 * float(level[0, 0, 0, 0]), 4) if is_gaussian(model) else None
     result = noisy[0, 0] if clean.ndim == 2 else noisy[0].movedim(0, -1)
     return np.ascontiguousarray(result.numpy()), sigma
 

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise_se.noise_measurement import measure_noise
-from denoise_se.noise_profile import NoiseProfile
 
 SHOTS = 8
 SIDE = 384
@@ -74,15 +73,10 @@ QUANTITIES = {
     "read noise": lambda p: _mean(p.read_noise),
     "rows (8-bit)": lambda p: 255 * _mean(p.row),
     "columns (8-bit)": lambda p: 255 * _mean(p.column),
-    "correlation at 1 px": lambda p: _lag(p, 1),
-    "correlation at 2 px": lambda p: _lag(p, 2),
+    "correlation at 1 px": lambda p: _mean(p.correlation_at(1)[0]),
+    "correlation at 2 px": lambda p: _mean(p.correlation_at(2)[0]),
     "correlation of channels": lambda p: float(p.channel_correlation[np.triu_indices(3, 1)].mean()),
 }
-
-
-def _lag(profile: NoiseProfile, lag: int) -> float:
-    reach = profile.reach
-    return float(profile.autocorrelation[:, reach, reach + lag].mean()) if lag <= reach else 0.0
 
 
 def _sampled_gaussian(radius: float, lag: int) -> float:

@@ -64,7 +64,7 @@ def measure_noise(
         UsageError: no images, too small, of mixed kinds, or with nothing in them that can be measured.
 
     >>> noisy = np.random.default_rng(0).normal(0.5, 0.1, (2, 128, 128)).astype(np.float32)
-    >>> round(measure_noise(noisy, "burst").profile.variance(0.5)[0] ** 0.5, 2)
+    >>> round(float(measure_noise(noisy, "burst").profile.variance(0.5)[0]) ** 0.5, 2)
     0.1
     """
     if series is not None and series not in SERIES:

@@ -108,12 +108,17 @@ class NoiseProfile:
         """[C, 2R+1, 2R+1], of each channel's grain."""
         return np.array([self.correlation[c][c] for c in range(self.channels)])
 
-    def variance(self, brightness: float) -> tuple[float, ...]:
-        """[C], of all the noise at one brightness in [0, 1], banding included."""
-        return tuple(
-            gain * brightness + read**2 + row**2 + column**2
-            for gain, read, row, column in zip(self.gain, self.read_noise, self.row, self.column, strict=True)
-        )
+    def correlation_at(self, lag: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """[C] each: of each channel's grain with itself `lag` pixels across, and down; 0 beyond the reach."""
+        if lag > self.reach:
+            return np.zeros(self.channels), np.zeros(self.channels)
+        middle = self.reach
+        return self.autocorrelation[:, middle, middle + lag], self.autocorrelation[:, middle + lag, middle]
+
+    def variance(self, brightness: float | NDArray[np.floating]) -> NDArray[np.float64]:
+        """[..., C], of all the noise at a brightness in [0, 1], one or [..., C], banding included."""
+        flat = np.square([self.read_noise, self.row, self.column]).sum(axis=0)
+        return np.asarray(np.array(self.gain) * brightness + flat)
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, atomically. Raises ProfileError when the file cannot be written."""

@@ -94,7 +94,5 @@ def has_banding(pairs: Sequence[Pair]) -> bool:
 
 def _correlation(profile: NoiseProfile) -> tuple[float, float]:
     """Of the grain at a distance of one pixel (across, down), mean over the channels."""
-    if profile.reach == 0:
-        return 0.0, 0.0
-    own, middle = profile.autocorrelation.mean(axis=0), profile.reach
-    return float(own[middle, middle + 1]), float(own[middle + 1, middle])
+    across, down = profile.correlation_at(1)
+    return float(across.mean()), float(down.mean())

@@ -73,13 +73,11 @@ def _steepness(result: Array) -> NDArray[np.float32]:
 def excess(residuals: Sequence[Residual], profile: NoiseProfile) -> float:
     """The variance that was removed in flat parts, as a multiple of what `profile` says there is."""
     removed = expected = 0.0
-    bands = [row**2 + column**2 for row, column in zip(profile.row, profile.column, strict=True)]
     for residual in residuals:
         assert residual.counts is not None
         used = residual.counts & residual.whole
-        line = np.array(profile.gain) * residual.brightness + np.square(profile.read_noise) + bands
         removed += float(np.square(residual.noise)[used].sum(dtype=np.float64))
-        expected += float(line[used].sum(dtype=np.float64))
+        expected += float(profile.variance(residual.brightness)[used].sum())
     return removed / max(expected, 1e-12)
 
 
