@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
+import pillow_heif
 import pytest
 import tifffile
 from tiny_model import save_tiny
@@ -96,6 +98,23 @@ def test_a_sixteen_bit_tiff_is_shown_and_comes_back_in_sixteen_bits(page, model:
     command_line(tmp_path / "scan.tif", "-o", tmp_path / "expected.tif", "--model", model)
     assert result.suffix == ".tif" and read(result).bit_depth == 16
     assert result.read_bytes() == (tmp_path / "expected.tif").read_bytes()
+
+
+def test_a_phones_photo_is_shown_upright_and_comes_back_as_png(page, model: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    exif = PIL.Image.Exif()
+    exif[274] = 6  # a phone that was held upright
+    with PIL.Image.open(SAMPLES / "noisy" / "coffee.png") as sample:
+        photo = pillow_heif.from_pillow(sample.convert("RGB").crop((0, 0, 160, 96)))
+    photo.info["exif"] = exif.tobytes()
+    photo.save(tmp_path / "IMG_1.HEIC", quality=90)
+    drop(page, tmp_path / "IMG_1.HEIC")
+    wait_for_result(page)
+    assert page.evaluate("document.querySelector('.stage img').naturalWidth") == 96
+    assert "96" in page.text_content("#facts") and "160" in page.text_content("#facts")
+    result = downloaded(page, "#download", tmp_path)
+    command_line(tmp_path / "IMG_1.HEIC", "-o", tmp_path / "expected.png", "--model", model)
+    assert result.name == "IMG_1-denoised.png"
+    assert result.read_bytes() == (tmp_path / "expected.png").read_bytes()
 
 
 def test_a_broken_file_is_named_with_its_reason_and_the_next_photo_works(page, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
