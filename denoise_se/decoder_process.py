@@ -53,7 +53,7 @@ def decoded(module: str, data: bytes) -> Decoded:
     parts = {}
     for name, length in facts["parts"].items():
         parts[name], rest = rest[:length], rest[length:]
-    pixels = np.frombuffer(parts.pop("pixels"), facts["dtype"]).reshape(facts["shape"])
+    pixels = np.frombuffer(parts.pop("pixels"), facts["dtype"]).reshape(facts["shape"]).copy()  # that may be written to
     return Decoded(facts, pixels, {name: bytes(part) for name, part in parts.items()})
 
 

@@ -44,7 +44,7 @@ def read(stream: BinaryIO) -> Image:
     notices = ["camera's raw file developed to 16-bit sRGB"]
     if exif is None:
         notices.append("EXIF not kept: it is not read from this kind of raw file")
-    return Image(pixels.copy(), None, "raw", Metadata(exif=made_upright(exif), icc=srgb_profile()), tuple(notices))
+    return Image(pixels, None, "raw", Metadata(exif=made_upright(exif), icc=srgb_profile()), tuple(notices))
 
 
 def _data(stream: BinaryIO) -> bytes:
