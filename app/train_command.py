@@ -129,7 +129,9 @@ def run_train(
         start, said = shipped_start(layout, recipe, max_pixels or DEFAULT_MAX_PIXELS)
     settled = make_config(recipe, start)
     if init is not None and settled.network.channels == 1 and channels_of(layout, None) == 3:
-        console.print(f"note: {said} is for grey images, so colour is learnt as its brightness; --init color keeps it")
+        console.print(
+            "note: the network is for grey images, so colour is learnt as its brightness; --init color keeps it"
+        )
     start = start and in_channels(start, settled.network.channels)
     again = [sys.executable, "-m", "denoise_se.app", *sys.argv[1:]]
     ranks = Ranks.from_environment(devices, num_nodes, strategy, again)

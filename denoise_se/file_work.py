@@ -309,9 +309,9 @@ def _with_model(
 
 def _why_not_written(job: Job, error: ImageError | OSError) -> str:
     if isinstance(error, ImageError):
-        if isinstance(job.target, Address) or str(error).startswith(f"{job.source}:"):
+        if isinstance(job.target, Address):
             return str(error)
-        if not isinstance(error.__cause__, OSError):
+        if not isinstance(error.__cause__, OSError) or str(error).startswith(f"{job.source}:"):  # it was read meanwhile
             return error.reason
         error = error.__cause__
     mend = WRITING_MENDS.get(error.errno or 0)

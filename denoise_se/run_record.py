@@ -29,7 +29,7 @@ class RunRecord:
         outcome: what was measured with the best weights at the end.
         changes: of the recipe on the way: "step", and the new values by name.
         skipped: steps whose gradient was not finite.
-        stopped: whether it ended before its budget.
+        stopped: whether a signal ended it.
         commit: of the program that runs; the checkout may move on meanwhile.
     """
 
@@ -67,7 +67,7 @@ class RunRecord:
         similarity = "" if self.estimated else f", SSIM {best['val_ssim']:.4f}"
         notes = {}
         if self.stopped:
-            notes["note"] = "stopped before its budget was used; --resume goes on"
+            notes["note"] = "stopped on the way; --resume goes on"
         elif not self.improved:
             notes["note"] = "training did not beat the weights it started from; those were kept"
         if self.skipped:
