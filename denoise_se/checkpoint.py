@@ -100,14 +100,15 @@ def resolve(model: str | Path) -> tuple[str, Path]:
     path = Path(model)
     try:
         is_file = path.is_file()
+        is_run = (path / "best.safetensors").is_file()
     except OSError:  # a name too long for the system, or a folder that may not be looked into
-        is_file = False
+        is_file = is_run = False
     if path.suffix.lower() in {".ckpt", ".pth", ".pt", ".pt2", ".pkl", ".bin"}:
         raise CheckpointError(
             f"{path}: a {path.suffix} file can run code when it is loaded, so only .safetensors checkpoints are read; "
             "a training run writes one as best.safetensors"
         )
-    if not is_file and path.is_dir() and (path / "best.safetensors").is_file():
+    if is_run:
         raise CheckpointError(f"{path}: is the folder of a training run; give {path / 'best.safetensors'}")
     if not is_file:
         known = ", ".join([*CHECKPOINTS, *ALIASES])

@@ -97,12 +97,12 @@ def test_pairs_rehearse_on_a_folder_of_other_pictures_and_resume_with_that_one_o
 
 
 def test_a_run_is_not_resumed_with_other_pictures_of_the_same_names(zygote: Zygote, whole: Any) -> None:
-    shutil.copytree(zygote.work / "whole", zygote.work / "again")
+    shutil.copytree(zygote.work / "whole", zygote.work / "of-others")
     pictures = {path: path.read_bytes() for path in sorted((zygote.work / "clean").iterdir())}
     try:
         for path, other in zip(pictures, reversed(pictures.values()), strict=True):
             path.write_bytes(other)
-        assert run(zygote, "again", "--resume") == 2 and "was started with other images" in zygote.output()
+        assert run(zygote, "of-others", "--resume") == 2 and "was started with other images" in zygote.output()
     finally:
         for path, own in pictures.items():
             path.write_bytes(own)
