@@ -52,6 +52,13 @@ def test_pixels_and_alpha_are_those_that_were_encoded(tmp_path, channels):
         assert np.array_equal(image.alpha, picture(4)[..., 3])
 
 
+def test_a_grid_of_tiles_as_phones_write_it_is_one_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(pillow_heif.options, "GRID_TILE_SIZE", 64)
+    path = saved(tmp_path / "a.heic", picture(height=150, width=200))
+    assert b"grid" in path.read_bytes()
+    assert np.array_equal(image_io.read(path).pixels, picture(height=150, width=200))
+
+
 def test_ten_bits_fill_the_range_of_sixteen(tmp_path):
     ramp = np.repeat(np.arange(1024)[None, :, None], 64, axis=0).repeat(3, axis=2)
     image = image_io.read(ten_bits(tmp_path / "a.hif", ramp))
