@@ -17,11 +17,11 @@ from denoise_se.batch import run_batch
 from denoise_se.blending import Strength
 from denoise_se.display import BROWSER_FORMATS, as_shown, difference, residual
 from denoise_se.errors import ImageError, UsageError
-from denoise_se.file_work import WHOLE_BYTES
 from denoise_se.formats import output_suffix
 from denoise_se.image import Image
 from denoise_se.image_io import open_pages, probe, write
 from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
+from denoise_se.opened_file import WHOLE_BYTES
 from denoise_se.page import ImagePage, stored_bytes
 from denoise_se.plan import make_plan
 from denoise_se.recorded import Recorded, record

@@ -6,7 +6,6 @@ import errno
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,10 +19,11 @@ from denoise_se.disk_space import check_room
 from denoise_se.errors import DenoiseError, ImageError, is_out_of_memory
 from denoise_se.formats import LOSSY, format_of_suffix
 from denoise_se.image import Image
-from denoise_se.image_io import DEFAULT_MAX_PIXELS, copy, misnamed, open_pages, probe, write, write_pages
+from denoise_se.image_io import DEFAULT_MAX_PIXELS, copy, misnamed, probe, write, write_pages
 from denoise_se.inspection import Inspection, Inspector
-from denoise_se.manifest import Ledger, Stamp
-from denoise_se.page import ImagePage, Page, stored_bytes
+from denoise_se.manifest import Ledger
+from denoise_se.opened_file import OpenedFile
+from denoise_se.page import ImagePage
 from denoise_se.plan import Job
 from denoise_se.remote_files import Address
 from denoise_se.report import Row, facts, known_facts
@@ -31,9 +31,6 @@ from denoise_se.restorer import FULL_STRENGTH, Restorer
 from denoise_se.stop import Stop
 from denoise_se.tiff_storage import Rows
 from denoise_se.watcher import CancelledError, Watcher
-
-# a TIFF of one page is read ahead as a whole up to this size, and by rows above
-WHOLE_BYTES = 64 << 20
 
 Inspected = Callable[[Row], Row]
 WRITING_MENDS = {
@@ -51,15 +48,6 @@ class Settings:
     strength: Strength = FULL_STRENGTH
     max_pixels: int = DEFAULT_MAX_PIXELS
     resume: bool = False
-
-
-@dataclass
-class OpenedFile:
-    """What is read of a job's file: its pages, from a file that `files` keeps open, and what the file was."""
-
-    pages: Sequence[Page]
-    stamp: Stamp
-    files: ExitStack
 
 
 class StoppedError(CancelledError):
@@ -87,15 +75,7 @@ class FileWork:
             if self.settings.resume and self.manifest.is_done(job.relative, job.source, job.target):
                 return _row(job, "skipped", **known_facts(self.manifest.facts(job.relative)))
             check_room(job, max_pixels=self.settings.max_pixels)
-            stamp = Stamp.of(job.source)
-            with ExitStack() as files:
-                pages = files.enter_context(open_pages(job.source, max_pixels=self.settings.max_pixels))
-                if len(pages) == 1 and (stored_bytes(pages[0]) <= WHOLE_BYTES or not _is_tiff(job, pages)):
-                    pages = [ImagePage(pages[0].image())]
-                elif not _is_tiff(job, pages):
-                    text = f"has {len(pages):,} pages, which only TIFF holds: split it into one file for each, or write"
-                    raise ImageError(job.source, f"{text} TIFF")
-                return OpenedFile(pages, stamp, files.pop_all())
+            return OpenedFile.of(job, self.settings.max_pixels)
         except ImageError as error:
             return _row(job, "failed", error=error.reason)
         except OSError as error:  # of a store that is asked for the version of a file
@@ -326,18 +306,3 @@ def _finished(row: Row) -> Future[Row]:
     future: Future[Row] = Future()
     future.set_result(row)
     return future
-
-
-def _is_tiff(job: Job, pages: Sequence[Page]) -> bool:
-    return pages[0].format == format_of_suffix(job.target) == "tiff"
-
-
-def memory_of(job: Job) -> int:
-    """How much memory the file's pixels will take; 0 when it cannot be read or is read by rows."""
-    try:
-        found = probe(job.source)
-    except ImageError:
-        return 0
-    size = found.width * found.height * (found.channels + found.alpha) * found.bit_depth // 8
-    streams = found.format == format_of_suffix(job.target) == "tiff" and (found.frames > 1 or size > WHOLE_BYTES)
-    return 0 if streams else size

@@ -9,9 +9,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from denoise_se.denoiser import Denoiser
-from denoise_se.file_work import FileWork, OpenedFile, Settings, StoppedError, memory_of
+from denoise_se.file_work import FileWork, Settings, StoppedError
 from denoise_se.inspection import Inspector
 from denoise_se.manifest import Ledger
+from denoise_se.opened_file import OpenedFile, memory_of
 from denoise_se.page import ImagePage
 from denoise_se.plan import Job
 from denoise_se.report import Row

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from tiny_model import save_tiny
 
-from denoise_se import file_work, image_io
+from denoise_se import file_work, image_io, opened_file
 from denoise_se.batch import Outcome, run_batch
 from denoise_se.blending import Strength
 from denoise_se.conveyor import AbandonedError
@@ -189,7 +189,7 @@ def test_a_page_read_by_rows_gives_what_it_gives_as_a_whole(
         pixels[100:103, 20:30] = np.nan
     tifffile.imwrite("a.tif", pixels, photometric="minisblack", **options)
     assert run(denoiser, "a.tif", "whole.tif").exit_code == 0
-    monkeypatch.setattr(file_work, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(opened_file, "WHOLE_BYTES", 0)
     denoiser = Denoiser(denoiser.checkpoint, denoiser.backend, tile=64)
     watcher = Recorder()
     assert run(denoiser, "a.tif", "rows.tif", watcher).exit_code == 0
