@@ -9,7 +9,7 @@ import re
 import struct
 from contextlib import suppress
 
-from denoise_se.tiff_tags import EXIF_IFD, TYPES, TagError, TagFile
+from denoise_se.tiff_tags import BYTE_ORDER, EXIF_IFD, TYPES, TagError, TagFile
 
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 PIXEL_X, PIXEL_Y = 0xA002, 0xA003
@@ -50,7 +50,7 @@ def made_upright(block: bytes | None) -> bytes | None:
                 _swap_dimensions(tag_file, changed, entries[EXIF_IFD][1])
         kind, position = entries[ORIENTATION]
         width = TYPES[kind][0]
-        changed[position : position + width] = (1).to_bytes(width, "little" if tag_file.order == "<" else "big")
+        changed[position : position + width] = (1).to_bytes(width, BYTE_ORDER[tag_file.order])
     except (TagError, KeyError):
         return block
     return bytes(changed)

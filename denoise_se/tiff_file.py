@@ -13,7 +13,7 @@ from denoise_se.image import FormatError, Image, Probe
 from denoise_se.tiff_layout import IMAGE_DESCRIPTION, NO_COMPRESSION, layout_of
 from denoise_se.tiff_page import SUB_IFDS, TiffPage
 from denoise_se.tiff_segments import TiffSegments
-from denoise_se.tiff_tags import Directory, TagError, TagFile
+from denoise_se.tiff_tags import BYTE_ORDER, Directory, TagError, TagFile
 
 NEW_SUBFILE_TYPE, DNG_VERSION = 254, 50706
 REDUCED_RESOLUTION = 1
@@ -111,7 +111,7 @@ def _directory(tag_file: TagFile, offset: int) -> Directory:
 def _subfile_type(tag_file: TagFile, offset: int) -> int:
     for code, _, _, position in tag_file.entries(offset):
         if code == NEW_SUBFILE_TYPE:
-            return int.from_bytes(tag_file.fetch(position, 4), "little" if tag_file.order == "<" else "big")
+            return int.from_bytes(tag_file.fetch(position, 4), BYTE_ORDER[tag_file.order])
     return 0
 
 

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Literal
 
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
 CHILD_POINTERS = frozenset({EXIF_IFD, GPS_IFD, INTEROP_IFD})
@@ -22,6 +23,7 @@ TYPES = {
     1: (1, "B"), 2: (1, "B"), 3: (2, "H"), 4: (4, "I"), 5: (8, "II"), 6: (1, "b"), 7: (1, "B"), 8: (2, "h"),
     9: (4, "i"), 10: (8, "ii"), 11: (4, "f"), 12: (8, "d"), 13: (4, "I"), 16: (8, "Q"), 17: (8, "q"), 18: (8, "Q"),
 }  # fmt: skip
+BYTE_ORDER: dict[str, Literal["little", "big"]] = {"<": "little", ">": "big"}
 
 
 class TagError(ValueError):
@@ -145,7 +147,7 @@ class TagFile:
         return count
 
     def _number(self, offset: int, width: int) -> int:
-        return int.from_bytes(self._exactly(offset, width), "little" if self.order == "<" else "big")
+        return int.from_bytes(self._exactly(offset, width), BYTE_ORDER[self.order])
 
     def _exactly(self, offset: int, count: int) -> bytes:
         data = self.fetch(offset, count) if offset + count <= self.size else b""
@@ -191,4 +193,4 @@ def built_file(directory: Directory, order: str) -> bytes:
 def _offset(position: int, order: str, width: int) -> bytes:
     if position >= 1 << (8 * width):
         raise TagError("offset over 4 GB")
-    return position.to_bytes(width, "little" if order == "<" else "big")
+    return position.to_bytes(width, BYTE_ORDER[order])

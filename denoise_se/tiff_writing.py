@@ -12,7 +12,7 @@ from denoise_se.image import Image
 from denoise_se.page import ImagePage, Page, stored_bytes
 from denoise_se.tiff_layout import DESCRIPTIVE, LOSSLESS, TiffCoding
 from denoise_se.tiff_storage import Rows, TiffStorage
-from denoise_se.tiff_tags import EXIF_IFD, GPS_IFD, Directory, TagError, TagFile, built
+from denoise_se.tiff_tags import BYTE_ORDER, EXIF_IFD, GPS_IFD, Directory, TagError, TagFile, built
 
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, XMP = 282, 283, 296, 700
 INCH = 2
@@ -134,11 +134,11 @@ def _append(stream: BinaryIO, pages: list[tuple[int, dict[int, Directory]]]) -> 
 
     tag_file = TagFile.open(fetch, stream.seek(0, 2))
     offsets = tag_file.chain()
-    width, byte_order = (8 if tag_file.big else 4), "little" if tag_file.order == "<" else "big"
+    width, byte_order = (8 if tag_file.big else 4), BYTE_ORDER[tag_file.order]
     for number, children in pages:
         positions = {code: position for code, _, _, position in tag_file.entries(offsets[number])}
         for code, child in children.items():
             offset = stream.seek(0, 2)
             stream.write(built(child, tag_file.order, offset, big=tag_file.big))
             stream.seek(positions[code])
-            stream.write(offset.to_bytes(width, byte_order))  # type: ignore[arg-type]
+            stream.write(offset.to_bytes(width, byte_order))
