@@ -18,6 +18,7 @@ from denoise_se.training_images import Pair
 MOST_PAIRS = 200  # spread evenly over a larger set
 SIDE = 512  # pixels of the centre
 SAME_EXPOSURE = 0.8  # of the mean brightness of two sides, either by the other
+ROUGHER = 1.25  # times; a clean side may well be a little sharper
 DARK = 4 / 255  # mean brightness that a darker one is taken for
 
 
@@ -44,7 +45,7 @@ def checked(pairs: Sequence[Pair]) -> list[str]:
             shifted += _shifted(pair, pair.noisy)
             bright, dark = (max(float(plane.mean()), DARK) for plane in (noisy, clean))
             times[pair.name] = bright / dark
-            rougher += _roughness(clean) > _roughness(noisy)
+            rougher += _roughness(clean) > ROUGHER * _roughness(noisy)
     if equal and len(equal) == len(looked_at):
         equal = ["the noisy images are the clean ones, so nothing but leaving them is learnt; give noisy ones"]
     if 2 * len(strangers) > len(looked_at):
