@@ -14,7 +14,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -33,6 +34,14 @@ class Decoded:
     facts: Mapping[str, Any]
     pixels: np.ndarray
     packets: Mapping[str, bytes]
+
+
+def data_of(stream: BinaryIO, package: str, refusal: str) -> bytes:
+    """All of a file, for a module that needs a package; FormatError with `refusal` where that is not installed."""
+    if find_spec(package) is None:
+        raise FormatError(refusal)
+    stream.seek(0)
+    return stream.read()
 
 
 def facts_of(module: str, data: bytes) -> Mapping[str, Any]:

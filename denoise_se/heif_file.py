@@ -6,17 +6,19 @@ It is read and never written: the result goes to a PNG, which keeps its 8 bits, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from denoise_se.decoder_process import decoded, facts_of
+from denoise_se.decoder_process import data_of, decoded, facts_of
 from denoise_se.exif import made_upright
 from denoise_se.image import FormatError, Image, Metadata, Probe
 
 SUFFIXES = (".heic", ".heif", ".hif")
 DECODING = "denoise_se.heif_decoding"
+NOT_INSTALLED = (
+    'is a HEIC image, which is read with an extra: pip install "denoise-se[heic]", or convert it to PNG or JPEG'
+)
 # of ITU-T H.273: the primaries of sRGB, or unspecified; the transfer functions PQ and HLG
 SRGB_PRIMARIES = (0, 1, 2)
 HDR = {16: "PQ", 18: "HLG"}
@@ -64,9 +66,4 @@ def _notices(facts: Mapping[str, Any], icc: bytes | None) -> tuple[str, ...]:
 
 
 def _data(stream: BinaryIO) -> bytes:
-    if find_spec("pillow_heif") is None:
-        raise FormatError(
-            'is a HEIC image, which is read with an extra: pip install "denoise-se[heic]", or convert it to PNG or JPEG'
-        )
-    stream.seek(0)
-    return stream.read()
+    return data_of(stream, "pillow_heif", NOT_INSTALLED)

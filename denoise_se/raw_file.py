@@ -6,10 +6,9 @@ They are read and never written: the result goes to a TIFF. `raw_development` sa
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
 from typing import BinaryIO
 
-from denoise_se.decoder_process import decoded, facts_of
+from denoise_se.decoder_process import data_of, decoded, facts_of
 from denoise_se.exif import made_upright
 from denoise_se.image import FormatError, Image, Metadata, Probe
 from denoise_se.srgb_profile import srgb_profile
@@ -21,6 +20,9 @@ SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pe
 OWN_SIGNATURES = {b"IIRO": b"II*\0", b"IIRS": b"II*\0", b"MMOR": b"MM\0*", b"IIU\0": b"II*\0"}
 _HEADS = re.compile(rb"II\*\0|MM\0\*|IIR[OS]|MMOR|IIU\0|FUJIFILMCCD-RAW|.{4}ftypcrx ", re.DOTALL)
 DEVELOPMENT = "denoise_se.raw_development"
+NOT_INSTALLED = (
+    'is a camera\'s raw file, which is read with an extra: pip install "denoise-se[raw]", or develop it to TIFF'
+)
 
 
 def is_raw(head: bytes, suffix: str) -> bool:
@@ -48,12 +50,7 @@ def read(stream: BinaryIO) -> Image:
 
 
 def _data(stream: BinaryIO) -> bytes:
-    if find_spec("rawpy") is None:
-        raise FormatError(
-            'is a camera\'s raw file, which is read with an extra: pip install "denoise-se[raw]", or develop it to TIFF'
-        )
-    stream.seek(0)
-    return stream.read()
+    return data_of(stream, "rawpy", NOT_INSTALLED)
 
 
 def _exif(data: bytes) -> bytes | None:
