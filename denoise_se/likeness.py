@@ -21,7 +21,7 @@ def thumbnail(pixels: NDArray[np.generic]) -> NDArray[np.float64]:
     return small / max(float(np.linalg.norm(small)), 1e-9)
 
 
-def block_means(plane: NDArray[np.float32]) -> NDArray[np.float64]:
+def block_means(plane: NDArray[np.floating]) -> NDArray[np.float64]:
     """[N, N], N from 8 to 32: area means of a plane [H, W]."""
     import cv2
 
@@ -37,7 +37,7 @@ def alike(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
     return plain or float((one * other).sum()) > SAME_SCENE
 
 
-def of_other_scene(noisy: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+def of_other_scene(noisy: NDArray[np.floating], other: NDArray[np.floating]) -> bool:
     """Whether a plane [H, W] shows what another of its size does not explain, besides noise however strong, in small
     pictures of both in which it is averaged away. Nothing can be said of plain ones."""
     one, two = (small - small.mean() for small in (block_means(noisy), block_means(other)))
@@ -48,7 +48,7 @@ def of_other_scene(noisy: NDArray[np.float32], other: NDArray[np.float32]) -> bo
     return float((one * two).mean()) < EXPLAINED * float(one.std() * two.std())
 
 
-def _grain(difference: NDArray[np.float32]) -> float:
+def _grain(difference: NDArray[np.floating]) -> float:
     """The standard deviation of what changes within GRAIN pixels."""
     import cv2
 

@@ -195,6 +195,12 @@ def centre(image: Tensor, side: int) -> Tensor:
     return image[(..., *middle(image.shape[-2:], side))]
 
 
+def grey_centre(image: Tensor, side: int) -> NDArray[np.float64]:
+    """[h, w]: the mean over the channels of the middle of [C, H, W], see `middle`, in units of the range."""
+    plane: NDArray[np.float64] = centre(image, side).numpy().mean(axis=0, dtype=np.float64) / full_scale(image)
+    return plane
+
+
 def full_scale(image: Tensor) -> float:
     """The value that stands for 1.0: 255 of uint8, 65535 of uint16."""
     return 255.0 if image.dtype == torch.uint8 else 65535.0

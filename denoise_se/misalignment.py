@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from denoise_se.loaded import centre, full_scale
+from denoise_se.loaded import grey_centre
 
 MOST_SHIFT = 1.0  # pixels
 SIDE = 512  # of the centre that is compared
@@ -45,6 +45,5 @@ def _plane(image: Tensor) -> Plane:
     """The smoothed centre [h, w] of the mean of the channels, without its mean; in units of the range."""
     from scipy.ndimage import gaussian_filter
 
-    plane = centre(image, SIDE).numpy().mean(axis=0, dtype=np.float64) / full_scale(image)
-    smooth: Plane = gaussian_filter(plane, SMOOTH)
+    smooth: Plane = gaussian_filter(grey_centre(image, SIDE), SMOOTH)
     return smooth - smooth.mean()

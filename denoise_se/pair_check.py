@@ -11,7 +11,7 @@ from torch import Tensor
 
 from denoise_se.errors import DatasetError
 from denoise_se.likeness import of_other_scene
-from denoise_se.loaded import centre, full_scale
+from denoise_se.loaded import grey_centre
 from denoise_se.misalignment import MOST_SHIFT, shift_between
 from denoise_se.training_images import Pair
 
@@ -36,7 +36,7 @@ def checked(pairs: Sequence[Pair]) -> list[str]:
     rougher = 0
     for pair in looked_at:
         assert pair.noisy is not None
-        noisy, clean = _plane(pair.noisy), _plane(pair.clean)
+        noisy, clean = grey_centre(pair.noisy, SIDE), grey_centre(pair.clean, SIDE)
         if torch.equal(pair.noisy, pair.clean):
             equal.append(f"{pair.name}: both sides are equal, so it holds no noise to learn")
         elif of_other_scene(noisy, clean):
@@ -77,13 +77,7 @@ def _exposures(times: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _roughness(plane: NDArray[np.float32]) -> float:
+def _roughness(plane: NDArray[np.float64]) -> float:
     """The median size of a pixel's difference from the mean of the four around it: of noise more than of the scene."""
     around = plane[:-2, 1:-1] + plane[2:, 1:-1] + plane[1:-1, :-2] + plane[1:-1, 2:]
     return float(np.median(np.abs(plane[1:-1, 1:-1] - around / 4))) if min(plane.shape) > 2 else 0.0
-
-
-def _plane(image: Tensor) -> NDArray[np.float32]:
-    """The centre's mean over the channels [h, w], in units of the range."""
-    plane: NDArray[np.float32] = centre(image, SIDE).numpy().mean(axis=0, dtype=np.float32) / full_scale(image)
-    return plane
