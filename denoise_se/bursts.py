@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise_se.errors import DatasetError
-from denoise_se.likeness import alike, thumbnail
-from denoise_se.loaded import Loaded, Reading, as_seen, each, full_scale, mixed_channels, same_depth
+from denoise_se.likeness import COMPARED, of_other_scene, thumbnail
+from denoise_se.loaded import Loaded, Reading, as_seen, each, full_scale, grey_centre, mixed_channels, same_depth
 from denoise_se.misalignment import MOST_SHIFT, shift_between
 from denoise_se.network_psnr import decibels
 from denoise_se.training_images import Pair, problems_of, too_small
@@ -144,11 +144,11 @@ def _not_alike(shots: Sequence[Loaded], minimum: int) -> list[str]:
     if min(first.pixels.shape[1:]) < minimum:
         return [too_small(first, minimum)]
     problems = []
-    small = thumbnail(first.pixels.permute(1, 2, 0).numpy())
+    plane = grey_centre(first.pixels, COMPARED)
     for shot in others:
         if shot.pixels.shape != first.pixels.shape:
             problems.append(f"{shot.source}: is {shot.size}, the scene's first shot {first.source} is {first.size}")
-        elif not alike(small, thumbnail(shot.pixels.permute(1, 2, 0).numpy())):
+        elif of_other_scene(grey_centre(shot.pixels, COMPARED), plane):
             problems.append(f"{shot.source}: shows another scene than {first.source}; a burst's folder holds one scene")
         elif shot.pixels.dtype == first.pixels.dtype and torch.equal(shot.pixels, first.pixels):
             problems.append(f"{shot.source}: is the same as {first.source}, and a copy shows no noise; remove it")

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 SIDES = (8, 32)  # least and most blocks a side
 BLOCK = 8  # pixels a side at least, where the image has enough of them: averages away the noise
 SAME_SCENE = 0.9  # correlation of two thumbnails; different photos stay below
+COMPARED = 512  # pixels a side of the middle, by which scenes are told apart
 EXPLAINED = 0.8  # correlation of two small pictures
 GRAIN = 9  # pixels; slower differences are none of noise
 CORRELATED = 4.0  # what the noise of a mean may come to, as a multiple of the grain by the root of its pixels

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise_se.errors import UsageError
-from denoise_se.likeness import of_other_scene
+from denoise_se.likeness import COMPARED, of_other_scene
 from denoise_se.noise_line import NoiseLine, fit_line
 
 Array = NDArray[np.float32]
@@ -23,7 +23,6 @@ BINS = 32  # of brightness, a channel
 MIN_SAMPLES = 200  # pixels of a bin
 SAME_LEVEL = 0.02  # evenly lit frames whose means differ by less, relatively, are taken as one exposure
 MAX_CLIPPED = 0.01  # share of clipped pixels that a bin of brightness may hold
-COMPARED = 512  # pixels of the middle, by which shots are told to be of one scene
 SMOOTH = 5  # pixels, of the brightness
 REACH = 8  # pixels, of the correlation
 

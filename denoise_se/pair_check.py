@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise_se.errors import DatasetError
-from denoise_se.likeness import of_other_scene
+from denoise_se.likeness import COMPARED, of_other_scene
 from denoise_se.loaded import grey_centre
 from denoise_se.misalignment import MOST_SHIFT, shift_between
 from denoise_se.training_images import Pair
 
 MOST_PAIRS = 200  # spread evenly over a larger set
-SIDE = 512  # pixels of the centre
 SAME_EXPOSURE = 0.8  # of the mean brightness of two sides, either by the other
 ROUGHER = 1.25  # times; a clean side may well be a little sharper
 DARK = 4 / 255  # mean brightness that a darker one is taken for
@@ -36,7 +35,7 @@ def checked(pairs: Sequence[Pair]) -> list[str]:
     rougher = 0
     for pair in looked_at:
         assert pair.noisy is not None
-        noisy, clean = grey_centre(pair.noisy, SIDE), grey_centre(pair.clean, SIDE)
+        noisy, clean = grey_centre(pair.noisy, COMPARED), grey_centre(pair.clean, COMPARED)
         if torch.equal(pair.noisy, pair.clean):
             equal.append(f"{pair.name}: both sides are equal, so it holds no noise to learn")
         elif of_other_scene(noisy, clean):
