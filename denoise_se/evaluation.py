@@ -22,7 +22,7 @@ from denoise_se.crops import Crop, best_crops, cut_crop
 from denoise_se.errors import DenoiseError, ImageError, NoiseSpecError, UsageError
 from denoise_se.evaluation_methods import NOISY, Method, ModelMethod, check_names
 from denoise_se.evaluation_scores import Evaluation, ImageScore
-from denoise_se.evaluation_set import PAIRS, Case, check_files, clean_cases, inputs, pair_cases, unit_range
+from denoise_se.evaluation_set import PAIRS, Case, by_page, check_files, clean_cases, inputs, pair_cases, unit_range
 from denoise_se.metrics import mean_absolute_error, psnr, ssim
 from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
 from denoise_se.provenance import processor
@@ -51,12 +51,12 @@ def evaluate(
     """Measure all methods on all test sets; what `denoise-se evaluate` does.
 
     `clean` are folders of clean images, each measured under each noise spec of `noises`; `pairs` are (noisy, clean)
-    folders, matched by relative path and stem. Colour files are measured in colour, and once more as grey (Rec. 601)
-    when a method takes grey only; a method that takes colour only is left out, with a note, where files are grey.
-    Sigma is told to the methods for Gaussian noise, unless `tell_sigma` is False; for all other noise and for pairs
-    they have to find it (None). `estimate_quality` adds what `quality.estimate_psnr` says of our own models' results.
-    `on_progress(done, total, label)` is called after each image and noise. It can be interrupted at any point; nothing
-    is written.
+    folders, matched by relative path and stem. Each page of a TIFF stack is an image. Colour files are measured in
+    colour, and once more as grey (Rec. 601) when a method takes grey only; a method that takes colour only is left out,
+    with a note, where files are grey. Sigma is told to the methods for Gaussian noise, unless `tell_sigma` is False;
+    for all other noise and for pairs they have to find it (None). `estimate_quality` adds what `quality.estimate_psnr`
+    says of our own models' results. `on_progress(done, total, label)` is called after each image and noise. It can be
+    interrupted at any point; nothing is written.
 
     An image that turns out to be damaged, or too small for the noise, is left out of all methods' figures; so is noise
     on images of a kind that cannot have it, as camera noise on grey ones. Raises `UsageError` (or `NoiseSpecError`)
@@ -75,8 +75,9 @@ def evaluate(
     if not clean and not pairs:
         raise UsageError("nothing to measure; give --clean DIR --noise SPEC, or --pairs NOISY CLEAN")
     models = {spec: parse_noise_spec(spec) for spec in noises}
-    cases = [*clean_cases(clean), *pair_cases(pairs)]
-    found = check_files(cases)
+    files = [*clean_cases(clean), *pair_cases(pairs)]
+    found = check_files(files)
+    cases = by_page(files, found)
     steps = [(case, noise) for case in cases for noise in ([PAIRS] if case.noisy else models)]
 
     bench = _Bench(methods, estimate_quality)

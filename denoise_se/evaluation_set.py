@@ -6,8 +6,9 @@ The protocol for Gaussian noise: x in [0, 1] plus N(0, (sigma/255)^2), not clipp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from denoise_se.errors import ImageError, UsageError
 from denoise_se.file_pairs import match_pairs
 from denoise_se.image_folder import image_files
+from denoise_se.page import Source
 from denoise_se.remote_files import real_path
 
 if TYPE_CHECKING:
@@ -30,13 +32,15 @@ PAIRS = "real"
 
 @dataclass(frozen=True)
 class Case:
-    """One image to measure; `noisy` is its file for a real pair, None where noise is added."""
+    """One image to measure; `noisy` is its file for a real pair, None where noise is added. `page`, counted from 1, is
+    which of a TIFF stack."""
 
     test_set: str
     image: str
     index: int
     clean: Path
     noisy: Path | None = None
+    page: int | None = None
 
 
 def clean_cases(folders: Sequence[Path]) -> list[Case]:
@@ -84,9 +88,28 @@ def check_files(cases: Sequence[Case]) -> dict[Path, Probe]:
             if {noisy.width, noisy.height} != {clean.width, clean.height}:
                 sizes = f"{noisy.width}x{noisy.height}", f"{clean.width}x{clean.height}"
                 problems.append(f"{case.noisy}: is {sizes[0]}, but its clean partner {case.clean} is {sizes[1]}")
+            if noisy.frames != clean.frames:
+                problems.append(
+                    f"{case.noisy}: has {noisy.frames} page(s), but its clean partner {case.clean} has {clean.frames}"
+                )
     if problems:
         raise UsageError("\n  - ".join([f"{len(problems)} file(s) cannot be measured; mend or remove them", *problems]))
     return found
+
+
+def by_page(cases: Sequence[Case], found: Mapping[Path, Probe]) -> list[Case]:
+    """A case for each page of the TIFF stacks among them; an image's index counts the pages before it."""
+    counts: Counter[tuple[str, bool]] = Counter()
+    pages = []
+    for case in cases:
+        of = case.test_set, case.noisy is None
+        probed = found[case.clean]
+        count = probed.frames if probed.format == "tiff" else 1
+        for page in range(1, count + 1):
+            named = replace(case, image=f"{case.image}, page {page}", page=page) if count > 1 else case
+            pages.append(replace(named, index=counts[of]))
+            counts[of] += 1
+    return pages
 
 
 def add_noise(clean: Pixels, model: NoiseChain | NoiseMixture, index: int) -> tuple[Pixels, float | None]:
@@ -116,10 +139,12 @@ def inputs(
 ) -> Iterator[tuple[NDArray[Any], Pixels, float | None]]:
     """(clean `[H, W]` or `[H, W, 3]` as the file has it, noisy float32, sigma or None), once for each mode; `notices`
     gets what was converted on the way."""
-    clean = _read(case.clean, notices)
-    shot = _read(case.noisy, notices) if case.noisy else None
+    clean = _read(case.clean, case.page, notices)
+    shot = _read(case.noisy, case.page, notices) if case.noisy else None
     if case.noisy and shot is not None and shot.shape != clean.shape:
-        raise ImageError(case.noisy, f"is {_size(shot)}, but its clean partner {case.clean} is {_size(clean)}")
+        raise ImageError(
+            Source(case.noisy, case.page), f"is {_size(shot)}, but its clean partner {case.clean} is {_size(clean)}"
+        )
     for channels in modes(clean.shape[2]):
         target = _plane_or_color(clean, channels)
         if shot is not None:
@@ -151,11 +176,11 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return [name if names.count(name) == 1 else str(folder) for folder, name in zip(folders, names, strict=True)]
 
 
-def _read(path: Path, notices: dict[tuple[object, str], None]) -> NDArray[Any]:
+def _read(path: Path, page: int | None, notices: dict[tuple[object, str], None]) -> NDArray[Any]:
     from denoise_se.image_io import read
 
-    image = read(path)
-    notices |= dict.fromkeys((path, notice) for notice in image.notices)
+    image = read(path, page=page)
+    notices |= dict.fromkeys((Source(path, page), notice) for notice in image.notices)
     pixels: NDArray[Any] = image.upright().pixels
     return pixels
 

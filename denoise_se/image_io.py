@@ -43,17 +43,19 @@ def probe(path: str | Location) -> Probe:
         return _probed(stream, path.suffix)
 
 
-def read(path: str | Location, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image:
-    """Reads one image; see `Image` for shapes and ranges.
+def read(path: str | Location, *, page: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image:
+    """Reads one image; see `Image` for shapes and ranges. `page` is which of a file of several, counted from 1.
 
     Non-finite values of float images are replaced by a local one, with a notice. Raises ImageError, and nothing else,
-    for a file that is missing, damaged, truncated, of another kind, animated or of several pages, or over `max_pixels`;
-    UsageError for an address that is none.
+    for a file that is missing, damaged, truncated, of another kind, animated, of several pages where no `page` is
+    given, or over `max_pixels`; UsageError for an address that is none.
     """
     with open_pages(path, max_pixels=max_pixels) as pages:
-        if len(pages) > 1:
+        if page is None and len(pages) > 1:
             raise ImageError(path, f"has {len(pages):,} pages: split it into one file for each")
-        image = pages[0].image()
+        if page is not None and not 1 <= page <= len(pages):
+            raise ImageError(path, f"has {len(pages):,} page(s), so there is no page {page}")
+        image = pages[(page or 1) - 1].image()
         return replace(image, notices=(*misnamed(path, image.format), *image.notices))
 
 

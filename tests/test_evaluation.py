@@ -10,6 +10,7 @@ import math
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from rich.console import Console
@@ -154,6 +155,37 @@ def test_a_pair_of_different_sizes_is_refused_by_name(tmp_path):
     folder_of(tmp_path / "n", {"a.png": picture(0, 8, 9)})
     folder_of(tmp_path / "c", {"a.png": picture(0, 8, 8)})
     with pytest.raises(UsageError, match=r"a\.png.*9x8.*8x8"):
+        evaluate([], pairs=[(tmp_path / "n", tmp_path / "c")])
+
+
+def test_each_page_of_a_stack_is_measured_with_the_same_page_of_its_partner(tmp_path):
+    clean, noisy = picture(0, 3, 12, 14, dtype=np.uint16), picture(1, 3, 12, 14, dtype=np.uint16)
+    for side, pages in (("n", noisy), ("c", clean)):
+        folder_of(tmp_path / side, {"a.png": picture(2, 12, 14)})
+        tifffile.imwrite(tmp_path / side / "b.tif", pages, photometric="minisblack")
+    scores = evaluate([], pairs=[(tmp_path / "n", tmp_path / "c")]).scores
+    assert [s.image for s in scores] == ["a", "b, page 1", "b, page 2", "b, page 3"]
+    for score, truth, shot in zip(scores[1:], clean, noisy, strict=True):
+        assert score.psnr == pytest.approx(peak_signal_noise_ratio(truth, shot, data_range=65535), abs=1e-9)
+
+
+def test_pages_of_a_clean_stack_get_noise_of_their_own(tmp_path):
+    (tmp_path / "c").mkdir()
+    tifffile.imwrite(tmp_path / "c" / "b.tif", np.stack([picture(0, 24, 24)] * 2), photometric="minisblack")
+    folder_of(tmp_path / "c", {"a.png": picture(0, 24, 24)})
+    method = Recorder()
+    evaluate([method], clean=[tmp_path / "c"], noises=["gaussian:25"])
+    measured = [noisy for noisy, _ in method.calls[1:]]  # the first call warms up
+    model = parse_noise_spec("gaussian:25")
+    expected = [add_noise(picture(0, 24, 24) / np.float32(255), model, index)[0] for index in range(3)]
+    assert all(np.array_equal(a, b) for a, b in zip(measured, expected, strict=True))
+
+
+def test_stacks_of_different_lengths_are_refused_by_name(tmp_path):
+    for side, count in (("n", 3), ("c", 2)):
+        (tmp_path / side).mkdir()
+        tifffile.imwrite(tmp_path / side / "s.tif", picture(0, count, 12, 14), photometric="minisblack")
+    with pytest.raises(UsageError, match=r"n/s\.tif: has 3 page\(s\), but its clean partner .*c/s\.tif has 2"):
         evaluate([], pairs=[(tmp_path / "n", tmp_path / "c")])
 
 
