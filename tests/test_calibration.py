@@ -163,7 +163,9 @@ def test_too_few_images_and_a_checkpoint_without_its_noise_are_refused(model, im
 
 
 def test_a_training_run_is_calibrated_on_its_own_images(model, monkeypatch):
-    pairs = [Pair(str(seed), None, torch.randint(0, 256, (1, 40, 44), dtype=torch.uint8)) for seed in range(5)]
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (5, 1, 40, 44), dtype=torch.uint8, generator=random)
+    pairs = [Pair(str(number), None, image) for number, image in enumerate(images)]
     report = OutcomeReport(pairs[:2], None, parse_noise_spec("gaussian:25"), None)
     train, validation = report.batches(pairs[2:], 2, 32), report.batches(pairs[:2], 8, 32)
     assert [batch[0].shape for batch in train] == 2 * [(1, 1, 32, 32)] and len(validation) == 2
@@ -187,7 +189,8 @@ def test_a_training_run_is_calibrated_on_its_own_images(model, monkeypatch):
 
 def test_ranges_of_a_run_hold_what_its_images_lack(model):
     # the few pictures of a camera are alike, and the network is given others later: int8 cut off what these need
-    soft = [torch.randint(110, 130, (1, 40, 44), dtype=torch.uint8) for _ in range(3)]
+    random = torch.Generator().manual_seed(0)
+    soft = torch.randint(110, 130, (3, 1, 40, 44), dtype=torch.uint8, generator=random)
     batches = OutcomeReport([], None, parse_noise_spec("gaussian:1"), None).batches(
         [Pair(str(seed), None, image) for seed, image in enumerate(soft)], 3, 32
     )

@@ -225,7 +225,7 @@ def test_the_loader_goes_on_from_a_step(first_step: int) -> None:
 
 def test_validation_images_are_cut_to_their_centre() -> None:
     size = VALIDATION_SIDE + 10
-    large = torch.randint(0, 256, (1, size, 30), dtype=torch.uint8)
+    large = torch.randint(0, 256, (1, size, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     (noisy, clean, _), (small, *_) = (WholeImages([Pair("l", None, large), pair("s", 1)])[i] for i in range(2))
     assert torch.equal(clean, large[:, 5 : 5 + VALIDATION_SIDE]) and torch.equal(noisy, clean)
     assert torch.equal(small, pair("s", 1).noisy)  # type: ignore[arg-type]
