@@ -147,13 +147,15 @@ class School:
             patience += 0.2 if lesson.cancelled else 0
             if patience > PATIENCE:
                 lesson.process.kill()
-        lesson.seen = lesson.curve()
+        state: State = "failed"
         try:
+            lesson.seen = lesson.curve()
             state, lesson.message = self._outcome(lesson)
         except (UsageError, OSError) as error:
-            state, lesson.message = "failed", str(error)
-        shutil.rmtree(lesson.folder, ignore_errors=True)
-        lesson.state = state  # last: from here on another lesson may begin
+            lesson.message = str(error)
+        finally:
+            shutil.rmtree(lesson.folder, ignore_errors=True)
+            lesson.state = state  # last, whatever happened: from here on another lesson may begin
 
     def _outcome(self, lesson: Lesson) -> tuple[State, str]:
         """How it ended, and what is told of it; keeps the model when it is worth it. Raises UsageError."""

@@ -18,6 +18,10 @@ def test_sixteen_bits_and_floats_are_shown_in_eight() -> None:
     assert as_shown(grey(0, 257 * 7, 65_535, dtype=np.uint16)).pixels.ravel().tolist() == [0, 7, 255]
     floats = Image(np.array([[[-0.5], [0.2], [1.5]]], np.float32), None, "tiff")
     assert as_shown(floats).pixels.ravel().tolist() == [0, 51, 255]
+    # to the nearest: 1999 / 257 = 7.78, and 255 * 0.0999 = 25.47 and 255 * 0.1001 = 25.53
+    assert as_shown(grey(1999, dtype=np.uint16)).pixels.ravel().tolist() == [8]
+    floats = Image(np.array([[[0.0999], [0.1001]]], np.float32), None, "tiff")
+    assert as_shown(floats).pixels.ravel().tolist() == [25, 26]
 
 
 def test_the_residual_is_grey_where_nothing_changed_and_four_times_the_change_elsewhere() -> None:

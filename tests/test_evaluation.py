@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -29,6 +30,7 @@ from denoise_se.evaluation_report import check_outputs, render, save_crops, writ
 from denoise_se.evaluation_set import add_noise
 from denoise_se.noise import parse_noise_spec
 from denoise_se.published import CITATIONS, PUBLISHED, published
+from denoise_se.quality import QualityEstimate
 
 
 class Recorder:
@@ -539,9 +541,19 @@ def test_the_error_of_an_estimated_psnr_is_reported_beside_the_true_one(tmp_path
     assert [float(row["psnr_estimated"]) for row in rows if row["method"] == "smooth"] == [
         pytest.approx(score.estimate.psnr) for score in ours
     ]
-    for name in ("r.json", "r.md"):
+    for name, words in (("r.json", "estimate_errors"), ("r.md", "within margin")):
         write_report(tmp_path / name, result)
-        assert "estimate_errors" in (tmp_path / name).read_text() or "within margin" in (tmp_path / name).read_text()
+        assert words in (tmp_path / name).read_text()
+
+
+def test_the_worst_error_may_be_one_below_the_truth(gray_set):
+    (score,) = evaluate([], clean=[gray_set], noises=["gaussian:25"]).scores[:1]
+    errors_and_margins = ((1.0, 0.5), (-2.0, 1.0), (-0.4, 0.5))  # the last alone lies within its margin
+    scores = [
+        replace(score, estimate=QualityEstimate(score.psnr + error, margin)) for error, margin in errors_and_margins
+    ]
+    (found,) = estimate_errors(scores)
+    assert found.worst == pytest.approx(-2.0) and found.covered == 1 and found.median_absolute == pytest.approx(1.0)
 
 
 def test_a_table_in_a_file_keeps_all_its_columns_whole(capsys, monkeypatch):

@@ -288,6 +288,7 @@ def test_run_length_bmp_is_read_and_a_cut_one_is_refused(tmp_path):
         (b"P5 3 2 255\n\0\1\2\3\4\xff", [0, 1, 2, 3, 4, 255]),
         (b"P5 3 2 15\n\0\1\2\3\4\x0f", [0, 17, 34, 51, 68, 255]),
         (b"P5 1 3 1023\n\0\0\0\1\x03\xff", [0, 64, 65535]),
+        (b"P2 1 2 1000\n777 778\n", [50921, 50986]),  # 50,920.7 and 50,986.2
     ],
 )
 def test_netpbm_kinds_are_read(tmp_path, content, values):

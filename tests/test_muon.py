@@ -69,3 +69,11 @@ def test_a_kernels_step_has_the_size_of_an_adamw_step() -> None:
     Muon(layer, lr=0.001).step()
     rms = (layer.weight.detach() - before).square().mean().sqrt().item()
     assert rms == pytest.approx(0.001 * 0.2, rel=0.3)  # Liu et al. match a root mean square of 0.2 of the rate
+
+
+def test_weight_decay_shrinks_kernels_too() -> None:
+    layer = nn.Conv2d(64, 64, 3, bias=False)
+    before = layer.weight.detach().clone()
+    layer.weight.grad = torch.zeros_like(layer.weight)
+    Muon(layer, lr=0.01, weight_decay=0.5).step()
+    torch.testing.assert_close(layer.weight.detach(), before * (1 - 0.01 * 0.5))

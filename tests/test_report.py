@@ -101,6 +101,13 @@ def test_the_terminal_table_says_where_a_metric_does_not_apply() -> None:
     assert "psnr" not in printed((FAILED,))
 
 
+def test_an_estimate_that_cannot_be_given_is_told_apart_from_one_that_nobody_asked_for() -> None:
+    refused = replace(DONE, psnr=None, psnr_noisy=None, ssim=None, ssim_noisy=None, psnr_estimated_reason="no noise")
+    rows = list(csv.DictReader(io.StringIO(as_csv((refused, DONE), estimates=True))))
+    assert [row["psnr_estimated"] for row in rows] == ["n/a", ""]
+    assert [row["psnr"] for row in rows] == ["", "30.0"]
+
+
 @pytest.mark.parametrize("name", ["r.csv", "r.JSON", "deep/er/r.html"])
 def test_a_report_is_written_whole_and_replaces_the_old_one(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

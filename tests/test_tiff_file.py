@@ -114,6 +114,21 @@ def test_1_bit_tiff_becomes_8_bit_grey_as_pillow_shows_it(tmp_path, compression)
     assert np.array_equal(image.pixels[..., 0], shown) and "1-bit" in image.notices[0]
 
 
+def test_12_bits_are_spread_over_16_to_the_nearest_value(tmp_path):
+    codes = np.array([[0, 1, 777, 2048, 4095, 3]], np.uint16)
+    packed = bytearray()
+    for first, second in codes.reshape(-1, 2).tolist():
+        packed += bytes((first >> 4, (first & 15) << 4 | second >> 8, second & 255))
+    entries = {256: 6, 257: 1, 258: 12, 259: 1, 262: 1, 273: 0, 277: 1, 278: 1, 279: len(packed)}
+    entries[273] = 8 + 2 + 12 * len(entries) + 4
+    directory = b"".join(struct.pack(">HHIHH", tag, 3, 1, value, 0) for tag, value in entries.items())
+    head = b"MM\0*" + struct.pack(">IH", 8, len(entries))
+    (tmp_path / "a.tif").write_bytes(head + directory + bytes(4) + bytes(packed))
+    # 777 * 65535 / 4095 = 12,434.8; 2048: 32,775.5; 3: 48.01
+    found = image_io.read(tmp_path / "a.tif").pixels.ravel().tolist()
+    assert found == [0, 16, 12_435, 32_776, 65_535, 48]
+
+
 def test_palette_tiff_becomes_rgb_as_pillow_shows_it(tmp_path):
     save(tmp_path / "a.tif", PIL.Image.fromarray(RGB).quantize(32))
     image = image_io.read(tmp_path / "a.tif")
