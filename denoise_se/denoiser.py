@@ -20,7 +20,8 @@ from denoise_se.checkpoint import CheckpointFile, most_sigma, open_checkpoint
 from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.guarded_backend import GuardedBackend
 from denoise_se.image import wrong_range
-from denoise_se.noise_estimation import estimate_noise
+from denoise_se.level_grid import Level, LevelGrid, level_by_brightness
+from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
 from denoise_se.restorer import BAND, Progress, RestoredTile, Restorer, as_they_are
 from denoise_se.scanlines import ArrayScanlines, Scanlines
 from denoise_se.self_ensemble import SelfEnsemble
@@ -127,16 +128,14 @@ class Denoiser(Restorer):
         pixels = height * width * max(1, channels // self.network.channels)  # such planes are squeezed together
         return self.backend.lanes > 1 and self.tile in ("auto", 0) and pixels <= min(most, WHOLE_PIXELS)
 
-    def __call__(
-        self, noisy: np.ndarray, sigma: float | np.ndarray | None = None, strength: float | Strength = 1.0
-    ) -> np.ndarray:
+    def __call__(self, noisy: np.ndarray, sigma: Level | None = None, strength: float | Strength = 1.0) -> np.ndarray:
         """Denoise one image; see `denoise` for the arguments and errors. Returns the image alone."""
         return self._denoised(noisy, sigma, strength, None).image
 
     def denoise(
         self,
         noisy: np.ndarray,
-        sigma: float | np.ndarray | None = None,
+        sigma: Level | None = None,
         strength: float | Strength = 1.0,
         progress: Progress | None = None,
     ) -> Denoised:
@@ -147,10 +146,10 @@ class Denoiser(Restorer):
                 floats for [0, 1]; floats are clipped neither on the way in nor on the way out, and many that lie far
                 outside, as in a float image from 0 to 255, bring a UserWarning. A one-channel network
                 treats the channels of a colour image one by one; a three-channel one sees a grey image in triplicate.
-            sigma: standard deviation of the noise in 8-bit units (25 means 25/255 of the range) for the whole image,
-                or a map [H, W] of it; None estimates it (`NoiseEstimate.level`, more than sigma where noise is
-                correlated as in camera JPEGs). Where it is 0 all over, the input comes back (float64 as float32
-                values). Blind networks ignore it.
+            sigma: standard deviation of the noise in 8-bit units (25 means 25/255 of the range) for the whole image, or
+                a map [H, W] of it; None estimates it (`NoiseEstimate.level`, more than sigma where noise is correlated
+                as in camera JPEGs; pixel by pixel where noise grows with brightness). Where it is 0 all over, the input
+                comes back (float64 as float32 values). Blind networks ignore it.
             strength: 0 gives the input back exactly, 1 the full result, between them a blend; `Strength` sets it for
                 luma and chroma apart.
             progress: called with (tiles done, tiles in all); what it raises stops the work within a tile.
@@ -164,7 +163,7 @@ class Denoiser(Restorer):
     def _denoised(
         self,
         noisy: np.ndarray,
-        sigma: float | np.ndarray | None,
+        sigma: Level | None,
         strength: float | Strength,
         progress: Progress | None,
     ) -> Denoised:
@@ -182,13 +181,15 @@ class Denoiser(Restorer):
         output = output.reshape(noisy.shape).astype(noisy.dtype, copy=False)  # of its byte order, too
         return Denoised(output, used, time.perf_counter() - began)
 
-    def noise_level(self, source: Scanlines, sigma: float | np.ndarray | None = None) -> float | np.ndarray | None:
+    def noise_level(self, source: Scanlines, sigma: Level | None = None) -> Level | None:
         """The sigma that the network is given for an image, in 8-bit units: `sigma` checked, or estimated from the
         image; None for a blind network. Raises UsageError."""
         if self.blind:
             return None
         if sigma is None:
-            return estimate_noise(source).level
+            return self.level_for(source, estimate_noise(source))
+        if isinstance(sigma, LevelGrid):
+            return sigma
         try:
             level = np.asarray(sigma, np.float32)
         except (TypeError, ValueError):
@@ -199,9 +200,15 @@ class Denoiser(Restorer):
             raise UsageError(f"the map of sigma has shape {level.shape}, the image {source.shape[:2]}")
         return level if level.ndim else float(level)
 
-    def tiles(
-        self, source: Scanlines, level: float | np.ndarray | None, progress: Progress | None = None
-    ) -> Iterator[RestoredTile]:
+    def level_for(self, source: Scanlines, noise: NoiseEstimate) -> Level | None:
+        """What the network is told of an image with that noise, see `level_by_brightness`; one level where it learnt of
+        other noise than white Gaussian, as one level is what it was told then."""
+        if self.blind:
+            return None
+        white = most_sigma(self.checkpoint.training) is not None
+        return level_by_brightness(source, noise) if white else noise.level
+
+    def tiles(self, source: Scanlines, level: Level | None, progress: Progress | None = None) -> Iterator[RestoredTile]:
         """The tiles of `bands`, row by row, with the network's result as it is."""
         height, width, channels = source.shape
         if height * width == 0:
@@ -236,7 +243,7 @@ class Denoiser(Restorer):
         finally:
             network.shutdown(cancel_futures=True)
 
-    def _least_white(self, source: Scanlines, level: float | np.ndarray | None) -> float:
+    def _least_white(self, source: Scanlines, level: Level | None) -> float:
         """What is to count as white so that noise stronger than any of the training becomes as strong as that: a
         network makes little of levels that it never saw; a darker picture is a picture, too."""
         most = most_sigma(self.checkpoint.training)

@@ -179,7 +179,7 @@ class _Bench:
     ) -> QualityEstimate:
         def denoise(pixels: Pixels) -> Pixels:
             # the first of the two runs has been made
-            return result if pixels is noisy else method(pixels, noise.level if sigma is None else sigma)
+            return result if pixels is noisy else method.told(pixels, noise) if sigma is None else method(pixels, sigma)
 
         return estimate_psnr(denoise, [noisy], noise, sigma=sigma, clipped=looks_clipped(noisy))
 

@@ -11,8 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise_se.classical import CLASSICAL
+from denoise_se.denoiser import Denoiser
 from denoise_se.errors import UsageError
+from denoise_se.level_grid import Level
+from denoise_se.noise_estimation import NoiseEstimate
 from denoise_se.peers import PEERS
+from denoise_se.scanlines import ArrayScanlines
 
 Pixels = NDArray[np.float32]
 NOISY = "noisy"  # what the noisy images themselves are called
@@ -42,6 +46,14 @@ class ModelMethod:
 
     def __call__(self, noisy: Pixels, sigma: float | None) -> Pixels:
         return np.asarray(self.denoiser(noisy, sigma=sigma), dtype=np.float32)
+
+    def told(self, noisy: Pixels, noise: NoiseEstimate) -> Pixels:
+        """What it makes of an image that has this noise, which it does not estimate again."""
+        level: Level | None = noise.level
+        if isinstance(self.denoiser, Denoiser):
+            source = ArrayScanlines(noisy[..., None] if noisy.ndim == 2 else noisy)
+            level = self.denoiser.level_for(source, noise)
+        return np.asarray(self.denoiser(noisy, sigma=level), dtype=np.float32)
 
 
 def parse_against(text: str) -> list[Method]:

@@ -8,12 +8,14 @@ import numpy as np
 
 from denoise_se.blending import Strength
 from denoise_se.denoiser import Denoiser
+from denoise_se.level_grid import Level, LevelGrid
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.preview import Preview, PreviewMaker
 from denoise_se.quality import QualityEstimate, estimate_psnr, looks_clipped
 from denoise_se.report import Row
 from denoise_se.restorer import Band, Restorer
 from denoise_se.samples import Sample, as_one
+from denoise_se.scanlines import ArrayScanlines
 from denoise_se.white_level import full_range
 
 
@@ -57,7 +59,7 @@ class Inspection:
         row: Row,
         denoiser: Restorer,
         sigma: float | None,
-        level: float | np.ndarray | None,
+        level: Level | None,
         strength: Strength,
     ) -> Row:
         """`row` with what was found; the pictures go to the inspector.
@@ -79,10 +81,11 @@ class Inspection:
         elif not isinstance(denoiser, Denoiser):
             found = QualityEstimate(None, reason="a result that was kept is not computed again")
         else:
+            told = level.like if isinstance(level, LevelGrid) else lambda source: level
             scale = np.float32(full_range(self.sample.noisy.dtype))
             same = denoiser.for_8_bits() if self.sample.noisy.dtype == np.uint8 else denoiser
             found = estimate_psnr(
-                lambda pixels: same(pixels, level, strength),
+                lambda pixels: same(pixels, told(ArrayScanlines(pixels)), strength),
                 [window.astype(np.float32) / scale for window in self.sample.noisy],
                 noisy,
                 sigma=sigma,

@@ -10,6 +10,7 @@ import numpy as np
 
 from denoise_se.blending import Strength, blended
 from denoise_se.checkpoint import CheckpointFile
+from denoise_se.level_grid import Level
 from denoise_se.scanlines import Scanlines
 from denoise_se.tiling import Span
 
@@ -50,20 +51,18 @@ class Restorer(ABC):
         return not self.checkpoint.config.noise_map
 
     @abstractmethod
-    def noise_level(self, source: Scanlines, sigma: float | np.ndarray | None = None) -> float | np.ndarray | None:
+    def noise_level(self, source: Scanlines, sigma: Level | None = None) -> Level | None:
         """The sigma that the network is given for an image, in 8-bit units: `sigma` checked, or estimated from the
         image; None for a blind network. Raises UsageError."""
 
     @abstractmethod
-    def tiles(
-        self, source: Scanlines, level: float | np.ndarray | None, progress: Progress | None = None
-    ) -> Iterator[RestoredTile]:
+    def tiles(self, source: Scanlines, level: Level | None, progress: Progress | None = None) -> Iterator[RestoredTile]:
         """The tiles of `bands`, row by row, with the network's result as it is."""
 
     def bands(
         self,
         source: Scanlines,
-        level: float | np.ndarray | None,
+        level: Level | None,
         strength: Strength = FULL_STRENGTH,
         progress: Progress | None = None,
     ) -> Iterator[Band]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from denoise_se.backends import WindowPlace
+from denoise_se.level_grid import Level, LevelGrid
 from denoise_se.network_config import NetworkConfig
 from denoise_se.scanlines import Scanlines
 from denoise_se.tiling import WHOLE_PIXELS, Span, in_cells, spans, squeeze_windows, tile_shape
@@ -52,7 +53,7 @@ class Cutter:
             shape = tile_shape(height, width, self.halo, multiple, self.network.features)
         return spans(height, shape[0], self.halo, multiple), spans(width, shape[1], self.halo, multiple)
 
-    def windows(self, source: Scanlines, level: float | np.ndarray | None, white: float) -> Iterator[Window]:
+    def windows(self, source: Scanlines, level: Level | None, white: float) -> Iterator[Window]:
         """What the network is given of an image, row by row."""
         height, width, _ = source.shape
         rows_and_windows, columns_and_windows = self.grid(height, width)
@@ -68,9 +69,7 @@ class Cutter:
                 noisy = held[rows.within(above), columns.slice].copy()  # a view would keep all rows
                 yield Window(rows, columns, kept, noisy, planes, levels, place)
 
-    def samples(
-        self, source: Scanlines, level: float | np.ndarray | None, white: float
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def samples(self, source: Scanlines, level: Level | None, white: float) -> tuple[np.ndarray, np.ndarray]:
         """What the gates of the whole image are found on, all of it or its sample windows: [N, C, h, w] and their
         levels [N, 1, h, w]."""
         height, width, _ = source.shape
@@ -89,13 +88,17 @@ class Cutter:
         return Span(window.start + margin * (window.start > 0), window.stop - margin * (window.stop < size))
 
     def _input(
-        self, pixels: np.ndarray, level: float | np.ndarray | None, white: float, rows: Span, columns: Span
+        self, pixels: np.ndarray, level: Level | None, white: float, rows: Span, columns: Span
     ) -> tuple[np.ndarray, np.ndarray]:
         """A window [h, w, C] as network input: [N, C, h, w], `white` as 1, and its noise levels [N, 1, h, w]."""
         planes = np.empty((1, pixels.shape[2], *pixels.shape[:2]), np.float32)
         np.divide(pixels.transpose(2, 0, 1), np.float32(white), out=planes[0], dtype=np.float32, casting="unsafe")
         if planes.shape[1] != self.network.channels:
             planes = planes.repeat(3, axis=1) if planes.shape[1] == 1 else planes.transpose(1, 0, 2, 3)
-        values = level[rows.slice, columns.slice] if isinstance(level, np.ndarray) else level or 0.0
+        values: float | np.ndarray
+        if isinstance(level, LevelGrid):
+            values = level.window(rows, columns)
+        else:
+            values = level[rows.slice, columns.slice] if isinstance(level, np.ndarray) else level or 0.0
         levels = np.float32(values) / np.float32(255 * white / full_range(pixels.dtype))
         return planes, np.broadcast_to(levels, (len(planes), 1, *planes.shape[2:]))
