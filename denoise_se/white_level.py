@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.scanlines import Scanlines
 
 BAND = 768  # rows that are looked at a time
 DIM = 0.25  # a deep image whose values all lie below this share of its range uses a small part of it
+MOST_ABOVE = 0.005  # of the values of a float image that may lie above white, where that is above 2
 MOST_GAIN, MOST_LEVEL = 2.0**16, 50.0  # of such an image, and of its noise after it in 8-bit units
 
 
@@ -19,14 +21,17 @@ def full_range(dtype: np.dtype) -> float:
     return float(np.iinfo(dtype).max) if dtype.kind == "u" else 1.0
 
 
-def white_level(source: Scanlines, level: float | np.ndarray | None = None) -> float:
-    """The value that a network is to see as 1: that of the full range; in a deep image that uses a small part of it
-    (counts of a camera of 12 bits in 16, say) a power of two less, as networks and int8 are not made for differences
-    that small. Not so much less that the noise, `level` in 8-bit units or else estimated, would be stronger than
-    networks know."""
+def white_level(source: Scanlines, level: ArrayLike | None = None) -> float:
+    """The value that a network is to see as 1: that of the full range; in floats of which more than a few lie above 2
+    (highlights, or counts) a power of two that is hardly exceeded, as networks know no such values; in a deep image
+    that uses a small part of it (counts of a camera of 12 bits in 16, say) a power of two less, as networks and int8
+    are not made for differences that small. Not so much less that the noise, `level` in 8-bit units or else estimated,
+    would be stronger than networks know."""
     full = full_range(source.dtype)
     if source.dtype == np.uint8:
         return full
+    if source.dtype.kind == "f" and (highest := _highest(source)) > 2:
+        return highest
     peak = 0.0
     for start in range(0, source.shape[0], BAND):
         peak = max(peak, float(np.abs(source.rows(start, min(start + BAND, source.shape[0]))).max()))
@@ -35,3 +40,14 @@ def white_level(source: Scanlines, level: float | np.ndarray | None = None) -> f
     strongest = float(np.max(estimate_noise(source).level if level is None else level))
     gain = min(full / peak if peak else 1.0, MOST_GAIN, MOST_LEVEL / strongest if strongest else MOST_GAIN)
     return full / 2.0 ** max(0, math.floor(math.log2(gain)))
+
+
+def _highest(source: Scanlines) -> float:
+    """The least power of two, from 1 on, that at most MOST_ABOVE of the values exceed, whatever their sign."""
+    counts = np.zeros(130, np.int64)  # of the values up to 1, 2, 4, ...; no float32 is above 2**128
+    for start in range(0, source.shape[0], BAND):
+        values = source.rows(start, min(start + BAND, source.shape[0])).astype(np.float32).ravel()
+        exponents = np.frexp(np.nextafter(values, np.float32(-np.inf)))[1]  # so that 2 itself counts as up to 2
+        counts += np.bincount(exponents.clip(0, 129), minlength=130)
+    above = counts.sum() - counts.cumsum()
+    return float(2.0 ** int(np.argmax(above <= MOST_ABOVE * counts.sum())))

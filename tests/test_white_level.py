@@ -1,0 +1,52 @@
+"""Which value of an image a network sees as 1."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from denoise_se.denoiser import Denoiser
+from denoise_se.scanlines import ArrayScanlines
+from denoise_se.white_level import white_level
+
+
+def floats(highlight: float, share: float) -> ArrayScanlines:
+    """100x100 values from 0 to 1, a share of them at `highlight`."""
+    values = np.random.default_rng(0).uniform(0, 1, 10_000).astype(np.float32)
+    values[: round(share * 10_000)] = highlight
+    return ArrayScanlines(values.reshape(100, 100, 1))
+
+
+@pytest.mark.parametrize(
+    ("highlight", "share", "white"),
+    [(2.0, 0.1, 1), (2.1, 0.1, 4), (8.0, 0.1, 8), (8.1, 0.1, 16), (-300, 0.1, 512), (255, 1, 256), (1e5, 0.004, 1)],
+)
+def test_floats_above_white_are_brought_into_the_range_but_for_a_few(highlight: float, share: float, white: float):
+    assert white_level(floats(highlight, share)) == white
+
+
+@pytest.mark.parametrize(
+    ("largest", "level", "white"),
+    [
+        (16_384, 0.0, 65_535),  # more than a quarter of the range
+        (4095, 0.0, 65_535 / 16),  # 12 bits: 65535 / 4095 is 16.004
+        (4095, 4.0, 65_535 / 8),  # noise of 4 is not to become more than 50: 12.5 times at most
+        (4095, 60.0, 65_535),
+        (0, 0.0, 65_535),  # black all over
+    ],
+)
+def test_a_dim_deep_image_is_raised_by_a_power_of_two_as_far_as_its_noise_allows(
+    largest: int, level: float, white: float
+) -> None:
+    source = ArrayScanlines(np.full((8, 8, 1), largest, np.uint16))
+    assert white_level(source, level) == pytest.approx(white)
+
+
+def test_highlights_of_floats_spoil_neither_themselves_nor_what_is_beside_them() -> None:
+    rng = np.random.default_rng(0)
+    clean = np.full((96, 96), 0.4, np.float32)
+    clean[30:50, 30:50] = 12.0
+    noisy = clean + rng.normal(0, 10 / 255, clean.shape).astype(np.float32)
+    result = Denoiser.load("gray", precision="fp32")(noisy, 10)
+    assert result[32:48, 32:48].mean() == pytest.approx(12.0, rel=0.005)
+    assert np.abs(result[5:25] - 0.4).mean() < 0.02
