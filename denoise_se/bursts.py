@@ -37,16 +37,23 @@ class Scene:
     shots: Sequence[Tensor]
 
     def pairs(self, most: int | None = None) -> Iterator[Pair]:
-        """The first `most` shots, each with the mean of all the others (uint16, at the shot's own brightness)."""
+        """The first `most` shots, each with the mean of all the others (uint16, at the shot's own brightness, which is
+        compared where no shot is black or white; what is white in all of them stays white)."""
         full = full_scale(self.shots[0])
         total = torch.zeros(self.shots[0].shape, dtype=torch.int64)
+        whole = torch.ones(self.shots[0].shape, dtype=torch.bool)
         for shot in self.shots:
-            total += shot.to(torch.int64)
-        count = len(self.shots)
+            values = shot.to(torch.int64)
+            total += values
+            whole &= (values > 0) & (values < full)
+        whole |= ~whole.any(dim=2, keepdim=True).any(dim=1, keepdim=True)  # a channel that is clipped all over
+        white, count = total == full * len(self.shots), len(self.shots)
         for index, shot in enumerate(self.shots[:most]):
             others = (total - shot.to(torch.int64)).double() / (count - 1)
-            brightness = shot.double().mean(dim=(1, 2), keepdim=True) / others.mean(dim=(1, 2), keepdim=True).clamp(1)
-            target = (others * brightness / full * 65535).round().clamp(0, 65535).to(torch.uint16)
+            sums = ((image * whole).sum(dim=(1, 2), keepdim=True) for image in (shot.double(), others))
+            brightness = next(sums) / next(sums).clamp(1)
+            target = torch.where(white, 65535.0, others * brightness / full * 65535)
+            target = target.round().clamp(0, 65535).to(torch.uint16)
             yield Pair(f"{self.name}, shot {index + 1}", shot, target)
 
     def held_out_pairs(self) -> list[Pair]:

@@ -72,7 +72,8 @@ def burst_residuals(frames: Sequence[Array]) -> list[Residual]:
             "scene's folder by itself, or leave --series out"
         )
     whole = np.all([_unclipped(frame) for frame in frames], axis=0)
-    levels = np.array([frame.mean(axis=(0, 1), dtype=np.float64) for frame in frames])
+    inside = whole | ~whole.any(axis=(0, 1))  # all of a channel that is clipped all over
+    levels = np.array([frame.mean(axis=(0, 1), dtype=np.float64, where=inside) for frame in frames])
     factors = np.divide(levels.mean(axis=0), levels, out=np.ones_like(levels), where=levels > 1e-3)
     even = [(frame * factor).astype(np.float32) for frame, factor in zip(frames, factors, strict=True)]
     mean = np.mean(even, axis=0)

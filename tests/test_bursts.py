@@ -50,6 +50,18 @@ def test_two_shots_are_each_others_target_at_their_own_brightness() -> None:
     assert int(first.clean[0, 0, 0]) == 100 * 257 and int(second.clean[0, 0, 0]) == 120 * 257
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
+def test_clipped_pixels_neither_change_the_brightness_nor_become_grey(dtype: torch.dtype) -> None:
+    full = torch.iinfo(dtype).max
+    scene = torch.full((1, 8, 8), full // 2)
+    scene[:, :4] = 2 * full  # white in all shots
+    first, second = ((scene * gain).clamp(0, full).to(dtype) for gain in (1.0, 0.8))
+    for pair in Scene("s", [first, second]).pairs():
+        assert pair.noisy is not None
+        expected = pair.noisy.double() / full * 65535
+        torch.testing.assert_close(pair.clean.double(), expected, rtol=0, atol=0.005 * 65535)
+
+
 def test_the_noise_of_a_target_is_independent_of_its_shot() -> None:
     rng = np.random.default_rng(0)
     shots = torch.from_numpy(np.clip(np.rint(128 + rng.normal(0, 20, (4, 1, 200, 200))), 0, 255).astype(np.uint8))
