@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from denoise_se.blending import LUMA_WEIGHTS
 from denoise_se.datasets import Example, Patches
 from denoise_se.loaded import to_unit
 from denoise_se.noise_model import AddNoise, NoiseModel, Noisy
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 STRENGTHS = (0.3, 0.7)  # of the noise that Recorrupted-to-Recorrupted adds, as a multiple of the image's own
 SMOOTH = 5  # pixels; the brightness beneath the noise
+STOPS = 3.0  # that patches are made darker by, at most
 REGULARISER = 2.0  # Neighbor2Neighbor's weight at the end of training (Huang et al., gamma)
 
 
@@ -39,7 +41,9 @@ class Supervised:
     noise: AddNoise | None
 
     def __call__(self, task: DenoisingTask, patches: Example, generator: torch.Generator) -> Tensor:
-        noisy, level, clean = task.share(*with_noise(self.noise, patches, generator), patches.clean)
+        patches = darkened(patches, task.config.darkened, generator)
+        made = with_noise(self.noise, patches, generator)
+        noisy, level, clean = task.share(*greyed(made, patches.clean, task.config.greyed, generator))
         return task.loss(task.predict(noisy, level), clean)
 
 
@@ -114,6 +118,38 @@ def with_noise(noise: AddNoise | None, images: Example, generator: torch.Generat
         return Noisy(images.noisy, images.told.expand_as(images.clean[:, :1]))
     with torch.autocast(images.clean.device.type, enabled=False):
         return noise(images.clean, generator)
+
+
+def darkened(images: Example, share: float, generator: torch.Generator) -> Example:
+    """A `share` of the images [B, C, H, W] times a number from 1 down to 1 / 2**STOPS, with the noise they have."""
+    if share == 0:
+        return images
+    chosen, unit = torch.rand(2, len(images.clean), 1, 1, 1, generator=generator, device=images.clean.device)
+    factor = torch.where(chosen < share, torch.exp2(-STOPS * unit), 1.0)
+    return Example(images.noisy * factor, images.clean * factor, images.told * factor)
+
+
+def greyed(noisy: Noisy, clean: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """(noisy, level, clean), a `share` of them with the luma of their noise in all channels, half of these grey."""
+    image, level = noisy
+    if share == 0 or clean.shape[1] == 1:
+        return image, level, clean
+    draws = torch.rand(2, len(clean), 1, 1, 1, generator=generator, device=clean.device)
+    chosen, whole = draws[0] < share, draws[1] < 0.5
+    noise = image - clean
+    in_grey = luma(noise)
+    weaker = in_grey.square().mean(dim=(1, 2, 3), keepdim=True) / noise.square().mean(dim=(1, 2, 3), keepdim=True)
+    clean = torch.where(chosen & whole, luma(clean), clean)
+    return (
+        torch.where(chosen, clean + in_grey, image),
+        torch.where(chosen, level * weaker.nan_to_num(1.0).sqrt(), level),
+        clean,
+    )
+
+
+def luma(images: Tensor) -> Tensor:
+    """[B, 1, H, W] of RGB images, by the weights of Rec. 601."""
+    return (images * images.new_tensor(LUMA_WEIGHTS)[:, None, None]).sum(dim=1, keepdim=True)
 
 
 def own_noise(noise: NoiseModel, noisy: Tensor, generator: torch.Generator) -> Noisy:

@@ -41,6 +41,9 @@ class TrainingConfig:
         turns: whether patches are turned by 90 degrees besides being flipped; off where rows or columns are noisy.
         drawings: share of the patches of clean images that have lettering, lines or checks drawn on them, or lie in
             whole under a drawing, see `denoise_se.drawings`.
+        greyed: share of the patches of a colour network whose noise is the same in all channels, half of them grey
+            themselves: black and white pictures in RGB, and sepia, have such noise.
+        darkened: share of the patches that are made up to eight times darker before noise is added.
         rehearsal: share of the steps on clean images with the noise that the start was trained on, against forgetting.
         compile: whether the network is compiled by torch first: faster steps after a minute or so.
     """
@@ -63,6 +66,8 @@ class TrainingConfig:
     validations: int = 10
     turns: bool = True
     drawings: float = 0.0
+    greyed: float = 0.0
+    darkened: float = 0.0
     rehearsal: float = 0.15
     compile: bool = False
 
@@ -86,8 +91,9 @@ class TrainingConfig:
             raise UsageError("a training run needs --steps or --minutes above 0, not endless")
         if not 0 <= self.rehearsal < 1:
             raise UsageError(f"rehearsal is {self.rehearsal}; it is a share of the steps, from 0 to below 1")
-        if not 0 <= self.drawings <= 1:
-            raise UsageError(f"drawings is {self.drawings}; it is a share of the patches, from 0 to 1")
+        for name in ("drawings", "greyed", "darkened"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; it is a share of the patches, from 0 to 1")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UsageError(f"{name} {getattr(self, name)!r} is unknown; one of {', '.join(choices)}")

@@ -11,9 +11,22 @@ from torch import Tensor, nn
 from denoise_se.datasets import Example, Patches
 from denoise_se.held_out_risk import HeldOutRisk, as_psnr
 from denoise_se.noise import Gaussian, NoiseChain, Range, parse_noise_spec
+from denoise_se.noise_model import Noisy
 from denoise_se.noise_profile import NoiseProfile
-from denoise_se.objectives import Neighbours, Objective, Recorrupted, Rehearsed, Supervised, neighbours, own_noise, pick
+from denoise_se.objectives import (
+    Neighbours,
+    Objective,
+    Recorrupted,
+    Rehearsed,
+    Supervised,
+    darkened,
+    greyed,
+    neighbours,
+    own_noise,
+    pick,
+)
 from denoise_se.profile_noise import ProfileNoise
+from denoise_se.training_config import TrainingConfig
 from denoise_se.training_images import Pair
 
 
@@ -30,6 +43,7 @@ def task(network: nn.Module | None = None, progress: float = 1.0, rank: int = 0,
     """What objectives need of a task: a network, a squared loss, the progress, its share of a batch."""
     predict = network or (lambda noisy, level: noisy)
     return SimpleNamespace(
+        config=TrainingConfig(),
         predict=predict,
         loss=lambda output, target: (output - target).square().mean(),
         progress=progress,
@@ -221,3 +235,42 @@ def test_noise_left_in_flat_parts_counts_where_the_measured_noise_is_too_low() -
     left = total(wary, worse) - total(trusting, worse)
     flat_noise = 6 * float((noisy - 0.5).square().mean())
     assert left == pytest.approx(flat_noise, rel=0.25)
+
+
+def test_greyed_patches_have_the_luma_of_their_noise_in_all_channels_and_half_are_grey() -> None:
+    draw = torch.Generator().manual_seed(0)
+    clean = torch.rand(400, 3, 4, 4, generator=draw)
+    noise = 0.1 * torch.randn(400, 3, 4, 4, generator=draw)
+    level = torch.full((400, 1, 4, 4), 0.1)
+    noisy, told, target = greyed(Noisy(clean + noise, level), clean, 0.5, torch.Generator().manual_seed(1))
+    left = noisy - target
+    in_grey = (left - left[:, :1]).abs().amax((1, 2, 3)) < 1e-6
+    grey = (target - target[:, :1]).abs().amax((1, 2, 3)) < 1e-6
+    assert 0.4 < in_grey.float().mean() < 0.6 and 0.2 < grey.float().mean() < 0.3 and not (grey & ~in_grey).any()
+    luma = 0.299 * noise[:, 0] + 0.587 * noise[:, 1] + 0.114 * noise[:, 2]
+    torch.testing.assert_close(left[in_grey], luma[in_grey][:, None].expand(-1, 3, -1, -1))
+    torch.testing.assert_close(target[~grey], clean[~grey])
+    expected = 0.1 * (luma.square().mean((1, 2)) / noise.square().mean((1, 2, 3))).sqrt()  # near 0.0668
+    torch.testing.assert_close(told[in_grey][:, 0, 0, 0], expected[in_grey])
+    torch.testing.assert_close((noisy[~in_grey], told[~in_grey]), ((clean + noise)[~in_grey], level[~in_grey]))
+
+
+def test_darkened_patches_keep_their_ratios_and_are_at_most_eight_times_darker() -> None:
+    draw = torch.Generator().manual_seed(0)
+    clean, noisy = torch.rand(2, 400, 3, 4, 4, generator=draw) + 0.1
+    told = torch.full((400, 1, 1, 1), 0.2)
+    dark = darkened(Example(noisy, clean, told), 0.5, torch.Generator().manual_seed(1))
+    factor = dark.told / told
+    torch.testing.assert_close((dark.noisy, dark.clean), (noisy * factor, clean * factor))
+    assert 0.4 < (factor < 1).float().mean() < 0.6 and 1 / 8 <= factor.min() < 0.14 and factor.max() == 1
+
+
+def test_without_a_share_nothing_is_drawn_so_that_older_runs_repeat() -> None:
+    batch = Example(torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4), torch.zeros(2, 1, 1, 1))
+    generator = torch.Generator().manual_seed(1)
+    before = generator.get_state()
+    assert darkened(batch, 0.0, generator) is batch
+    assert greyed(Noisy(batch.noisy, batch.told), batch.clean, 0.0, generator)[2] is batch.clean
+    one_channel = batch.clean[:, :1]
+    assert greyed(Noisy(one_channel, batch.told), one_channel, 0.5, generator)[0] is one_channel
+    assert torch.equal(generator.get_state(), before)
