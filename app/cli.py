@@ -99,7 +99,7 @@ def denoise(
     ] = False,
     self_ensemble: Annotated[
         bool,
-        typer.Option("--self-ensemble", help="Mean over eight turned copies: a little better, 8 times slower."),
+        typer.Option("--self-ensemble", help="Mean over eight turned copies: a little better, 4 to 8 times slower."),
     ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", help="Take subfolders too, and keep them.")] = False,
     format: Annotated[str, typer.Option(help="same, png, tiff, jpg, webp, bmp or ppm.")] = "same",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from denoise_se.atomic_file import remove_temporary_files
 from denoise_se.errors import ImageError, UsageError
-from denoise_se.formats import FORMATS, READABLE_SUFFIXES, format_of_suffix, output_suffix
+from denoise_se.formats import FORMATS, NOT_WRITTEN, READABLE_SUFFIXES, format_of_suffix, output_suffix
 from denoise_se.image_io import probe
 from denoise_se.manifest import Manifest
 from denoise_se.remote_files import Address, Location, check_library, real_path
@@ -92,6 +92,8 @@ def _plan(
             notices.append(f"{out}: is made a folder, as there are several inputs or a folder of them")
         elif len(inputs) == 1 and not folders:
             written = ", ".join(FORMATS)
+            if out.suffix.lower() in NOT_WRITTEN:
+                raise UsageError(f"{out}: {out.suffix} is not written; take the suffix of one that is ({written})")
             notices.append(f"{out}: is made a folder, as {out.suffix} is no format that is written ({written})")
     found: list[tuple[Location, Path]] = []
     if to_file:

@@ -240,6 +240,15 @@ def test_an_output_that_looks_like_a_file_but_is_made_a_folder_is_told() -> None
         assert notice.startswith("clean.png: is made a folder")
 
 
+@pytest.mark.parametrize("name", ["clean.heic", "clean.GIF", "clean.dng", "clean.avif"])
+def test_one_image_is_not_put_into_a_folder_called_like_a_file_that_is_not_written(name: str) -> None:
+    files("a.png")
+    with pytest.raises(UsageError, match=rf"{name}: \.\w+ is not written; take the suffix of one that is \(png, jpg"):
+        make_plan([Path("a.png")], Path(name))
+    Path(name).mkdir()  # a folder that is there is one
+    assert [str(job.target) for job in make_plan([Path("a.png")], Path(name)).jobs] == [f"{name}/a.png"]
+
+
 def test_what_an_earlier_run_made_of_another_input_is_none_and_all_other_files_are() -> None:
     def again(inputs: list[str], out: str, format: str = "png") -> list[str]:
         plan = make_plan([Path(name) for name in inputs], Path(out), format=format, replace=True)
