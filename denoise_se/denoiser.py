@@ -81,7 +81,8 @@ class Denoiser(Restorer):
             backend, precision: see `denoise_se.backends`.
             tile: side of the tiles in pixels, filled up to a multiple of 32, "auto", or 0 for the whole image at once;
                 the result is the same.
-            self_ensemble: the mean over the eight symmetries of the picture: a little better at four to eight times the time.
+            self_ensemble: the mean over the eight symmetries of the picture: a little better at four to eight times the
+                time.
 
         Raises:
             CheckpointError: no such checkpoint, or one that is refused.

@@ -47,8 +47,9 @@ ONLY_READ = {
     ".pbm": "ppm",  # of 1 bit, read as 8
     ".mpo": "jpg",  # a camera's JPEG with further pictures behind it
 }
-# of files that a name asks for in vain: who writes them is meant is an image, not a folder of that name
-NOT_WRITTEN = frozenset((*ONLY_READ, *".avif .eps .exr .fits .gif .hdr .jp2 .jxl .npy .pdf .psd .svg".split()))
+# of images that are not written, so that a name with one is a mistake and no folder's
+FOREIGN = (".avif", ".eps", ".exr", ".fits", ".gif", ".hdr", ".jp2", ".jxl", ".npy", ".pdf", ".psd", ".svg")
+NOT_WRITTEN = frozenset((*ONLY_READ, *FOREIGN))
 READABLE_SUFFIXES = frozenset((*(suffix for suffixes in FORMATS.values() for suffix in suffixes), *ONLY_READ))
 
 READERS: Mapping[str, Reader] = {

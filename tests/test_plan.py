@@ -70,9 +70,9 @@ def test_one_file_goes_to_a_file_or_into_a_folder() -> None:
 
 def test_an_output_suffix_that_is_not_written_becomes_a_folder_with_a_notice() -> None:
     files("a.png")
-    plan = make_plan([Path("a.png")], Path("clean.gif"))
-    assert plan.jobs[0].target == Path("clean.gif/a.png")
-    assert len(plan.notices) == 1 and "clean.gif" in plan.notices[0] and ".gif" in plan.notices[0]
+    plan = make_plan([Path("a.png")], Path("clean.out"))
+    assert plan.jobs[0].target == Path("clean.out/a.png")
+    assert len(plan.notices) == 1 and "clean.out" in plan.notices[0] and ".out" in plan.notices[0]
 
 
 def test_a_format_changes_the_suffix_and_same_keeps_its_letters() -> None:
