@@ -27,12 +27,12 @@ class DctPatches:
     """DCT patches of an image, in 8-bit units: N patches, C channels, K coefficients.
 
     `dct` [C, N, K] leaves out the flat coefficient, `means` [C, N] holds the patches' means, `index` [2, K] the
-    coefficients' place (vertical, horizontal) and `order` [K] the sum of the two, scaled so that the checkerboard
-    has 14 whatever the patch's shape (height, width). `overlap` patches cover a pixel. Pixels were clipped to
-    [low, high]; an infinite end means not clipped there. `equal` [N] is the share of pixels that equal the next but
-    one, beside or below, whichever is less. `joined` [N] says how much more often pixels equal the next one than if
-    those that were clipped lay anywhere in the patch: 0 for clipped noise, 1 where all are equal. `spread` [N] is the
-    pixels' variance, mean over the channels, as it was before clipping if it is noise.
+    coefficients' place (vertical, horizontal) and `order` [K] the sum of the two, scaled so that the checkerboard has
+    14 whatever the patch's shape (height, width). There are `overlap` times as many as lie side by side. Pixels were
+    clipped to [low, high]; an infinite end means not clipped there. `equal` [N] is the share of pixels that equal the
+    next but one, beside or below, whichever is less. `joined` [N] says how much more often pixels equal the next one
+    than if those that were clipped lay anywhere in the patch: 0 for clipped noise, 1 where all are equal. `spread` [N]
+    is the pixels' variance, mean over the channels, as it was before clipping if it is noise.
     """
 
     dct: Array
@@ -79,6 +79,7 @@ def cut(image: Scanlines, scale: float) -> DctPatches | None:
         rows.append(view.transpose(1, 2, 0, 3).reshape(-1, channels, ph * pw))
     with np.errstate(invalid="ignore", over="ignore"):
         pixels = np.concatenate(rows).astype(np.float32) * np.float32(scale)
+        count = len(pixels)
         pixels = pixels[(np.abs(pixels) < GARBAGE).all(axis=(1, 2))]
     if not len(pixels):
         return None
@@ -103,7 +104,7 @@ def cut(image: Scanlines, scale: float) -> DctPatches | None:
         index=index,
         order=index.sum(axis=0) * 14 / (ph + pw - 2),
         shape=(ph, pw),
-        overlap=max(1.0, ph * pw / stride**2) if min(height, width) >= PATCH else max(1.0, max(ph, pw) / stride),
+        overlap=max(1.0, count * ph * pw / (height * width)),
         low=low,
         high=high,
         equal=equal,

@@ -402,3 +402,13 @@ def test_photographs_with_white_areas_keep_their_noise():
     picture = np.pad(picture, 150, constant_values=400)
     noisy = np.rint(picture + rng.normal(0, 6, picture.shape)).clip(0, 255).astype(np.uint8)
     assert estimate_sigma(noisy) == pytest.approx(6, rel=0.05)
+
+
+@pytest.mark.parametrize("side", [12, 16, 24, 48])
+def test_small_images_are_read_without_bias(side):
+    found = [
+        estimate_noise(np.random.default_rng(seed).normal(0.5, 25 / 255, (side, side)).astype(np.float32)).sigma
+        for seed in range(40)
+    ]
+    # the mean of 40, each within some 15 % at the smallest
+    assert np.mean(found) == pytest.approx(25, rel=0.05)
