@@ -263,7 +263,7 @@ def test_an_image_without_pixels_comes_back(load, shape, sigma):
 
 def test_values_too_large_for_the_network_are_refused_and_never_become_nan(load):
     noisy = picture(40, 37)
-    noisy[10:30] *= 3e38
+    noisy[10, :5] = 3e38  # so few that the picture's range is not theirs
     with pytest.raises(DenoiseError, match=r"not finite.*3e\+38"):
         load("gray")(noisy, 20.0)
 
@@ -432,7 +432,8 @@ def test_bfloat16_is_close_to_float32(load):
 
 
 def test_a_result_that_overflows_in_float16_is_computed_again_in_float32_and_said_once(load, caplog):
-    noisy = picture(16, 16) * np.float32(1e6)
+    noisy = picture(16, 16)
+    noisy[3, 3] = 1e6  # a single one, so that the picture's range is not its own
     denoiser = load("gray", precision="fp16")
     result = denoiser(noisy, 20.0)
     assert np.array_equal(denoiser(noisy, 20.0), result)
@@ -440,7 +441,7 @@ def test_a_result_that_overflows_in_float16_is_computed_again_in_float32_and_sai
         "note: torch cpu fp16: its result is not finite, computed again in fp32"
     ]
     assert np.isfinite(result).all()
-    np.testing.assert_allclose(result, load("gray")(noisy, 20.0), rtol=1e-5)
+    np.testing.assert_allclose(result, load("gray")(noisy, 20.0), rtol=1e-5, atol=1e-6 * 1e6)
 
 
 def test_floats_of_another_range_bring_a_warning_and_noise_beyond_the_range_does_not(load):
