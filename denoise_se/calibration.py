@@ -89,9 +89,10 @@ def write_calibration(checkpoint: CheckpointFile, calibration: Calibration) -> P
 def calibrate(checkpoint: CheckpointFile, clean: Path, tell: Callable[[str], None] = print) -> Calibration:
     """Find the ranges on images of a folder with the noise that the checkpoint was trained on, and what they cost.
 
-    Two thirds of `IMAGES` images, and drawings on every eighth of these, give the ranges, the others the loss: with
-    ranges of photographs alone, letters came out up to 2 dB worse than in float. While it is above `MOST_LOSS`, the
-    convolution whose return to float brings it down most is left in float, up to `MOST_FLOATS`.
+    Two thirds of `IMAGES` images, drawings on every eighth of these, and for colour every fourth with its noise in
+    grey, give the ranges, the others the loss: with ranges of photographs alone, letters came out up to 2 dB worse than
+    in float. While it is above `MOST_LOSS`, the convolution whose return to float brings it down most is left in float,
+    up to `MOST_FLOATS`.
 
     Raises:
         DatasetError: a folder without images.
@@ -106,7 +107,7 @@ def calibrate(checkpoint: CheckpointFile, clean: Path, tell: Callable[[str], Non
     if not spec:
         raise UsageError(f"{checkpoint.path}: does not say which noise it was trained on, so none can be made")
     photographs = images[: IMAGES * 2 // 3]
-    calibrating = _batches([*photographs, *_drawings(photographs[::8])], parse_noise_spec(str(spec)))
+    calibrating = _with_grey(_batches([*photographs, *_drawings(photographs[::8])], parse_noise_spec(str(spec))))
     specs = {f"gaussian:{sigma}": f"gaussian:{sigma}" for sigma in SIGMAS}
     if not checkpoint.config.noise_map:
         specs = {"the noise it was trained on": str(spec)}
@@ -160,7 +161,7 @@ def _others(checkpoint: CheckpointFile, train: Sequence[Batch]) -> list[Batch]:
 
     photographs = [clean[0].numpy() for _, _, clean in train]
     noise = old_noise(checkpoint.load(), min(photographs[0].shape[1:])) or parse_noise_spec(OTHER_NOISE)
-    return _batches([*photographs, *_drawings(photographs[::8])], noise)
+    return _with_grey(_batches([*photographs, *_drawings(photographs[::8])], noise))
 
 
 def _loss(
@@ -204,6 +205,20 @@ def _drawings(photographs: Sequence[np.ndarray]) -> list[np.ndarray]:
     random = np.random.default_rng(0)
     pages = (sheet(np.rint(photo.transpose(1, 2, 0) * 255).astype(np.uint8), random) for photo in photographs)
     return [page.transpose(2, 0, 1).astype(np.float32) / 255 for page in pages]
+
+
+def _with_grey(batches: list[Batch]) -> list[Batch]:
+    """And every fourth of RGB ones once more with its noise in grey, see `objectives.greyed`."""
+    import torch
+
+    from denoise_se.noise_model import Noisy
+    from denoise_se.objectives import greyed
+
+    found = list(batches)
+    for seed, (noisy, level, clean) in enumerate(batches[::4]):
+        if clean.shape[1] == 3:
+            found.append(greyed(Noisy(noisy, level), clean, 1.0, torch.Generator().manual_seed(seed)))
+    return found
 
 
 def _batches(images: list[np.ndarray], model: AddNoise) -> list[Batch]:
