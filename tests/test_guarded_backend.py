@@ -54,6 +54,18 @@ def test_a_block_of_twice_the_noise_is_too_much_wherever_it_lies(height, width, 
         assert columns[column] < left + side and columns[column + 1] > left
 
 
+def test_noise_that_was_cut_off_at_black_and_white_leaves_less_to_take():
+    # checks of one pixel: half of the noise is cut off, so that a result that is off by 1.3 times it is too much
+    checks = np.indices((64, 64)).sum(0)[None, None] % 2 * np.float32(1)
+    noisy = np.clip(checks + noise(checks.shape), 0, 1)
+    level = np.broadcast_to(LEVEL, checks.shape)
+    wrong = checks + LEVEL * np.float32(1.3) * np.where(checks > 0, -1, 1)
+    taken = float(np.square(noisy - wrong).mean())
+    assert 0.7 * LEVEL**2 < taken < 1.3**2 * LEVEL**2, "as little as noise that is whole has"
+    assert takes_too_much(noisy, wrong, level).all()
+    assert not takes_too_much(noisy, checks, level).any()
+
+
 def test_a_map_of_levels_tells_for_each_place():
     change = noise((1, 1, 64, 128))
     change[..., 64:] *= 5
