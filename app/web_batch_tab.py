@@ -85,8 +85,9 @@ class BatchTab:
     async def denoise(
         self, photos: Any, strength: float, model: str, format: str, request: gr.Request
     ) -> AsyncIterator[Updates]:
-        """Runs the batch, with its progress."""
+        """Runs the batch, with its progress; another click takes its place, as the second of a double one does."""
         idle = {self.cancel: gr.update(visible=False)}
+        work: Work[web_batch.Batch] | None = None
         try:
             sources = self.service.options.check_files(as_paths(photos))
             asked = self.service.options.request(model, None, blend(strength, None), format)
@@ -94,10 +95,12 @@ class BatchTab:
             def work_on(work: Work[web_batch.Batch]) -> web_batch.Batch:
                 return web_batch.run(sources, self.service.cache.folder(), asked, work)
 
-            with self.service.crew.started(work_on, f"batch {request.session_hash}") as work:
+            with self.service.crew.started(work_on, f"batch {request.session_hash}", replaces=True) as work:
                 # what an earlier batch gave is not that of these photos
                 yield {self.archive: gr.update(visible=False), self.gallery: gr.update(visible=False), self.table: ""}
                 async for at in work.progress():
+                    if work.stopped.is_set():  # the page shows what came after it
+                        continue
                     yield {self.status: parts.progress(at), self.cancel: gr.update(visible=True)}
                 batch = work.result()
             yield {
@@ -109,7 +112,10 @@ class BatchTab:
                 self.table: web_batch.as_table(batch.rows),
             }
         except CancelledError:
-            yield {**idle, self.status: parts.note("Cancelled.")}
+            if work is not None and work.replaced:
+                yield {self.status: gr.skip()}
+            else:
+                yield {**idle, self.status: parts.note("Cancelled.")}
         except DenoiseError as error:
             yield {**idle, self.status: parts.problem(self.service.explained(error))}
 

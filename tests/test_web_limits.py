@@ -437,6 +437,40 @@ def test_a_result_that_cannot_be_saved_as_asked_stays_for_another_format_and_is_
     crew.close()
 
 
+def test_a_double_click_denoises_all_photos_once(tmp_path: Path, model: Path) -> None:
+    import_gradio()
+    import gradio
+
+    from denoise_se.app.web_batch_tab import BatchTab
+    from denoise_se.app.web_learning import School
+    from denoise_se.app.web_service import Service
+
+    options, cache, crew = WebOptions(models=(str(model),)), Cache(tmp_path, 60, 10**9), Crew(1)
+    with gradio.Blocks():
+        tab = BatchTab(Service(options, cache, crew, School(options.shelf, tmp_path / "lessons", 10**8)))
+
+    async def click() -> dict[Any, Any]:
+        shown: dict[Any, Any] = {}
+        asked = ([str(cache.samples / "noisy" / "camera.png")], 1.0, str(model), "same")
+        async for update in tab.denoise(*asked, SimpleNamespace(session_hash="ann")):
+            shown |= update
+        return shown
+
+    async def twice() -> list[dict[Any, Any]]:
+        with crew.started(lambda work: busy.wait(60)):  # somebody else's photo
+            both = [asyncio.create_task(click()) for _ in range(2)]
+            await asyncio.sleep(0.1)
+            busy.set()
+            return await asyncio.gather(*both)
+
+    busy = threading.Event()
+    first, second = asyncio.run(twice())
+    assert len(list(cache.files.rglob("denoised.zip"))) == 1
+    assert "1 of 1 photos denoised" in second[tab.status] and tab.archive in second
+    assert "Cancelled" not in str(first[tab.status]) and first[tab.archive]["visible"] is False
+    crew.close()
+
+
 def test_the_size_is_told_while_another_thread_deletes_folders(tmp_path: Path) -> None:
     cache, ended = Cache(tmp_path, 60, 10**9), threading.Event()
 
