@@ -1,4 +1,4 @@
-// The before/after viewer: two layers under one transform, the upper one clipped at the divider.
+// The before/after viewer: two layers under one transform, each clipped at the divider, as one may be seen through.
 // Drag moves the picture when it is larger than the stage, else the divider; the wheel and two fingers zoom.
 const root = element.querySelector(".viewer"), stage = root.querySelector(".stage");
 const [before, after] = root.querySelectorAll(".layer"), images = root.querySelectorAll("img");
@@ -25,6 +25,7 @@ function place() {
   }
   // the divider travels over the picture, not over the empty stage beside it
   const left = Math.max(0, x), visible = Math.min(room[0], w), at = left + visible * split.value / 1000;
+  before.style.clipPath = `inset(0 calc(100% - ${at}px) 0 0)`;
   after.style.clipPath = `inset(0 0 0 ${at}px)`;
   divider.style.left = `${at}px`;
   shown.textContent = `${Math.round(scale * 100)}%`;

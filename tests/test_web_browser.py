@@ -100,6 +100,19 @@ def test_a_sixteen_bit_tiff_is_shown_and_comes_back_in_sixteen_bits(page, model:
     assert result.read_bytes() == (tmp_path / "expected.tif").read_bytes()
 
 
+def test_the_noise_does_not_shine_through_what_is_seen_through(page, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    grain = np.random.default_rng(0).integers(60, 190, (96, 96, 3), np.uint8)
+    write(tmp_path / "glass.png", Image(grain, np.full((96, 96), 90, np.uint8), "png"))
+    drop(page, tmp_path / "glass.png")
+    wait_for_result(page)
+    box = page.locator(".stage").bounding_box()
+    middle = [box[at] + box[size] / 2 for at, size in (("x", "width"), ("y", "height"))]
+    after = {"x": middle[0] + 30, "y": middle[1] + 30, "width": 60, "height": 60}
+    both = page.screenshot(clip=after)
+    page.evaluate("document.querySelector('.layer.before').style.visibility = 'hidden'")
+    assert page.screenshot(clip=after) == both
+
+
 def test_a_phones_photo_is_shown_upright_and_comes_back_as_png(page, model: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     exif = PIL.Image.Exif()
     exif[274] = 6  # a phone that was held upright
