@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from denoise_se.app.web_cache import Cache
+from denoise_se.app.web_calls import functions_of
 from denoise_se.app.web_guard import Application, Guard
 from denoise_se.app.web_login import Login
 from denoise_se.app.web_options import WebOptions
@@ -155,4 +156,5 @@ def make_app(options: WebOptions, cache: Cache, crew: Crew) -> Guard:
     if accounts:
         mounted: Any = app.routes[-1].app  # type: ignore[attr-defined]  # the Mount that was just added
         inner = Login(inner, mounted.tokens, mounted.cookie_id)
-    return Guard(inner, cache, options.max_upload * min(options.max_files, FILES_A_REQUEST), options.names)
+    most = options.max_upload * min(options.max_files, FILES_A_REQUEST)
+    return Guard(inner, cache, most, functions_of(page), options.names)

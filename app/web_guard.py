@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import math
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from denoise_se.app.web_cache import FULL, Cache
+from denoise_se.app.web_calls import Function, Refusal
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -22,7 +24,6 @@ MAX_JSON_BYTES = 1 << 20
 # of which servers and frameworks take the first or the last, so that two of them would tell us another thing than them
 ONCE = (b"host", b"origin", b"content-type", b"content-length", b"transfer-encoding", b"x-forwarded-host")
 API = "/gradio_api/"
-ENDPOINTS = {"denoise": 7, "denoise_many": 6, "estimate": 1, "models": 0}  # of web_api: how many values each takes
 # Gradio serves these for uses that this app does not have: fetching addresses, skipping the queue, editing, recording
 CLOSED = (
     "/monitoring",
@@ -52,6 +53,7 @@ FREE_BODIES = (API + "upload", *LOGIN)
 MAX_FORM_BYTES = 10_000  # a name and a password
 # the page's own way to functions that need no queue; Gradio refuses the others here, as its `api_open` is off
 DIRECT = API + "run/predict"
+BY_NUMBER = (DIRECT, API + "queue/join")  # whose bodies tell which function they call
 # Gradio's page has inline scripts and compiles its templates; everything else comes from this server or not at all
 HEADERS = (
     (
@@ -69,11 +71,21 @@ class Guard:
     """An ASGI application around another. Refusals are JSON `{"detail": ...}`, or text, with 400, 403, 404, 411, 413,
     421, 422 or 507.
 
-    names: what the server may be called besides an address, localhost and the machine's own name.
+    functions: those that may be called, by number; names: what the server may be called besides an address, localhost
+    and the machine's own name.
     """
 
-    def __init__(self, inner: Application, cache: Cache, max_request_bytes: int, names: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        inner: Application,
+        cache: Cache,
+        max_request_bytes: int,
+        functions: Mapping[int, Function],
+        names: Iterable[str] = (),
+    ) -> None:
         self.inner, self.cache, self.max_request_bytes = inner, cache, max_request_bytes
+        self.functions = functions
+        self.endpoints = {function.name: function for function in functions.values() if function.name}
         self.names = {"localhost", socket.gethostname().lower(), *(name.lower() for name in names)}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -87,8 +99,7 @@ class Guard:
         refused = self._refused(scope, headers)
         if refused is None and scope["method"] == "POST" and path_of(scope) not in FREE_BODIES:
             body = await body_of(receive, MAX_JSON_BYTES)
-            named = path_of(scope).startswith(API + "call/v2/")  # which takes values by their names
-            refused = self._refused_body(body, None if named else called_in(path_of(scope)))
+            refused = self._refused_body(body, path_of(scope))
             receive = replayed(body or b"", receive)
         if refused is not None:
             await answer(send, *refused, plain=scope["path"].endswith(API + "upload"))
@@ -117,8 +128,8 @@ class Guard:
         if path.startswith(CLOSED) and path != DIRECT:
             return 403, "this address is closed"
         called = called_in(path)
-        if called is not None and called not in ENDPOINTS:
-            return 404, f"there is no such endpoint; those of this server are {', '.join(ENDPOINTS)}"
+        if called is not None and called not in self.endpoints:
+            return 404, f"there is no such endpoint; those of this server are {', '.join(self.endpoints)}"
         if path.startswith(API + "file=") and not self._may_serve(path.removeprefix(API + "file=")):
             return 403, "only files of this server's cache are served"
         if scope["method"] == "POST":
@@ -148,23 +159,41 @@ class Guard:
     def _may_serve(self, path: str) -> bool:
         return not is_address(path) and self.cache.holds(path)
 
-    def _refused_body(self, body: bytes | None, called: str | None) -> tuple[int, str] | None:
+    def _refused_body(self, body: bytes | None, path: str) -> Refusal | None:
         if body is None:
             return 413, f"a request may have {MAX_JSON_BYTES:,} bytes; upload files first, then name their paths"
         try:
-            payload = json.loads(body or b"null")
+            # Python takes NaN and Infinity too, which are no JSON
+            payload = json.loads(body or b"null", parse_constant=finite, parse_float=finite)
         except (ValueError, RecursionError):
             return 403, "the request is not JSON"
-        for path in _paths(payload):
-            if is_address(path):
+        for file in _paths(payload):
+            if is_address(file):
                 return 403, "addresses are not fetched; upload the file itself"
-            if not self._may_serve(path):
+            if not self._may_serve(file):
                 return 403, "a path must be that of an upload"
-            self.cache.keep(path)  # its turn in the queue may come when it is old
-        values = payload.get("data") if isinstance(payload, dict) else None
-        if called is not None and not (isinstance(values, list) and len(values) == ENDPOINTS[called]):
-            return 422, f'{called} takes {{"data": [...]}} of {ENDPOINTS[called]} value(s)'
+            self.cache.keep(file)  # its turn in the queue may come when it is old
+        return self._refused_call(path, payload)
+
+    def _refused_call(self, path: str, payload: Any) -> Refusal | None:
+        told = payload if isinstance(payload, dict) else {}
+        if (called := called_in(path)) is not None:
+            function = self.endpoints[called]
+            named = path.startswith(API + "call/v2/")  # which takes values by their names
+            return function.refused_by_name(payload) if named else function.refused(told.get("data"))
+        if path in BY_NUMBER:
+            number = told.get("fn_index")
+            if type(number) is not int or number not in self.functions:
+                return 404, "this page has no such function; reload it"
+            return self.functions[number].refused(told.get("data"))
         return None
+
+
+def finite(number: str) -> float:
+    """A number of a JSON document. Raises ValueError for one that no float can hold."""
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"{number} is no finite number")
+    return value
 
 
 def is_foreign(headers: dict[str, str]) -> bool:
@@ -236,7 +265,7 @@ def replayed(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-async def answer(send: Send, status: int, detail: str, plain: bool) -> None:
+async def answer(send: Send, status: int, detail: Any, plain: bool) -> None:
     """A refusal. plain: Gradio's page shows the answer to an upload as it is."""
     kind, body = (b"text/plain", detail) if plain else (b"application/json", json.dumps({"detail": detail}))
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind), *HEADERS]})

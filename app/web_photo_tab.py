@@ -280,7 +280,7 @@ class PhotoTab(PhotoLayout):
 
     def pick(self, event: gr.EventData) -> tuple[str, str]:
         """An example and its clean original."""
-        name = str(event._data["name"])
+        name = event._data.get("name") if isinstance(event._data, dict) else None
         if name not in self.service.samples():
             raise gr.Error("There is no such example.", print_exception=False)
         samples = self.service.cache.samples

@@ -41,7 +41,7 @@ def blend(strength: float, chroma: float | None) -> Strength:
     """The strength that two sliders stand for, or a program asks for. Raises UsageError."""
     try:
         return Strength(float(strength), float(strength if chroma is None else chroma))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"strength is {strength!r}, chroma_strength {chroma!r}; give numbers from 0 to 1") from error
 
 

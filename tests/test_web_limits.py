@@ -28,6 +28,7 @@ from denoise_se.app import web_login
 from denoise_se.app.web import check_port, import_gradio, make_app
 from denoise_se.app.web_batch import Follower, gathered
 from denoise_se.app.web_cache import MARK, Cache
+from denoise_se.app.web_calls import Function
 from denoise_se.app.web_guard import Guard
 from denoise_se.app.web_options import WebOptions
 from denoise_se.app.web_photo import refuse_many_pixels
@@ -77,12 +78,21 @@ def asked(guard: Guard, path: str, headers: dict[str, str]) -> int:
     return int(sent[0]["status"])
 
 
+ANY = tuple((name, "any") for name in ("model", "sigma", "strength", "chroma_strength", "format"))
+FUNCTIONS = {
+    0: Function("denoise", (("image", "file"), ("reference", "file"), *ANY)),
+    2: Function("estimate", (("image", "file"),), frozenset({"image"})),
+    3: Function("models", ()),
+    4: Function("", (("photos", "files"), ("strength", "number"), ("model", "choice"))),
+}
+
+
 @pytest.fixture
 def guard(tmp_path: Path) -> Guard:
     async def inner(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    return Guard(inner, Cache(tmp_path, 60, 10**9), 10**9, ["denoise.example"])
+    return Guard(inner, Cache(tmp_path, 60, 10**9), 10**9, FUNCTIONS, ["denoise.example"])
 
 
 @pytest.mark.parametrize(
@@ -141,12 +151,50 @@ def posted(application: Any, path: str, body: bytes, headers: Sequence[tuple[str
         ("estimate", b'{"data": [null]}', 200),
         ("models", b'{"data": [1]}', 422),
         ("v2/estimate", b'{"image": null}', 200),
+        ("v2/estimate", b'{"images": null}', 422),
+        ("v2/estimate", b"{}", 422),
+        ("v2/estimate", b'{"image": "photo.jpg"}', 422),
+        ("v2/estimate", b"[null]", 422),
+        ("estimate", b'{"data": ["photo.jpg"]}', 422),
+        ("estimate", b'{"data": [5]}', 422),
+        ("estimate", b'{"data": [{"path": 5}]}', 422),
+        ("estimate", b'{"data": [NaN]}', 403),
+        ("estimate", b'{"data": [1e999]}', 403),
+        ("estimate", b'{"data": [-Infinity]}', 403),
     ],
 )
 def test_a_call_with_other_values_than_the_endpoints_is_refused(
     guard: Guard, path: str, body: bytes, status: int
 ) -> None:
     assert posted(guard, f"/gradio_api/call/{path}", body, [("Host", "localhost")]) == status
+
+
+@pytest.mark.parametrize("path", ["queue/join", "run/predict"])
+@pytest.mark.parametrize(
+    ("number", "data", "status"),
+    [
+        (4, [None, 1, "auto"], 200),
+        (4, [[], 0.5, "auto"], 200),
+        (4, [], 422),
+        (4, None, 422),
+        (4, [None, "1", "auto"], 422),
+        (4, [None, None, "auto"], 422),
+        (4, [None, 1, ["auto"]], 422),
+        (4, ["photo.jpg", 1, "auto"], 422),
+        (4, [["photo.jpg"], 1, "auto"], 422),
+        (3, [], 200),
+        (99999, [], 404),
+        (-1, [], 404),
+        ("3", [], 404),
+        (True, [], 404),
+        (None, [], 404),
+    ],
+)
+def test_the_page_reaches_its_functions_with_what_they_take_alone(
+    guard: Guard, path: str, number: object, data: object, status: int
+) -> None:
+    body = json.dumps({"data": data, "fn_index": number, "session_hash": "x"}).encode()
+    assert posted(guard, f"/gradio_api/{path}", body, [("Host", "localhost")]) == status
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/JSON", "text/plain", "multipart/form-data", None])
@@ -157,7 +205,8 @@ def test_foreign_paths_are_refused_whatever_the_body_calls_itself(guard: Guard, 
     assert posted(guard, path, body, headers) == 403
     assert posted(guard, path, b"path=/etc/passwd", headers) == 403
     own = guard.cache.files / "a.png"
-    assert posted(guard, path, json.dumps({"data": [{"path": str(own)}, *[None] * 6]}).encode(), headers) == 200
+    sent = {"data": [{"path": str(own)}, *[None] * 6], "fn_index": 0}
+    assert posted(guard, path, json.dumps(sent).encode(), headers) == 200
 
 
 @pytest.mark.parametrize("name", ["Content-Type", "Content-Length", "Host", "Origin", "Transfer-Encoding"])

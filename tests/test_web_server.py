@@ -241,6 +241,37 @@ def test_who_waits_for_an_event_that_there_is_not_is_told_and_does_not_fill_the_
     assert log.stat().st_size - before < 300
 
 
+def test_what_is_malformed_is_refused_and_does_not_fill_the_log(server: Server) -> None:
+    config = json.loads(server.get("/config")[1])
+    log = server.cache.parent / "log"
+    before = log.stat().st_size
+    for path in ("/gradio_api/queue/join", "/gradio_api/run/predict"):
+        for function in (*(one["id"] for one in config["dependencies"]), 99999, -1, None):
+            for data in ([5] * 30, None):
+                sent = {"data": data, "fn_index": function, "session_hash": "x"}
+                assert 400 <= server.post(path, sent)[0] < 500, sent
+        for function in config["dependencies"]:
+            if function["inputs"] and function["backend_fn"]:
+                sent = {"data": [], "fn_index": function["id"], "session_hash": "x"}
+                assert 400 <= server.post(path, sent)[0] < 500, sent
+        for number in (b"NaN", b"1e999", b"-Infinity"):
+            sent = b'{"data": [' + number + b'], "fn_index": 2, "session_hash": "x"}'
+            assert server.post(path, sent)[0] == 403
+    example = next(one["id"] for one in config["dependencies"] if one["api_name"] == "pick")
+    server.post("/gradio_api/run/predict", {"data": [], "fn_index": example, "session_hash": "x"})
+    for sent in ({"data": ["photo.jpg"]}, {"data": [5]}, {"data": [[]]}):
+        assert server.post("/gradio_api/call/estimate", sent)[0] == 422
+    for sent in ({"image": "photo.jpg"}, {"photo": None}, {}):
+        assert server.post("/gradio_api/call/v2/estimate", sent)[0] == 422, sent
+    assert log.stat().st_size - before < 300, log.read_text()[before:]
+
+
+def test_a_path_in_place_of_an_upload_is_told_how_to_be_one(server: Server) -> None:
+    for endpoint, sent in (("/denoise", {"image": "photo.jpg"}), ("/denoise_many", {"images": ["photo.jpg"]})):
+        with pytest.raises(Exception, match=r"image.*handle_file"):
+            client(server).predict(**sent, api_name=endpoint)
+
+
 def test_a_request_that_is_too_long_or_no_json_is_refused(server: Server) -> None:
     assert server.post("/gradio_api/call/denoise", b'{"data": "' + bytes(2_000_000) + b'"}')[0] == 413
     assert server.post("/gradio_api/call/denoise", b"{nonsense")[0] == 403
