@@ -24,9 +24,11 @@ MAX_JSON_BYTES = 1 << 20
 # of which servers and frameworks take the first or the last, so that two of them would tell us another thing than them
 ONCE = (b"host", b"origin", b"content-type", b"content-length", b"transfer-encoding", b"x-forwarded-host")
 API = "/gradio_api/"
-# Gradio serves these for uses that this app does not have: fetching addresses, skipping the queue, editing, recording
+# Gradio serves these for uses that this app does not have: fetching addresses, skipping the queue, editing, recording;
+# and a list of its routes, to people who have not signed in as well
 CLOSED = (
     "/monitoring",
+    "/openapi.json",
     *(
         API + name
         for name in (

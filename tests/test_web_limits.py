@@ -126,6 +126,10 @@ def test_calls_reach_the_endpoints_that_there_are(guard: Guard, path: str, statu
     assert asked(guard, f"/gradio_api/call/{path}", {"Host": "localhost"}) == status
 
 
+def test_the_list_of_routes_is_not_told_to_who_has_not_signed_in(guard: Guard) -> None:
+    assert asked(guard, "/openapi.json", {}) == 403
+
+
 def posted(application: Any, path: str, body: bytes, headers: Sequence[tuple[str, str]]) -> int:
     """The status of a POST."""
     sent: list[dict[str, Any]] = []

@@ -197,6 +197,7 @@ def test_no_folder_of_the_server_stands_in_a_message(server: Server, tmp_path: P
         "/gradio_api/file=http://127.0.0.1:1/secret",
         "/gradio_api/proxy=http://169.254.169.254/latest/meta-data",
         "/monitoring",
+        "/openapi.json",
     ],
 )
 def test_paths_and_addresses_outside_the_cache_are_not_served(server: Server, path: str) -> None:
