@@ -20,6 +20,7 @@ class PhotoLayout:
         keep = self.service.options.keep
         offered = self.service.options.offered
         self.state = gr.State(None, time_to_live=keep, delete_callback=lambda photo: photo and photo.remove())
+        self.moment = gr.Number(0, visible=False)  # of an event, by the clock of its page
         with gr.Row(elem_classes="work"):
             with gr.Column(scale=3, min_width=300):
                 self.photo = gr.File(

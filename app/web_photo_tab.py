@@ -27,6 +27,8 @@ TAGS = {
 }
 # the button that a person presses makes the file; this one, which they do not see, is a link to it
 FETCH = "() => setTimeout(() => document.querySelector('#file a, a#file, button#file')?.click(), 50)"
+# told in place of the last input: an event may overtake an older one, which is not to end what the newer one began
+NOW = "(...given) => [...given.slice(0, -1), performance.now()]"
 GONE = "this photo is no longer on the server, which deletes photos by their age; drop it again"
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 Updates = dict[Any, Any]
@@ -43,7 +45,7 @@ class PhotoTab(PhotoLayout):
         blended = [self.strength, self.apart, self.chroma, self.format]
         look = [*blended, self.view, self.page]
         given = [self.photo, self.reference]
-        asked = [*given, self.model, self.auto, self.sigma, *look, self.state]
+        asked = [*given, self.model, self.auto, self.sigma, *look, self.state, self.moment]
         shown = [
             self.status,
             self.cancel,
@@ -60,6 +62,7 @@ class PhotoTab(PhotoLayout):
         run: dict[str, Any] = {
             "inputs": asked,
             "outputs": shown,
+            "js": NOW,
             **QUIET,
             **DENOISING,
             "trigger_mode": "multiple",  # the newer one ends the older one's work
@@ -76,11 +79,11 @@ class PhotoTab(PhotoLayout):
         for event in (self.photo.change, self.model.change, self.sigma.release, self.auto.input):
             event(self.denoise, **run).then(self.settle, **again)
         self.examples.pick(self.pick, None, given, queue=False, **QUIET)
-        self.cancel.click(self.give_up, [self.photo, self.state], given, queue=False, **QUIET)
-        # first, and in the page itself: it was that of the photo before, and the next one may come before an answer
-        self.photo.clear(None, None, self.reference, js="() => null", api_visibility="private")
+        self.cancel.click(self.give_up, [self.photo, self.state, self.moment], given, js=NOW, queue=False, **QUIET)
+        # first, and in the page itself: these were of the photo before, and the next one may come before an answer
+        self.photo.clear(None, None, [self.reference, self.status], js="() => [null, '']", api_visibility="private")
         # not queued: it must not wait for what it is to end
-        self.photo.clear(self.stop, None, self.status, queue=False, **QUIET)
+        self.photo.clear(self.stop, self.moment, None, js=NOW, queue=False, **QUIET)
         self.apart.input(
             lambda apart, strength: gr.update(visible=apart, value=strength),
             [self.apart, self.strength],
@@ -113,13 +116,15 @@ class PhotoTab(PhotoLayout):
         view: str,
         page: int,
         old: Photo | None,
+        moment: float,
         request: gr.Request,
     ) -> AsyncIterator[Updates]:
         """Runs the network, with its progress; a newer event of the same person ends an older one's work."""
         owner = str(request.session_hash)
         if not photo:
-            self.service.crew.stop(owner)
-            yield self._emptied(old)  # its work, if there was some, says that it was cancelled
+            self.service.crew.stop(owner, moment)
+            # its work, if there was some, says that it was cancelled
+            yield {self.status: gr.skip()} if self.service.crew.has_newer(owner, moment) else self._emptied(old)
             return
         source, clean = as_paths(photo)[0], as_paths(reference)
         folders: list[Path] = []
@@ -132,7 +137,7 @@ class PhotoTab(PhotoLayout):
                 folders.append(self.service.cache.folder())
                 return Photo.denoised(source, folders[0], asked, clean[0] if clean else None, work)
 
-            with self.service.crew.started(work_on, owner, replaces=True) as work:
+            with self.service.crew.started(work_on, owner, replaces=True, asked=moment) as work:
                 async for at in work.progress():
                     if work.stopped.is_set():  # the page shows what came after it
                         continue
@@ -289,13 +294,12 @@ class PhotoTab(PhotoLayout):
     def explain(self, model: str) -> Updates:
         return {self.model: gr.update(info=self.service.options.offered.get(model, ""))}
 
-    def give_up(self, given: Any, photo: Photo | None, request: gr.Request) -> Any:
+    def give_up(self, given: Any, photo: Photo | None, moment: float, request: gr.Request) -> Any:
         """Ends the work; a photo that has no result yet is taken out with its clean one, so that they cannot stand
         beside another's."""
-        self.stop(request)
+        self.stop(moment, request)
         return (gr.skip(), gr.skip()) if photo is not None and as_paths(given) == [photo.source] else (None, None)
 
-    def stop(self, request: gr.Request) -> str:
-        """Ends the work; returns the empty status."""
-        self.service.crew.stop(str(request.session_hash))
-        return ""
+    def stop(self, moment: float, request: gr.Request) -> None:
+        """Ends the work that was asked for before."""
+        self.service.crew.stop(str(request.session_hash), moment)

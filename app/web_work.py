@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import math
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,10 +23,13 @@ class FullError(UsageError):
 
 
 class Work(Generic[T]):
-    """A function that runs on a thread of a crew: how far it is, and how to stop it."""
+    """A function that runs on a thread of a crew: how far it is, and how to stop it.
 
-    def __init__(self, owner: str) -> None:
-        self.owner = owner
+    asked: when its owner asked for it, by a clock of theirs.
+    """
+
+    def __init__(self, owner: str, asked: float = 0.0) -> None:
+        self.owner, self.asked = owner, asked
         self.share = 0.0
         self.label = "Waiting for its turn"
         self.stopped = threading.Event()
@@ -76,13 +80,15 @@ class Crew:
 
     @contextmanager
     def started(
-        self, function: Callable[[Work[T]], T], owner: str = "", *, replaces: bool = False
+        self, function: Callable[[Work[T]], T], owner: str = "", *, replaces: bool = False, asked: float = 0.0
     ) -> Iterator[Work[T]]:
         """Runs `function(work)` as soon as a thread is free; leaving the block stops it within a tile. It may take the
-        place of its owner's other work, which ends then. FullError where too much waits already."""
-        work: Work[T] = Work(owner)
+        place of its owner's older work, which ends then, as it does itself where there is newer. FullError where too
+        much waits already."""
+        work: Work[T] = Work(owner, asked)
         with self._lock:
-            older = self._of(owner) if replaces else []
+            older = self._of(owner, asked) if replaces else []
+            work.replaced = replaces and self.has_newer(owner, asked)
             if sum(not (other.stopped.is_set() or other in older) for other in self._all) >= self._most:
                 raise FullError(f"the queue is full, {self._most_waiting} requests wait in it: try again in a minute")
             for other in older:
@@ -98,16 +104,22 @@ class Crew:
             work.future = self._threads.submit(run)
             if self._ended:  # the queue of a server that ends still hands over what waits in it
                 work.stopped.set()
+            if work.replaced:
+                work.stop()
             yield work
         finally:
             work.stop()
             with self._lock:
                 self._all.discard(work)
 
-    def stop(self, owner: str) -> None:
-        """Ends all work of one owner."""
-        for work in self._of(owner):
+    def stop(self, owner: str, asked: float = math.inf) -> None:
+        """Ends the work of one owner; what they asked for after this stays, as a request may overtake another."""
+        for work in self._of(owner, asked):
             work.stop()
+
+    def has_newer(self, owner: str, asked: float) -> bool:
+        """Whether there is work that its owner asked for after that."""
+        return len(self._of(owner)) > len(self._of(owner, asked))
 
     def end(self) -> None:
         """Ends all work within a tile, and what is started from now on at once."""
@@ -134,6 +146,6 @@ class Crew:
         with self._lock:
             return sum(not (work.future.running() or work.future.done()) for work in self._all)
 
-    def _of(self, owner: str) -> list[Work]:
+    def _of(self, owner: str, asked: float = math.inf) -> list[Work]:
         with self._lock:
-            return [work for work in self._all if work.owner == owner]
+            return [work for work in self._all if work.owner == owner and work.asked <= asked]

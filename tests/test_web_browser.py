@@ -328,6 +328,18 @@ def test_the_clean_photo_of_one_photo_is_not_compared_with_the_next(page) -> Non
     assert "PSNR" not in str(page.text_content("#facts"))
 
 
+def test_a_photo_is_not_cancelled_by_what_was_asked_when_the_one_before_it_went(page, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    noise = np.random.default_rng(0).integers(0, 256, (700, 700, 1)).astype(np.uint8)
+    write(tmp_path / "large.png", Image(noise, None, "png"))
+    drop(page, SAMPLES / "noisy" / "coffee.png")
+    first = wait_for_result(page)
+    with unanswered(page):
+        paste(page, tmp_path / "large.png", "large.png")
+        page.wait_for_function("/Tile \\d+/.test(document.querySelector('#status').textContent)")
+    wait_for_another(page, first)
+    page.wait_for_function("document.querySelector('.layer.before img').alt === 'large.png, before'")
+
+
 @contextmanager
 def unanswered(page) -> Iterator[None]:  # type: ignore[no-untyped-def]
     """Holds back what is asked of the server outside of its queue; uploads and the queue go on."""

@@ -394,8 +394,11 @@ def test_a_picture_that_is_ready_after_its_photo_has_gone_is_not_shown(tmp_path:
     assert list(tab.look(str(tmp_path / "next.png"), None, *as_they_stand, photo)) == [tab.status]  # it is on its way
     # cancelling takes out what has no result, the clean photo of an example too
     ann: Any = SimpleNamespace(session_hash="ann")
-    assert tab.give_up(str(tmp_path / "next.png"), photo, ann) == tab.give_up(str(source), None, ann) == (None, None)
-    assert None not in tab.give_up(str(source), photo, ann)
+    nothing = (None, None)
+    assert (
+        tab.give_up(str(tmp_path / "next.png"), photo, 1.0, ann) == tab.give_up(str(source), None, 1.0, ann) == nothing
+    )
+    assert None not in tab.give_up(str(source), photo, 1.0, ann)
 
 
 def test_noise_that_is_told_to_a_model_at_another_level_says_so_and_stays_on_the_slider(
@@ -478,7 +481,7 @@ def test_a_result_that_cannot_be_saved_as_asked_stays_for_another_format_and_is_
     monkeypatch.setattr(tab, "_looks", lambda *asked: [threads.append(threading.current_thread()), looks(*asked)][1])
 
     async def last() -> dict[Any, Any]:
-        asked = (str(source), None, str(model), True, 25.0, 1.0, False, 1.0, "jpg", "compare", 1, None)
+        asked = (str(source), None, str(model), True, 25.0, 1.0, False, 1.0, "jpg", "compare", 1, None, 1.0)
         return [update async for update in tab.denoise(*asked, SimpleNamespace(session_hash="ann"))][-1]
 
     shown = asyncio.run(last())
@@ -599,6 +602,65 @@ def test_no_more_waits_than_may_and_what_waits_ends_at_once_when_it_is_stopped()
     finally:
         going.set()
         crew.close()
+
+
+def test_what_overtakes_an_older_stop_is_not_ended_by_it_nor_by_older_work() -> None:
+    crew, going = Crew(1), threading.Event()
+    try:
+        with (
+            crew.started(lambda work: going.wait(60), "ann", replaces=True, asked=1) as older,
+            crew.started(lambda work: "newer", "ann", replaces=True, asked=3) as newer,
+        ):
+            assert older.replaced and older.stopped.is_set()
+            crew.stop("ann", 2)
+            assert crew.has_newer("ann", 2) and not crew.has_newer("ann", 3)
+            with (
+                crew.started(lambda work: "late", "ann", replaces=True, asked=2) as late,
+                pytest.raises(CancelledError),
+            ):
+                late.result()
+            going.set()
+            assert late.replaced and not newer.replaced and newer.result() == "newer"
+    finally:
+        going.set()
+        crew.close()
+
+
+def test_a_photo_that_is_there_before_the_one_before_it_is_heard_to_be_gone_is_denoised(
+    tmp_path: Path, model: Path
+) -> None:
+    import_gradio()
+    import gradio
+
+    from denoise_se.app.web_learning import School
+    from denoise_se.app.web_photo_tab import PhotoTab
+    from denoise_se.app.web_service import Service
+
+    options, cache, crew = WebOptions(models=(str(model),)), Cache(tmp_path, 60, 10**9), Crew(1)
+    with gradio.Blocks():
+        tab = PhotoTab(Service(options, cache, crew, School(options.shelf, tmp_path / "lessons", 10**8)))
+    ann: Any = SimpleNamespace(session_hash="ann")
+
+    def denoised(photo: Path | None, moment: float) -> Any:
+        given = None if photo is None else str(photo)
+        return tab.denoise(
+            given, None, str(model), True, 25.0, 1.0, False, 1.0, "same", "compare", 1, None, moment, ann
+        )
+
+    async def follow() -> list[dict[Any, Any]]:
+        with crew.started(lambda work: busy.wait(60)):  # somebody else's photo
+            following = denoised(cache.samples / "noisy" / "camera.png", 3.0)
+            shown = [await anext(following)]
+            tab.stop(2.0, ann)
+            emptied = [update async for update in denoised(None, 1.0)]
+            busy.set()
+        return [*emptied, *shown, *[update async for update in following]]
+
+    busy = threading.Event()
+    emptied, *shown = asyncio.run(follow())
+    assert list(emptied) == [tab.status]
+    assert "camera.png" in shown[-1][tab.viewer]["after_alt"] and "Cancelled" not in str(shown)
+    crew.close()
 
 
 def test_the_progress_of_many_photos_at_work_together_never_falls() -> None:
