@@ -31,10 +31,15 @@
     if (field?.type === "range" && /^(Arrow|Page|Home|End)/.test(event.key)) field.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
     if (field?.type === "number" && event.key === "Enter") field.blur();
   });
-  // an emptied number stays what it was
+  // a number stays within its range, and what it was when it is emptied: what is shown is what is run
   const number = event => event.target.matches?.("input[type=number]") ? event.target : null;
   document.addEventListener("focusin", event => { if (number(event)) event.target.dataset.before = event.target.value; });
-  document.addEventListener("input", event => { if (number(event)?.value === "") event.stopImmediatePropagation(); }, true);
+  document.addEventListener("input", event => {
+    const field = number(event);
+    if (field?.value === "") event.stopImmediatePropagation();
+    else if (field?.validity.rangeOverflow) field.value = field.max;
+    else if (field?.validity.rangeUnderflow) field.value = field.min;
+  }, true);
   document.addEventListener("blur", event => {
     if (number(event)?.value !== "") return;
     event.target.value = event.target.dataset.before;

@@ -94,7 +94,7 @@ class PhotoLayout:
                     25,
                     step=0.1,
                     label="Noise level",
-                    info="Of 255; higher removes more",
+                    info="0 to 100, of 255; higher removes more",
                     visible=False,
                     elem_id="sigma",
                 )

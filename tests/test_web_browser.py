@@ -419,6 +419,25 @@ def test_the_noise_level_is_set_by_keys_and_an_emptied_field_keeps_it(page) -> N
     page.wait_for_selector("#facts >> text=--sigma 30", state="attached")
 
 
+def test_a_number_out_of_its_range_becomes_the_nearest_in_it_and_that_is_what_is_run(page, server: Server) -> None:  # type: ignore[no-untyped-def]
+    drop(page, SAMPLES / "noisy" / "coffee.png")
+    wait_for_result(page)
+    page.click("#auto")
+    page.wait_for_selector("#sigma input[type=range]")
+    for typed, level in (("150", "100"), ("-5", "0")):
+        page.fill("#sigma input[type=number]", typed)
+        page.keyboard.press("Enter")
+        page.wait_for_selector(f"#facts >> text=--sigma {level}", state="attached")
+        assert page.input_value("#sigma input[type=number]") == level
+    for typed, strength in (("-1", "0"), ("7", "1"), ("0.5", "0.5")):
+        page.fill("#strength input[type=number]", typed)
+        page.keyboard.press("Enter")
+        assert page.input_value("#strength input[type=number]") == strength
+    page.wait_for_selector("#facts >> text=--strength 0.5", state="attached")
+    assert page.locator("[data-testid=toast-body]").count() == 0
+    assert "Traceback" not in (server.cache.parent / "log").read_text()
+
+
 def drop_on(page, where: str, *files: Path) -> None:  # type: ignore[no-untyped-def]
     """As from a file manager, onto that element."""
     data = page.evaluate_handle(
