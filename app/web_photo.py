@@ -6,10 +6,12 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from denoise_se.app.request import Request
 from denoise_se.app.web_work import Work
@@ -26,6 +28,7 @@ from denoise_se.page import ImagePage, stored_bytes
 from denoise_se.plan import make_plan
 from denoise_se.recorded import Recorded, record
 from denoise_se.report import Row
+from denoise_se.scanlines import Scanlines
 
 TURNED = (5, 6, 7, 8)  # EXIF orientations by a quarter
 MOST_KEPT = 4  # written results of one photo, for going back and forth between two strengths
@@ -70,8 +73,7 @@ class Photo:
                 if number == 0:
                     height, width = page.shape[:2]
                     size = (height, width) if page.metadata.orientation in TURNED else (width, height)
-                    work.step(0.0, "Estimating the noise")
-                    estimated = estimate_noise(page)
+                    estimated = estimate_noise(Watched(page, partial(work.step, 0.0, "Estimating the noise")))
                     work.step(0.0, "Loading the model")  # the first time its graph is made too
                 tiles = partial(_tiles, work, number, len(pages))
                 denoiser = request.denoiser_for(page.shape[2])
@@ -160,6 +162,25 @@ class Photo:
             pixels = self.request.max_pixels
             write(made, draw(page_of(of_what, page, pixels), page_of(of or saved.path, page, pixels)))
         return str(made)
+
+
+class Watched:
+    """Scanlines that call `told` whenever rows of them are read."""
+
+    def __init__(self, inner: Scanlines, told: Callable[[], None]) -> None:
+        self.inner, self.told = inner, told
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.inner.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.inner.dtype
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        self.told()
+        return self.inner.rows(start, stop)
 
 
 def refuse_many_pixels(files: Sequence[Path], most: int) -> None:

@@ -663,6 +663,25 @@ def test_a_photo_that_is_there_before_the_one_before_it_is_heard_to_be_gone_is_d
     crew.close()
 
 
+def test_a_photo_is_cancelled_while_its_noise_is_estimated(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from denoise_se.app import web_photo
+
+    class Cancelled(Work[None]):
+        def step(self, share: float, label: str) -> None:
+            super().step(share, label)
+            if label == "Estimating the noise":
+                self.stopped.set()
+
+    estimated, estimate = [], web_photo.estimate_noise
+    monkeypatch.setattr(web_photo, "estimate_noise", lambda page: [estimate(page), estimated.append(page)][0])
+    request = WebOptions(models=(str(model),)).request(str(model), None, Strength(), "same")
+    with pytest.raises(CancelledError):
+        web_photo.Photo.denoised(SAMPLES / "noisy" / "camera.png", tmp_path, request, None, Cancelled("ann"))
+    assert estimated == []
+
+
 def test_the_progress_of_many_photos_at_work_together_never_falls() -> None:
     work: Work[None] = Work("somebody")
     follower, shares = Follower(work, 4), []
