@@ -30,6 +30,8 @@ class PhotoLayout:
                     elem_classes="takes-files",
                     height=220,
                 )
+                self.status = gr.HTML("", elem_id="status")
+                self.cancel = gr.Button("Cancel", visible=False, elem_id="cancel", size="sm")
                 self.examples = gr.HTML(
                     parts.examples(self.service.samples(), str(self.service.cache.samples / "noisy")),
                     elem_id="examples",
@@ -37,8 +39,6 @@ class PhotoLayout:
                     "const button = event.target.closest('[data-name]');"
                     "if (button) trigger('pick', {name: button.dataset.name}); });",
                 )
-                self.status = gr.HTML("", elem_id="status")
-                self.cancel = gr.Button("Cancel", visible=False, elem_id="cancel", size="sm")
                 self.view = gr.Radio(
                     VIEWS, value="compare", label="View", elem_id="view", visible=False, container=False
                 )

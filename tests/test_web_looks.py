@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_model import save_tiny
-from web_browser import CHROMIUM, MISSING, browsing, opened, wait_for_result
+from web_browser import CHROMIUM, MISSING, browsing, drop, opened, wait_for_result
 from web_server import Server, serving
 
 pytest.importorskip("gradio", reason="the web extra is not installed")
@@ -72,6 +73,19 @@ def test_nothing_runs_over_the_edge_of_a_phone(browser: Any, server: Server) -> 
         page.get_by_role("tab", name=TABS[0]).click()
         stage, panel = (page.locator(name).bounding_box() for name in (".stage", "#panel"))
         assert stage["width"] == pytest.approx(panel["width"], abs=2)
+
+
+def test_why_a_photo_is_refused_stands_on_the_screen_of_a_small_phone(
+    browser: Any, server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.png").write_text("no image")
+    with opened(browser, server, **{**PHONE, "viewport": {"width": 390, "height": 664}}) as page:
+        sign_in(page)
+        drop(page, tmp_path / "broken.png")
+        page.wait_for_selector("#status .problem")
+        page.wait_for_selector("#examples button:visible")
+        told = page.locator("#status .problem").bounding_box()
+        assert told["y"] + told["height"] <= 664
 
 
 def test_the_keyboard_alone_reaches_an_example_and_moves_the_divider(browser: Any, server: Server) -> None:
