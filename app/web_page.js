@@ -48,5 +48,12 @@
   document.addEventListener("click", event => {
     if (event.target.closest("#scheme")) document.body.classList.toggle("dark");
   });
+  // Gradio calls the box of every upload alike, and makes it anew when its file is taken away
+  const name = () => document.querySelectorAll(".takes-files button[aria-dropeffect]").forEach(button => {
+    const label = button.parentElement.querySelector("[data-testid=block-label]")?.textContent.trim();
+    if (label && button.getAttribute("aria-label") !== label) button.setAttribute("aria-label", label);
+  });
+  new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
+  name();
   document.documentElement.lang = "en";
 }

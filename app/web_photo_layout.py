@@ -63,7 +63,7 @@ class PhotoLayout:
                 self.facts = gr.HTML("", elem_id="facts")
             with gr.Column(scale=1, min_width=280, visible=False, elem_id="panel") as self.panel:
                 self.download = gr.Button("Download", variant="primary", elem_id="download")
-                self.file = gr.DownloadButton("file", elem_id="file", elem_classes="off-screen")
+                self.file = gr.DownloadButton("file", elem_id="file")
                 self.strength = gr.Slider(
                     0, 1, 1, step=0.05, label="Strength", info="Less keeps some grain", elem_id="strength"
                 )

@@ -88,6 +88,17 @@ def test_why_a_photo_is_refused_stands_on_the_screen_of_a_small_phone(
         assert told["y"] + told["height"] <= 664
 
 
+def test_every_box_for_files_has_a_name_of_its_own_and_nothing_unseen_is_reached(browser: Any, server: Server) -> None:
+    with opened(browser, server) as page:
+        sign_in(page)
+        page.click("#examples button[data-name='camera.png']")
+        wait_for_result(page)
+        assert page.get_by_role("button", name="file", exact=True).count() == 0
+        page.click("#photo [aria-label=Clear]")
+        page.wait_for_selector("#photo button[aria-label^='Drop a noisy photo here']")
+        page.wait_for_selector("#reference button[aria-label='Clean photo to compare with']")
+
+
 def test_the_keyboard_alone_reaches_an_example_and_moves_the_divider(browser: Any, server: Server) -> None:
     with opened(browser, server) as page:
         sign_in(page)
