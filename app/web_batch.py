@@ -127,13 +127,14 @@ def gathered(sources: Sequence[Path], folder: Path, format: str) -> list[Path]:
 def as_table(rows: Sequence[Row]) -> str:
     """The rows as an HTML table, failures first; columns that say nothing of any row are left out."""
     measured = any(row.psnr is not None for row in rows)
-    told = [name for name in COLUMNS if any(shown(row, name) for row in rows)]
-    columns = (*told, *(METRICS if measured else ()))
+    filled = [name for name in COLUMNS if any(shown(row, name) for row in rows)]
+    columns = (*filled, *(METRICS if measured else ()))
     head = "".join(f"<th scope=col>{name.replace('_', ' ')}</th>" for name in columns)
     body = ""
     for row in sorted(rows, key=lambda row: row.status != "failed"):
-        cells = (na(row, name) if name in METRICS else shown(row, name) for name in columns)
-        body += f"<tr class={row.status}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+        cells = [(name, na(row, name) if name in METRICS else shown(row, name)) for name in columns]
+        told = "".join(f"<td class={name}>{escape(cell)}</td>" for name, cell in cells)
+        body += f"<tr class={row.status}>{told}</tr>"
     table = f"<table class=report><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f"<div class=scroll tabindex=0 role=region aria-label='Results of all photos'>{table}</div>"
 

@@ -11,6 +11,9 @@ from tiny_model import save_tiny
 from web_browser import CHROMIUM, MISSING, browsing, drop, opened, wait_for_result
 from web_server import Server, serving
 
+from denoise_se.app.web_batch import as_table
+from denoise_se.report import Row
+
 pytest.importorskip("gradio", reason="the web extra is not installed")
 pytest.importorskip("playwright", reason="playwright is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
@@ -86,6 +89,23 @@ def test_why_a_photo_is_refused_stands_on_the_screen_of_a_small_phone(
         page.wait_for_selector("#examples button:visible")
         told = page.locator("#status .problem").bounding_box()
         assert told["y"] + told["height"] <= 664
+
+
+def test_failures_and_long_names_do_not_stretch_the_table_of_many_photos(browser: Any, server: Server) -> None:
+    reason = "cannot be read: " + "the file ends before its pixels do, so take it from the camera again " * 2
+    rows = [Row(f"{'long-name-' * 20}.png", "", "failed", reason), Row("b.png", "b.png", "done", width=9, height=9)]
+    with opened(browser, server, **PHONE) as page:
+        sign_in(page)
+        page.get_by_role("tab", name="Many photos").click()
+        page.wait_for_selector("#table .prose", state="attached")
+        page.evaluate("html => { document.querySelector('#table .prose').innerHTML = html; }", as_table(rows))
+        parts = (".report", ".failed", ".failed .error")
+        table, failed, error = (page.locator(f"#table {part}").bounding_box() for part in parts)
+        assert table["width"] < 1100 and failed["height"] < 220 and error["width"] > 250
+        for name in ("table", "tr", "thead"):
+            border = page.evaluate(f"getComputedStyle(document.querySelector('#table {name}')).borderTopWidth")
+            assert border == "0px", name
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_every_box_for_files_has_a_name_of_its_own_and_nothing_unseen_is_reached(browser: Any, server: Server) -> None:
