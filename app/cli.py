@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from denoise_se.app.choices import one_of
 from denoise_se.app.console import output
 from denoise_se.app.developer_cli import developer_app
 from denoise_se.app.engine_options import RUN_PANEL, BackendName, Device, Precision, Tile
@@ -22,6 +23,7 @@ from denoise_se.app.noise_cli import noise_app
 from denoise_se.app.train_cli import train_app
 from denoise_se.app.web_cli import web_app
 from denoise_se.errors import DenoiseError
+from denoise_se.format_names import FORMATS
 from denoise_se.remote_files import parse_location
 
 app = typer.Typer(
@@ -102,7 +104,7 @@ def denoise(
         typer.Option("--self-ensemble", help="Mean over eight turned copies: a little better, 4 to 8 times slower."),
     ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", help="Take subfolders too, and keep them.")] = False,
-    format: Annotated[str, typer.Option(help="same, png, tiff, jpg, webp, bmp or ppm.")] = "same",
+    format: Annotated[str, typer.Option(help=f"{one_of(('same', *FORMATS))}.")] = "same",
     resume: Annotated[bool, typer.Option("--resume", help="Skip what an earlier run finished.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
     tile: Tile = "auto",

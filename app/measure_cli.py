@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
+from denoise_se.known_methods import AGAINST
 from denoise_se.noise_spec import noise_help
 
 measure_app = typer.Typer()
 NOISE_HELP = noise_help()
+Against = Annotated[str | None, typer.Option(help=f"{', '.join(AGAINST)}; joined by commas. FILE: its weights.")]
 
 
 @measure_app.command(
@@ -24,9 +26,7 @@ def evaluate(
         tuple[Path, Path] | None, typer.Option(metavar="NOISY CLEAN", help="Two folders of the same file names.")
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Model name or path; may be repeated. Default auto.")] = None,
-    against: Annotated[
-        str | None, typer.Option(help="bm3d, nlm, wavelet, tv, dncnn=WEIGHTS, ffdnet=WEIGHTS; joined by commas.")
-    ] = None,
+    against: Against = None,
     report: Annotated[Path | None, typer.Option(help="Write .csv, .json or .md.")] = None,
     crops: Annotated[Path | None, typer.Option(help="Write a PNG of where the methods differ most.")] = None,
     sigma: Annotated[
@@ -69,9 +69,7 @@ def benchmark(
         str, typer.Option(help="Engines for our models, joined by commas; DnCNN runs on OpenVINO too.")
     ] = "torch,openvino",
     precision: Annotated[str, typer.Option(help="Precisions for our models, joined by commas.")] = "fp32,int8",
-    against: Annotated[
-        str | None, typer.Option(help="bm3d, nlm, wavelet, tv, dncnn=WEIGHTS, ffdnet=WEIGHTS; joined by commas.")
-    ] = None,
+    against: Against = None,
     clean: Annotated[
         list[Path] | None, typer.Option(help="Clean images for PSNR; may be repeated. Default the samples.")
     ] = None,

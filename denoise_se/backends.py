@@ -1,7 +1,8 @@
 """What runs a network: one small protocol, one class per engine.
 
 A backend takes and gives numpy arrays, so that neither tiling nor file handling knows which engine computes. Each
-engine's module is imported when it is chosen: torch alone takes seconds.
+engine's module is imported when it is chosen, as torch alone takes seconds, and numpy only there too, so that help can
+list the tables.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
-from denoise_se.checkpoint import CheckpointFile
 from denoise_se.errors import UsageError
-from denoise_se.tiling import in_cells
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from denoise_se.checkpoint import CheckpointFile
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,7 @@ def _torch(checkpoint: CheckpointFile, device: str, precision: str) -> Backend:
 def _openvino(checkpoint: CheckpointFile, device: str, precision: str) -> Backend:
     from denoise_se.guarded_backend import GuardedBackend
     from denoise_se.openvino_backend import OpenVinoBackend
+    from denoise_se.tiling import in_cells
 
     backend = OpenVinoBackend(checkpoint, precision)
     if backend.calibration is None or not checkpoint.config.noise_map:

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from denoise_se.errors import UsageError
-
 Pixels = NDArray[np.float32]
 Denoise = Callable[[Pixels, float | None], Pixels]
 
@@ -162,19 +160,3 @@ def _varies_in_every_opponent_color(planes: NDArray[np.float64]) -> bool:
     # The package divides by the extent of each opponent colour, which is nothing in a grey or a flat colour image.
     red, green, blue = np.moveaxis(planes, -1, 0)
     return all(float(np.ptp(axis)) > 1e-6 for axis in (red + green + blue, red - blue, red - 2 * green + blue))
-
-
-def _require_bm3d() -> ClassicalMethod:
-    from importlib.util import find_spec
-
-    if find_spec("bm3d") is None:
-        raise UsageError("bm3d: the package is not installed; pip install bm3d (its licence: non-commercial use)")
-    return ClassicalMethod("bm3d", bm3d)
-
-
-CLASSICAL: dict[str, Callable[[], ClassicalMethod]] = {
-    "bm3d": _require_bm3d,
-    "nlm": lambda: ClassicalMethod("nlm", nlm),
-    "wavelet": lambda: ClassicalMethod("wavelet", wavelet),
-    "tv": lambda: ClassicalMethod("tv", tv),
-}

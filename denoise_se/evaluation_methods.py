@@ -10,12 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from denoise_se.classical import CLASSICAL
 from denoise_se.denoiser import Denoiser
 from denoise_se.errors import UsageError
+from denoise_se.known_methods import AGAINST, CLASSICAL, PEERS
 from denoise_se.level_grid import Level
 from denoise_se.noise_estimation import NoiseEstimate
-from denoise_se.peers import PEERS
 from denoise_se.scanlines import ArrayScanlines
 
 Pixels = NDArray[np.float32]
@@ -76,8 +75,7 @@ def parse_against(text: str) -> list[Method]:
                 raise UsageError(f"--against {item}: there is no file {weights}")
             methods.append(PEERS[name](Path(weights)))
         else:
-            known = ", ".join([*CLASSICAL, *(f"{peer}=FILE" for peer in PEERS)])
-            raise UsageError(f"--against: unknown method {name!r}; known are {known}")
+            raise UsageError(f"--against: unknown method {name!r}; known are {', '.join(AGAINST)}")
     check_names(methods)
     return methods
 

@@ -1,6 +1,7 @@
 """The formats of image files: their suffixes, who reads and writes them, and what each can hold.
 
-A new format is a module with `probe`, `read` and `write`, its signature in signatures.py, and an entry in the tables.
+A new format is a module with `probe`, `read` and `write`, its signature in signatures.py, and an entry in the tables
+here and in format_names.py.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import BinaryIO
 
 from denoise_se import bmp_file, heif_file, jpeg_file, png_file, ppm_file, raw_file, tiff_file, tiff_writing, webp_file
 from denoise_se.conversion import Limits
+from denoise_se.format_names import FORMATS as FORMATS
 from denoise_se.image import Image, Probe
 from denoise_se.remote_files import Location, parse_location
 
@@ -31,15 +33,6 @@ class Writer:
     limits: Limits
 
 
-# the first suffix is the one that is given to files of this format
-FORMATS: Mapping[str, tuple[str, ...]] = {
-    "png": (".png",),
-    "jpg": (".jpg", ".jpeg"),
-    "tiff": (".tiff", ".tif"),
-    "webp": (".webp",),
-    "bmp": (".bmp",),
-    "ppm": (".ppm", ".pgm", ".pnm"),
-}
 # of formats that are only read, and what is written for them
 ONLY_READ = {
     **dict.fromkeys(raw_file.SUFFIXES, "tiff"),

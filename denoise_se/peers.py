@@ -227,9 +227,3 @@ def _to_tensor(noisy: Pixels) -> torch.Tensor:
 def _to_pixels(result: torch.Tensor, shape: tuple[int, ...]) -> Pixels:
     planes: Pixels = result[0].numpy()
     return np.ascontiguousarray(planes[0] if len(shape) == 2 else np.moveaxis(planes, 0, -1))
-
-
-PEERS: dict[str, Callable[[Path], DnCNN | FFDNet]] = {
-    "dncnn": load_dncnn,
-    "ffdnet": load_ffdnet,
-}

@@ -27,6 +27,7 @@ from denoise_se.app import cli
 from denoise_se.checkpoint import CHECKPOINTS, load_checkpoint
 from denoise_se.errors import ImageError
 from denoise_se.formats import FORMATS
+from denoise_se.known_methods import CLASSICAL, PEERS
 
 SHIPPED = all(
     Path(str(resources.files("denoise_se.checkpoints").joinpath(entry.file))).is_file()
@@ -110,6 +111,14 @@ def test_help_names_the_noise_models_and_formats_that_there_are(run: Run) -> Non
     choices = {"format": {"same", *FORMATS}, "device": set(DEVICES), "backend": {"auto", *BACKENDS}}
     for option, known in {**choices, "precision": set(PRECISIONS)}.items():
         assert set(re.findall(r"\w+", text.partition(f"--{option}")[2].partition(".")[0])) >= known, option
+
+
+@pytest.mark.parametrize("command", ["evaluate", "benchmark"])
+def test_help_names_the_methods_that_models_are_measured_against(run: Run, command: str) -> None:
+    text = " ".join(plain(run(command, "--help").out).replace("│", " ").split())
+    known = {"bm3d", "nlm", "wavelet", "tv", "dncnn=FILE", "ffdnet=FILE"}
+    assert known == {*CLASSICAL, *(f"{peer}=FILE" for peer in PEERS)}
+    assert set(re.findall(r"[\w=]+", text.partition("--against")[2].partition(";")[0])) >= known
 
 
 DENOISE_OPTIONS = """--output -o --model --sigma --strength --reference --report --recursive --format --resume

@@ -16,8 +16,9 @@ import torch
 from scipy.signal import correlate2d
 
 from denoise_se import peers
-from denoise_se.classical import CLASSICAL, wavelet_sigma
+from denoise_se.classical import wavelet_sigma
 from denoise_se.errors import CheckpointError, UsageError
+from denoise_se.known_methods import CLASSICAL
 from denoise_se.metrics import psnr
 from denoise_se.peers import load_dncnn, load_ffdnet
 
