@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from denoise_se.noise_measurement import measure_noise
+from denoise_se.noise_profile import NoiseProfile
 
 SHOTS = 8
 SIDE = 384
@@ -63,11 +64,11 @@ def check_estimates() -> Iterator[Check]:
                 yield Check(spec, source, quantity, value, QUANTITIES[quantity](profile))
 
 
-def _mean(values: tuple[float, ...]) -> float:
+def _mean(values: tuple[float, ...] | NDArray[np.float64]) -> float:
     return float(np.mean(values))
 
 
-QUANTITIES = {
+QUANTITIES: dict[str, Callable[[NoiseProfile], float]] = {
     "sigma at 0.5 (8-bit)": lambda p: 255 * _mean(p.variance(0.5)) ** 0.5,
     "gain": lambda p: _mean(p.gain),
     "read noise": lambda p: _mean(p.read_noise),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -297,5 +298,5 @@ def _profile(
     )
 
 
-def _nested(array: Float) -> tuple:
+def _nested(array: Float) -> tuple[Any, ...]:
     return tuple(_nested(part) if part.ndim else float(part) for part in array)
