@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from denoise_se.errors import ImageError
-from denoise_se.formats import LOSSY, UNCOMPRESSED, WRITERS, format_of_suffix
+from denoise_se.format_names import LOSSY, UNCOMPRESSED
+from denoise_se.formats import WRITERS, format_of_suffix
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, probe
 from denoise_se.plan import Job, Plan
 from denoise_se.remote_files import Address, Location

@@ -17,7 +17,8 @@ from denoise_se.conveyor import AbandonedError, Conveyor
 from denoise_se.denoiser import Denoiser
 from denoise_se.disk_space import check_room
 from denoise_se.errors import DenoiseError, ImageError, is_out_of_memory
-from denoise_se.formats import LOSSY, format_of_suffix
+from denoise_se.format_names import LOSSY
+from denoise_se.formats import format_of_suffix
 from denoise_se.image import Image
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, copy, misnamed, probe, write, write_pages
 from denoise_se.inspection import Inspection, Inspector

@@ -13,3 +13,5 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
     "bmp": (".bmp",),
     "ppm": (".ppm", ".pgm", ".pnm"),
 }
+LOSSY = frozenset({"jpg", "webp", "heif"})
+UNCOMPRESSED = frozenset({"bmp", "ppm"})

@@ -67,8 +67,6 @@ WRITERS: Mapping[str, Writer] = {
     ),
     "ppm": Writer(ppm_file.write, Limits(depths=(8, 16), alpha=False, largest_side=2**31 - 1, packets=False, finest=0)),
 }
-LOSSY = frozenset({"jpg", "webp", "heif"})
-UNCOMPRESSED = frozenset({"bmp", "ppm"})
 
 
 def format_of_suffix(path: str | Location) -> str | None:
