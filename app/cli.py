@@ -22,7 +22,7 @@ from denoise_se.app.measure_cli import measure_app
 from denoise_se.app.noise_cli import noise_app
 from denoise_se.app.train_cli import train_app
 from denoise_se.app.web_cli import web_app
-from denoise_se.errors import DenoiseError
+from denoise_se.errors import PREFIX, DenoiseError
 from denoise_se.format_names import FORMATS
 from denoise_se.remote_files import parse_location
 
@@ -191,5 +191,5 @@ def main() -> None:
         app()
     except DenoiseError as error:
         with suppress(OSError):  # the code says it too
-            print(f"denoise-se: {error}", file=sys.stderr, flush=True)
+            print(f"{PREFIX}{error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)

@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from denoise_se.app.console import message_console, table_console
 from denoise_se.app.request import AUTO_MODELS
-from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
+from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, PREFIX, UsageError
 
 
 def run_evaluate(
@@ -66,5 +66,5 @@ def run_evaluate(
     if crops is not None:
         save_crops(crops, result)
     for failure in result.failures:
-        print(f"denoise-se: {failure}", file=sys.stderr)
+        print(f"{PREFIX}{failure}", file=sys.stderr)
     return EXIT_SOME_FAILED if result.failures else EXIT_DONE

@@ -18,7 +18,7 @@ from rich.table import Column, Table
 from denoise_se.alike import counted
 from denoise_se.app.console import message_console, table_console
 from denoise_se.channel_names import CHANNELS, KINDS
-from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, ImageError, UsageError
+from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, PREFIX, ImageError, UsageError
 from denoise_se.image import Image, wrong_range
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import open_pages
@@ -57,7 +57,7 @@ def run_estimate(files: list[Path], series: str | None) -> int:
                     f"{noise.level:.2f}",
                 )
         except ImageError as error:
-            print(f"denoise-se: {error}", file=sys.stderr)
+            print(f"{PREFIX}{error}", file=sys.stderr)
             code = EXIT_SOME_FAILED
     if table.row_count:
         table_console().print(table)

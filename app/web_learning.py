@@ -19,7 +19,7 @@ from typing import Literal
 from denoise_se.app.web_cache import linked
 from denoise_se.app.web_models import KEPT, Shelf
 from denoise_se.app.web_parts import without_options
-from denoise_se.errors import EXIT_DONE, EXIT_TERMINATED, UsageError
+from denoise_se.errors import EXIT_DONE, EXIT_TERMINATED, UsageError, last_message
 
 LATE = 600  # seconds over its budget that a run may take to read, validate and write
 PATIENCE = 20  # seconds to write what was reached when it is stopped
@@ -186,9 +186,9 @@ def _gathered(photos: Sequence[Path], folder: Path) -> Path:
 def _last_words(lesson: Lesson) -> str:
     """The message with which the process ended, without the folders of the server."""
     text = (lesson.folder / "log").read_text(encoding="utf-8", errors="replace")
-    _, found, message = text.rpartition("denoise-se: ")
-    if not found:
+    message = last_message(text)
+    if message is None:
         return (
             f"The training ended with code {lesson.process.returncode}; it may have needed more memory than there is."
         )
-    return without_options(message.strip().replace(f"{lesson.folder}/", ""))
+    return without_options(message.replace(f"{lesson.folder}/", ""))

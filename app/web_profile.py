@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from denoise_se.channel_names import CHANNELS
-from denoise_se.errors import ImageError, UsageError
+from denoise_se.errors import ImageError, UsageError, last_message
 from denoise_se.image_io import probe
 from denoise_se.noise_profile import NoiseProfile
 
@@ -50,8 +50,8 @@ async def measure(photos: Sequence[Path], folder: Path) -> tuple[NoiseProfile, P
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
     if process.returncode:
-        _, found, message = said.decode(errors="replace").rpartition("denoise-se: ")
-        raise UsageError(message.strip() if found else "the photos could not be measured; try fewer or smaller ones")
+        message = last_message(said.decode(errors="replace"))
+        raise UsageError(message or "the photos could not be measured; try fewer or smaller ones")
     return NoiseProfile.load(profile), plot
 
 

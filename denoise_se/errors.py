@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+PREFIX = "denoise-se: "  # of a message on stderr
 EXIT_DONE = 0
 EXIT_SOME_FAILED = 1
 EXIT_REFUSED = 2
@@ -28,6 +29,12 @@ OUT_OF_MEMORY = (
 def exit_code_of(number: int) -> int:
     """What a program that a signal ended returns."""
     return 128 + number
+
+
+def last_message(stderr: str) -> str | None:
+    """The message with which a program of ours ended, without the prefix; None where it gave none."""
+    _, found, message = stderr.rpartition(PREFIX)
+    return message.strip() if found else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

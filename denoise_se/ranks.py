@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from denoise_se.errors import EXIT_SOME_FAILED, Interrupted, UsageError, exit_code_of
+from denoise_se.errors import EXIT_SOME_FAILED, PREFIX, Interrupted, UsageError, exit_code_of
 from denoise_se.place import ProcessPlace, this_place
 from denoise_se.stop import HANG_UP, SIGNALS
 
@@ -201,7 +201,7 @@ def _watch(children: Sequence[subprocess.Popen[bytes]], over: threading.Event) -
         failed = [child for child in children if child.poll() not in sound]
         if failed and not over.wait(GRACE_SECONDS):
             code = failed[0].returncode
-            print(f"denoise-se: a process of this run ended with code {code}; see its message above", file=sys.stderr)
+            print(f"{PREFIX}a process of this run ended with code {code}; see its message above", file=sys.stderr)
             _end(children, 0.0)
             os._exit(EXIT_SOME_FAILED)
 

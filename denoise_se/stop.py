@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from denoise_se.errors import exit_code_of
+from denoise_se.errors import PREFIX, exit_code_of
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 HANG_UP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()  # the terminal is gone
@@ -19,7 +19,7 @@ Handler = Callable[[int, FrameType | None], None]
 def end(number: int, frame: FrameType | None) -> None:
     """Ends the program, with a word and the code of the signal."""
     with suppress(OSError):  # who reads it may be gone, by the same Ctrl-C
-        os.write(2, b"denoise-se: interrupted\n")  # straight away: the signal may have come amid a print
+        os.write(2, f"{PREFIX}interrupted\n".encode())  # straight away: the signal may have come amid a print
     raise SystemExit(exit_code_of(number))
 
 

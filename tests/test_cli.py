@@ -25,7 +25,7 @@ from tiny_model import save_tiny
 
 from denoise_se.app import cli
 from denoise_se.checkpoint import CHECKPOINTS, load_checkpoint
-from denoise_se.errors import ImageError
+from denoise_se.errors import ImageError, last_message
 from denoise_se.formats import FORMATS
 from denoise_se.known_methods import CLASSICAL, PEERS
 
@@ -158,6 +158,13 @@ def test_denoising_loads_neither_the_web_app_nor_the_trainer(tmp_path: Path, tin
     )
     assert not {"lightning", "gradio", "matplotlib", "pandas", "kornia"} & set(loaded_after(code, tmp_path))
     assert (tmp_path / "out" / "a.png").is_file()
+
+
+def test_the_last_message_of_a_program_is_read_back_with_all_its_lines(run: Run) -> None:
+    said = "note: a library's\n" + run("denoise", "no-such-file", "-o", "out").err
+    assert last_message(said) == said.partition("denoise-se: ")[2].strip() != ""
+    assert last_message("denoise-se: first\ndenoise-se: a.png: has\n  - two\n") == "a.png: has\n  - two"
+    assert last_message("Killed\n") is None
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
