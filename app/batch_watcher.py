@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.progress import Progress
 
 from denoise_se.alike import Alike
 from denoise_se.app.console import output
-from denoise_se.report import Row
+from denoise_se.report import Row, without_infinity
 from denoise_se.watcher import Watcher
 
 SECONDS = 60.0  # between two lines of progress where there is no bar
@@ -66,5 +65,4 @@ class ConsoleWatcher(Watcher):
             self.notice(line)
 
     def _tell(self, row: Row) -> None:
-        plain = {k: str(v) if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(row).items()}
-        print(json.dumps(plain), file=self.lines, flush=True)
+        print(json.dumps(without_infinity(asdict(row))), file=self.lines, flush=True)

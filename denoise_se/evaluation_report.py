@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -19,6 +18,7 @@ from denoise_se.evaluation_methods import NOISY
 from denoise_se.evaluation_scores import Evaluation, ImageScore, MeanScore
 from denoise_se.output_file import check_output, refuse_among
 from denoise_se.published import CITATIONS, published
+from denoise_se.report import without_infinity
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -122,8 +122,8 @@ def _json(evaluation: Evaluation) -> str:
         {
             "machine": evaluation.machine,
             "threads": evaluation.threads,
-            "means": [_finite(asdict(mean)) for mean in evaluation.means()],
-            "images": [_finite(asdict(score)) for score in evaluation.scores],
+            "means": [without_infinity(asdict(mean)) for mean in evaluation.means()],
+            "images": [without_infinity(asdict(score)) for score in evaluation.scores],
             "estimate_errors": [asdict(error) for error in estimate_errors(evaluation.scores)],
             "notes": list(evaluation.notes),
             "failures": list(evaluation.failures),
@@ -207,8 +207,3 @@ def _published_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
                     }
                 )
     return rows
-
-
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity: PSNR of identical images becomes the string "inf"."""
-    return {key: "inf" if isinstance(value, float) and math.isinf(value) else value for key, value in row.items()}

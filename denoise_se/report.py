@@ -138,14 +138,16 @@ def as_csv(rows: Sequence[Row], *, estimates: bool = False) -> str:
 
 
 def as_json(rows: Sequence[Row], settings: Mapping[str, object] | None = None) -> str:
-    """An object with "settings", "rows" and "means"; an infinite PSNR is the string "inf", as JSON has no infinity."""
-
-    def plain(value: object) -> object:
-        return "inf" if isinstance(value, float) and math.isinf(value) else value
-
-    listed = [{key: plain(value) for key, value in asdict(row).items()} for row in rows]
+    """An object with "settings", "rows" and "means"; see `without_infinity`."""
+    listed = [without_infinity(asdict(row)) for row in rows]
     report = {"settings": dict(settings or {}), "rows": listed, "means": means(rows)}
     return json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def without_infinity(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An infinite number, as the PSNR of identical images, as the string "inf": JSON has no infinity."""
+    infinite = {name: str(value) for name, value in row.items() if isinstance(value, float) and math.isinf(value)}
+    return {**row, **infinite}
 
 
 def shown(row: Row, name: str) -> str:
