@@ -12,6 +12,7 @@ import torch
 
 from denoise_se.datasets import Example, Patches
 from denoise_se.loaded import to_unit
+from denoise_se.markdown import markdown_table
 from denoise_se.network import Denoising, build_network, count_macs_per_pixel, count_parameters
 from denoise_se.network_config import NetworkConfig
 from denoise_se.network_psnr import Batch, mean_psnr
@@ -128,10 +129,17 @@ def run_ablation(
 
 def as_markdown(trials: Sequence[Trial]) -> str:
     """The table of the trials."""
-    head = [*(f"PSNR {sigma}" for sigma in SIGMAS), "parameters", "MMAC a pixel", "ms at 512x512", "training s"]
-    lines = [f"| variant | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
-    for trial in trials:
-        psnr = " | ".join(f"{value:.2f}" for value in trial.psnr)
-        cost = f"{trial.parameters:,} | {trial.macs / 1e6:.3f} | {trial.milliseconds:.0f}"
-        lines.append(f"| {trial.name} | {psnr} | {cost} | {trial.training_seconds:.0f} |")
-    return "\n".join(lines) + "\n"
+    psnr = (f"PSNR {sigma}" for sigma in SIGMAS)
+    head = ["variant", *psnr, "parameters", "MMAC a pixel", "ms at 512x512", "training s"]
+    rows = [
+        [
+            trial.name,
+            *(f"{value:.2f}" for value in trial.psnr),
+            f"{trial.parameters:,}",
+            f"{trial.macs / 1e6:.3f}",
+            f"{trial.milliseconds:.0f}",
+            f"{trial.training_seconds:.0f}",
+        ]
+        for trial in trials
+    ]
+    return "\n".join(markdown_table(head, rows)) + "\n"

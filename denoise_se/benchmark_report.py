@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from denoise_se.atomic_file import write_whole
 from denoise_se.benchmark import Benchmark, Result
 from denoise_se.channel_names import KINDS
+from denoise_se.markdown import markdown_table
 from denoise_se.output_file import PLOT_SUFFIXES, check_output, drawn, refuse_among
 
 if TYPE_CHECKING:
@@ -125,8 +126,7 @@ def _markdown(benchmark: Benchmark) -> str:
     lines: list[str] = []
     for title, columns, rows in _tables(benchmark):
         lines += [f"**{title}**", ""]
-        lines += [f"| {' | '.join(row)} |" for row in ([*columns], ["---"] * len(columns), *rows)]
-        lines.append("")
+        lines += [*markdown_table(columns, rows), ""]
     return "\n".join([*lines, *_conditions(benchmark)]) + "\n"
 
 

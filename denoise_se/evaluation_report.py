@@ -16,6 +16,7 @@ from denoise_se.crops import crops_png
 from denoise_se.estimate_error import EstimateError, estimate_errors
 from denoise_se.evaluation_methods import NOISY
 from denoise_se.evaluation_scores import Evaluation, ImageScore, MeanScore
+from denoise_se.markdown import markdown_table
 from denoise_se.output_file import check_output, refuse_among
 from denoise_se.published import CITATIONS, published
 from denoise_se.report import without_infinity
@@ -136,23 +137,18 @@ def _json(evaluation: Evaluation) -> str:
 
 
 def _markdown(evaluation: Evaluation) -> str:
-    lines = _markdown_table(_COLUMNS, [_cells(mean) for mean in evaluation.means()])
+    lines = markdown_table(_COLUMNS, [_cells(mean) for mean in evaluation.means()])
     lines += ["", _conditions(evaluation), *(f"Note: {note}" for note in evaluation.remarks())]
     errors = estimate_errors(evaluation.scores)
     if errors:
         lines += ["", f"**{_ERRORS_TITLE}**", ""]
-        lines += _markdown_table(_ERROR_COLUMNS, [_error_cells(error) for error in errors])
+        lines += markdown_table(_ERROR_COLUMNS, [_error_cells(error) for error in errors])
     rows = _published_rows(evaluation)
     if rows:
         cells = [[row["test_set"], row["noise"], row["method"], f"{row['psnr']:.2f}", row["source"]] for row in rows]
         lines += ["", f"**{_PUBLISHED_TITLE}**", ""]
-        lines += _markdown_table(("test set", "noise", "method", "PSNR dB", "source"), cells)
+        lines += markdown_table(("test set", "noise", "method", "PSNR dB", "source"), cells)
     return "\n".join(lines) + "\n"
-
-
-def _markdown_table(header: tuple[str, ...], rows: list[list[str]]) -> list[str]:
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return [f"| {' | '.join(row)} |" for row in ([*header], ["---"] * len(header), *escaped)]
 
 
 def _cells(mean: MeanScore) -> list[str]:

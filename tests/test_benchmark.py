@@ -20,6 +20,7 @@ from denoise_se.contender import Contender, OpenVinoDnCNN
 from denoise_se.errors import UsageError
 from denoise_se.evaluation import evaluate
 from denoise_se.evaluation_methods import parse_against
+from denoise_se.markdown import markdown_table
 from denoise_se.peers import Convolution, DnCNN
 
 
@@ -60,6 +61,11 @@ def test_psnr_is_the_mean_over_the_sets_of_grey_and_of_colour_apart(tmp_path: Pa
     folders = [tmp_path / name for name in sets]
     (row,) = run_benchmark([Contender("tv", False)], folders, rounds=1, side=16, memory=False).results
     assert row.psnr == pytest.approx({1: (alone["a"] + alone["b"]) / 2, 3: alone["c"]})
+
+
+def test_a_bar_in_a_cell_of_a_table_does_not_end_the_cell() -> None:
+    lines = markdown_table(("noise", "a|b"), [["gaussian:15|gaussian:50", "1"]])
+    assert lines == ["| noise | a\\|b |", "| --- | --- |", "| gaussian:15\\|gaussian:50 | 1 |"]
 
 
 def test_a_picture_has_the_noise_that_was_asked_for() -> None:
