@@ -7,10 +7,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+from denoise_se.exif import METRES_PER_INCH
 from denoise_se.image import FormatError, Image, Metadata, Probe
 
 HEADER_SIZES = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
-METRES_PER_INCH = 0.0254
 RUN_LENGTHS = frozenset({1, 2})
 END_OF_BITMAP = b"\0\1"
 EMBEDDED_PROFILE = b"DEBM"

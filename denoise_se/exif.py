@@ -9,18 +9,36 @@ import re
 import struct
 from contextlib import suppress
 
-from denoise_se.tiff_tags import BYTE_ORDER, EXIF_IFD, TYPES, TagError, TagFile
+from denoise_se.tiff_tags import (
+    BYTE_ORDER,
+    EXIF_IFD,
+    ORIENTATION,
+    PIXEL_X,
+    PIXEL_Y,
+    RESOLUTION_UNIT,
+    THUMBNAIL_LENGTH,
+    THUMBNAIL_OFFSET,
+    TYPES,
+    X_RESOLUTION,
+    Y_RESOLUTION,
+    TagError,
+    TagFile,
+)
 
-ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 0x011A, 0x011B, 0x0128
-PIXEL_X, PIXEL_Y = 0xA002, 0xA003
-THUMBNAIL_OFFSET, THUMBNAIL_LENGTH = 0x0201, 0x0202
+PREFIX = b"Exif\0\0"  # before the block in a JPEG segment, and in some WebP and HEIF files
 CM_PER_INCH = 2.54
+METRES_PER_INCH = 0.0254
 
 
 def orientation(block: bytes | None) -> int:
     """1 to 8; 1 where the block has none, a wrong one, or is damaged."""
     value = _short(block, ORIENTATION)
     return value if value is not None and 1 <= value <= 8 else 1
+
+
+def on_its_side(orientation: int) -> bool:
+    """Whether an image of this orientation is shown turned by a quarter."""
+    return orientation >= 5
 
 
 def dpi(block: bytes | None) -> tuple[float, float] | None:
@@ -45,7 +63,7 @@ def made_upright(block: bytes | None) -> bytes | None:
     try:
         tag_file = TagFile.of_bytes(block)
         entries = {code: (kind, position) for code, kind, _, position in tag_file.entries(tag_file.first_offset)}
-        if orientation(block) >= 5 and EXIF_IFD in entries:
+        if on_its_side(orientation(block)) and EXIF_IFD in entries:
             with suppress(TagError):  # the dimensions are lost there, and the picture is upright all the same
                 _swap_dimensions(tag_file, changed, entries[EXIF_IFD][1])
         kind, position = entries[ORIENTATION]

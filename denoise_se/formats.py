@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from denoise_se import bmp_file, heif_file, jpeg_file, png_file, ppm_file, raw_file, tiff_file, tiff_writing, webp_file
 from denoise_se.conversion import Limits
+from denoise_se.exif import METRES_PER_INCH
 from denoise_se.format_names import FORMATS as FORMATS
 from denoise_se.image import Image, Probe
 from denoise_se.remote_files import Location, parse_location
@@ -55,15 +56,17 @@ READERS: Mapping[str, Reader] = {
     "heif": Reader(heif_file.probe, heif_file.read),
     "raw": Reader(raw_file.probe, raw_file.read),
 }
-FINEST_32 = 2.0**32 - 2  # of a number of 32 bits, and a metre is 1/0.0254 inches
+FINEST_32 = 2.0**32 - 2  # of a number of 32 bits
 WRITERS: Mapping[str, Writer] = {
-    "png": Writer(png_file.write, Limits((8, 16), alpha=True, largest_side=1_000_000, finest=FINEST_32 * 0.0254)),
+    "png": Writer(
+        png_file.write, Limits((8, 16), alpha=True, largest_side=1_000_000, finest=FINEST_32 * METRES_PER_INCH)
+    ),
     "jpg": Writer(jpeg_file.write, Limits((8,), alpha=False, largest_side=65_500, finest=65_535)),
     "tiff": Writer(tiff_writing.write, Limits((8, 16, 32), alpha=True, largest_side=2**31 - 1, finest=FINEST_32)),
     "webp": Writer(webp_file.write, Limits(depths=(8,), alpha=True, largest_side=16_383, finest=0)),
     "bmp": Writer(
         bmp_file.write,
-        Limits((8,), alpha=True, largest_side=2**31 - 1, packets=False, finest=FINEST_32 / 2 * 0.0254),
+        Limits((8,), alpha=True, largest_side=2**31 - 1, packets=False, finest=FINEST_32 / 2 * METRES_PER_INCH),
     ),
     "ppm": Writer(ppm_file.write, Limits(depths=(8, 16), alpha=False, largest_side=2**31 - 1, packets=False, finest=0)),
 }

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from denoise_se.decoder_process import data_of, decoded, facts_of
+from denoise_se.exif import PREFIX as EXIF
 from denoise_se.exif import made_upright
 from denoise_se.image import FormatError, Image, Metadata, Probe
 
@@ -47,7 +48,7 @@ def read(stream: BinaryIO) -> Image:
     alpha = np.ascontiguousarray(made.pixels[..., -1]) if planes % 2 == 0 else None
     exif = made.packets.get("exif")
     metadata = Metadata(
-        exif=made_upright(exif.removeprefix(b"Exif\0\0")) if exif else None,
+        exif=made_upright(exif.removeprefix(EXIF)) if exif else None,
         xmp=made.packets.get("xmp"),
         icc=icc,
         premultiplied=made.facts["premultiplied"],

@@ -123,14 +123,14 @@ class Image:
 
     def upright(self) -> Image:
         """The image as it is shown: pixels turned by the EXIF orientation, and the tag (EXIF and XMP) reset to 1."""
-        orientation = self.metadata.orientation
+        orientation, dpi = self.metadata.orientation, self.metadata.dpi
         if orientation == 1:
             return self
         metadata = replace(
             self.metadata,
             exif=exif_block.made_upright(self.metadata.exif),
             xmp=exif_block.xmp_made_upright(self.metadata.xmp),
-            dpi=self.metadata.dpi[::-1] if self.metadata.dpi and orientation >= 5 else self.metadata.dpi,
+            dpi=dpi[::-1] if dpi and exif_block.on_its_side(orientation) else dpi,
         )
         alpha = None if self.alpha is None else turned(self.alpha, orientation)
         return replace(self, pixels=turned(self.pixels, orientation), alpha=alpha, metadata=metadata)
@@ -153,7 +153,7 @@ def wrong_range(pixels: np.ndarray) -> str:
 
 def turned(plane: np.ndarray, orientation: int) -> np.ndarray:
     """EXIF 2.32, 4.6.4 A: 2 mirrored, 3 half turn, 4 flipped, 5 transposed, 6 quarter turn, 7 transverse, 8 three."""
-    if orientation >= 5:
+    if exif_block.on_its_side(orientation):
         plane = plane.swapaxes(0, 1)
     rows = -1 if orientation in (3, 4, 7, 8) else 1
     columns = -1 if orientation in (2, 3, 6, 7) else 1

@@ -18,7 +18,7 @@ from denoise_se.image import Coding, FormatError, Image, Metadata, Probe
 from denoise_se.jpeg_header import APP0, APP1, APP2, APP14, COM, JpegHeader, end_of_image, read_header
 
 PROGRESSIVE_FRAMES = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-JFIF, EXIF, ICC, MPF = b"JFIF\0", b"Exif\0\0", b"ICC_PROFILE\0", b"MPF\0"
+JFIF, EXIF, ICC, MPF = b"JFIF\0", exif_block.PREFIX, b"ICC_PROFILE\0", b"MPF\0"
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
 PHOTOSHOP, THUMBNAILS = b"Photoshop 3.0\0", (0x0409, 0x040C)  # and the numbers of its resources that are small pictures
 MAX_SEGMENT = 65533

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from denoise_se.adam7 import Pass, deinterlaced, passes
+from denoise_se.exif import METRES_PER_INCH
 from denoise_se.image import Coding, FormatError, Image, Metadata, Probe
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -37,7 +38,6 @@ KEPT_CHUNKS = COLOUR_CHUNKS | TEXT_CHUNKS | {b"pHYs", b"tIME", b"oFFs", b"sCAL"}
 # given in samples of the stored layout, so they only hold when that layout is written again
 LAYOUT_CHUNKS = frozenset({b"bKGD", b"sBIT"})
 XMP_KEYWORD = b"XML:com.adobe.xmp"
-METRES_PER_INCH = 0.0254
 MAX_CHUNKS = 1_000_000
 # a limit on what a few bytes may inflate to; the largest press profiles are about 4 MB
 MAX_INFLATED = 16 << 20

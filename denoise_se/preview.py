@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from denoise_se.exif import on_its_side
 from denoise_se.image import turned
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class PreviewMaker:
         return Preview(
             thumbnails,
             encoded,
-            (height, width) if self.orientation >= 5 else (width, height),
+            (height, width) if on_its_side(self.orientation) else (width, height),
             (*cut, min(side, wide), min(side, high)),
             self.most_change / (self.crops[0].size * self.unit),
         )
@@ -180,7 +181,7 @@ def _codes(values: np.ndarray) -> np.ndarray:
 def _turned_box(box: tuple[int, int, int, int], size: tuple[int, int], orientation: int) -> tuple[int, int, int, int]:
     """(top, left, height, width) as stored becomes (left, top, width, height) as shown."""
     spans = [(start, start + length, whole) for start, length, whole in zip(box[:2], box[2:], size, strict=True)]
-    if orientation >= 5:
+    if on_its_side(orientation):
         spans.reverse()
     mirrored = (orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7))
     (top, bottom), (left, right) = (

@@ -10,10 +10,10 @@ import re
 from typing import BinaryIO
 
 from denoise_se.image import FormatError, Image, Probe
-from denoise_se.tiff_layout import IMAGE_DESCRIPTION, NO_COMPRESSION, layout_of
-from denoise_se.tiff_page import SUB_IFDS, TiffPage
+from denoise_se.tiff_layout import NO_COMPRESSION, layout_of
+from denoise_se.tiff_page import TiffPage
 from denoise_se.tiff_segments import TiffSegments
-from denoise_se.tiff_tags import BYTE_ORDER, Directory, TagError, TagFile
+from denoise_se.tiff_tags import BYTE_ORDER, IMAGE_DESCRIPTION, SUB_IFDS, Directory, TagError, TagFile
 
 NEW_SUBFILE_TYPE, DNG_VERSION = 254, 50706
 REDUCED_RESOLUTION = 1

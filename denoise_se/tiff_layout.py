@@ -5,7 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from denoise_se.image import Coding, FormatError
-from denoise_se.tiff_tags import CHILD_POINTERS, Directory, Tag, TagFile
+from denoise_se.tiff_tags import (
+    CHILD_POINTERS,
+    COLOR_MAP,
+    ICC,
+    IMAGE_DESCRIPTION,
+    ORIENTATION,
+    PHOTOSHOP_LAYERS,
+    RESOLUTION_UNIT,
+    SUB_IFDS,
+    X_RESOLUTION,
+    XMP,
+    Y_RESOLUTION,
+    Directory,
+    Tag,
+    TagFile,
+)
 
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 NO_COMPRESSION, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE, LZMA, ZSTD = 1, 5, 7, 8, 32773, 32946, 34925, 50000
@@ -18,15 +33,17 @@ JPEG_EOI = b"\xff\xd9"
 
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, SAMPLES = 256, 257, 258, 259, 262, 277
 PREDICTOR, TILE_WIDTH, TILE_LENGTH, EXTRA_SAMPLES, SAMPLE_FORMAT, INK_SET, DEPTH = 317, 322, 323, 338, 339, 332, 32997
-IMAGE_DESCRIPTION = 270
 
 # EXIF 2.32 table 4 as far as it is not about how samples are stored, Windows' XP tags and the rating: the EXIF block
-DESCRIPTIVE = frozenset({270, 271, 272, 274, 282, 283, 296, 305, 306, 315, 33432, 18246, *range(40091, 40096)})
+DESCRIPTIVE = frozenset(
+    {IMAGE_DESCRIPTION, ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT}
+    | {271, 272, 305, 306, 315, 33432, 18246, *range(40091, 40096)}
+)
 # about how samples are stored, so the writer sets them; XMP, ICC and what only holds for the old pixels
 STRUCTURAL = frozenset(
-    {254, 255, *range(256, 267), 273, *range(277, 282), 284, 288, 289, 290, 291, 292, 293, 301, 317, 320, 321}
-    | {*range(322, 328), 330, *range(332, 342), 342, 347, 351, 400, *range(512, 522), 529, 530, 531, 532}
-    | {700, 34675, 37724, 32995, 32996, 32997, 32998}
+    {254, 255, *range(256, 267), 273, *range(277, 282), 284, 288, 289, 290, 291, 292, 293, 301, 317, COLOR_MAP, 321}
+    | {*range(322, 328), SUB_IFDS, *range(332, 342), 342, 347, 351, 400, *range(512, 522), 529, 530, 531, 532}
+    | {XMP, ICC, PHOTOSHOP_LAYERS, 32995, 32996, 32997, 32998}
 )
 # a tile may stick out of the image, but decoding it takes its whole size
 MAX_TILE_PIXELS = 1 << 26

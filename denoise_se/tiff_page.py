@@ -9,9 +9,8 @@ from denoise_se.image import MOST_FAR_OUT, RESCALE, FormatError, Image, Metadata
 from denoise_se.nonfinite import replaced
 from denoise_se.tiff_layout import ASSOCIATED, CMYK, MIN_IS_WHITE, PALETTE, TiffCoding, split_tags
 from denoise_se.tiff_segments import TiffSegments
-from denoise_se.tiff_tags import CHILD_POINTERS, Directory, TagFile, built_file
+from denoise_se.tiff_tags import CHILD_POINTERS, COLOR_MAP, ICC, PHOTOSHOP_LAYERS, XMP, Directory, TagFile, built_file
 
-COLOR_MAP, SUB_IFDS, XMP, ICC, PHOTOSHOP_LAYERS = 320, 330, 700, 34675, 37724
 # float pages are searched for NaN and infinity in blocks of about so many pixels, which memory bounds, with a margin
 MENDED_PIXELS = 1 << 22
 MENDED_MARGIN = 64

@@ -12,9 +12,20 @@ from denoise_se.image import Image
 from denoise_se.page import ImagePage, Page, stored_bytes
 from denoise_se.tiff_layout import DESCRIPTIVE, LOSSLESS, TiffCoding
 from denoise_se.tiff_storage import Rows, TiffStorage
-from denoise_se.tiff_tags import BYTE_ORDER, EXIF_IFD, GPS_IFD, Directory, TagError, TagFile, built
+from denoise_se.tiff_tags import (
+    BYTE_ORDER,
+    EXIF_IFD,
+    GPS_IFD,
+    RESOLUTION_UNIT,
+    X_RESOLUTION,
+    XMP,
+    Y_RESOLUTION,
+    Directory,
+    TagError,
+    TagFile,
+    built,
+)
 
-X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, XMP = 282, 283, 296, 700
 INCH = 2
 BIG_FROM = (1 << 32) - (1 << 26)
 POINTER_NAMES = {EXIF_IFD: "ExifTag", GPS_IFD: "GPSTag"}

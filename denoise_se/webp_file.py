@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from denoise_se import exif as exif_block
 from denoise_se.format_names import LOSSY
 from denoise_se.image import Coding, FormatError, Image, Metadata, Probe
 
@@ -69,7 +70,7 @@ def read(stream: BinaryIO) -> Image:
         pixels = np.ascontiguousarray(pixels[..., :3])
     exif = packets.get(b"EXIF")
     metadata = Metadata(
-        exif=exif.removeprefix(b"Exif\0\0") if exif else None,
+        exif=exif.removeprefix(exif_block.PREFIX) if exif else None,
         xmp=packets.get(b"XMP "),
         icc=packets.get(b"ICCP"),
         coding=WebpCoding(lossless),
