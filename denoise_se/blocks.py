@@ -14,6 +14,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.hooks import RemovableHandle
 
 from denoise_se.gate_bounds import GateBounds
 from denoise_se.network_config import Norm
@@ -69,6 +70,10 @@ class SqueezeExcitation(nn.Module):
             GateBounds(channels),
         )
         nn.init.zeros_(self.excite[2].weight)  # type: ignore[arg-type]  # a Linear's
+
+    def pool_jointly(self) -> RemovableHandle:
+        """Until the handle is removed, the images of a batch are windows of one, and get one gate [1, C]."""
+        return self.excite.register_forward_pre_hook(lambda _, pooled: (pooled[0].mean(0, keepdim=True),))
 
     def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
         """Scale `x` [B, C, H, W] by its own gates, or by `gate` [B or 1, C] when it is given."""

@@ -126,7 +126,7 @@ def _with_gates(network: Network) -> nn.Module:
             self.network = network
             self.modules_with_gates = [m for m in network.modules() if isinstance(m, SqueezeExcitation)]
             for se in self.modules_with_gates:
-                se.excite.register_forward_pre_hook(lambda _, pooled: (pooled[0].mean(0, keepdim=True),))
+                se.pool_jointly()
                 se.excite.register_forward_hook(self.choose)
 
         def choose(self, _: nn.Module, __: object, gate: Tensor) -> Tensor:

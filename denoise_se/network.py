@@ -139,7 +139,7 @@ class Denoising(nn.Module):
             def record(_: nn.Module, __: object, gate: Tensor, scale: float = se.gate_scale) -> None:
                 gates.append(scale * gate)
 
-            handles.append(se.excite.register_forward_pre_hook(lambda _, pooled: (pooled[0].mean(0, keepdim=True),)))
+            handles.append(se.pool_jointly())
             handles.append(se.excite.register_forward_hook(record))
         try:
             yield
