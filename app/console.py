@@ -22,6 +22,11 @@ def table_console() -> Console:
     return Console(file=output(), width=width, markup=False, emoji=False)
 
 
+def line_console() -> Console:
+    """Standard output for sentences: without markup and without line breaks."""
+    return Console(file=output(), soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
 def output() -> TextIO:
     """Standard output as it is now, whatever takes its place later."""
     return cast(TextIO, Forgiving(sys.stdout, partial(nobody_reads, sys.stdout)))

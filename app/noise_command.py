@@ -16,7 +16,7 @@ from rich.progress import track
 from rich.table import Column, Table
 
 from denoise_se.alike import counted
-from denoise_se.app.console import message_console, table_console
+from denoise_se.app.console import message_console, output, table_console
 from denoise_se.channel_names import CHANNELS, KINDS
 from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, PREFIX, ImageError, UsageError
 from denoise_se.image import Image, wrong_range
@@ -104,7 +104,7 @@ def run_fit(noisy: Path, clean: Path) -> int:
     console.print(table)
     off = 2 ** float(np.median(fit.misfit)) - 1
     console.print(f"{len(fit.names)} pairs; the level of the fitted noise is off by {off:.0%} (median)")
-    print(fit.spec())
+    print(fit.spec(), file=output(), flush=True)
     return EXIT_DONE
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
+from denoise_se.app.console import line_console
 from denoise_se.calibration import MOST_LOSS, calibrate, write_calibration
 from denoise_se.checkpoint import open_checkpoint
 from denoise_se.errors import UsageError
@@ -14,7 +13,7 @@ from denoise_se.model_card import note_calibration
 
 def run_quantize(model: str, clean: Path) -> None:
     """Calibrate on images of `clean`, write FILE.int8.json, and say what it costs."""
-    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console = line_console()
     checkpoint = open_checkpoint(model)
     calibration = calibrate(checkpoint, clean, console.print)
     try:
