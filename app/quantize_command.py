@@ -7,7 +7,7 @@ from pathlib import Path
 from denoise_se.app.console import line_console
 from denoise_se.calibration import MOST_LOSS, calibrate, write_calibration
 from denoise_se.checkpoint import open_checkpoint
-from denoise_se.errors import UsageError
+from denoise_se.errors import UsageError, reason
 from denoise_se.model_card import note_calibration
 
 
@@ -20,6 +20,6 @@ def run_quantize(model: str, clean: Path) -> None:
         path = write_calibration(checkpoint, calibration)
         note_calibration(checkpoint.path.with_suffix(".md"), calibration)
     except OSError as error:
-        raise UsageError(f"{checkpoint.path.parent}: cannot be written ({error.strerror})") from error
+        raise UsageError(f"{checkpoint.path.parent}: cannot be written ({reason(error)})") from error
     verdict = "auto may take it" if calibration.worst_loss <= MOST_LOSS else "auto will not take it"
     console.print(f"{path}: costs at most {calibration.worst_loss:.3f} dB; {verdict}")

@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 
 from denoise_se.app.console import message_console
-from denoise_se.errors import DivergedError, Interrupted, UsageError
+from denoise_se.errors import DivergedError, Interrupted, UsageError, reason
 from denoise_se.remote_files import real_path
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ def run_calibration(weights: Path, plan: TrainingPlan) -> str:
         write_calibration(checkpoint, calibration)
         note_calibration(weights.with_name("card.md"), calibration)
     except OSError as error:
-        return f"cannot be kept ({error.strerror}), so float is used"
+        return f"cannot be kept ({reason(error)}), so float is used"
     if calibration.worst_loss == math.inf:
         return "gives values that are not finite, so float is used"
     if calibration.worst_loss > MOST_LOSS:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from denoise_se.errors import DenoiseError
+from denoise_se.errors import DenoiseError, reason
 from denoise_se.remote_files import Address, Location
 
 try:
@@ -55,13 +55,13 @@ def replacing(path: str | Location) -> Iterator[BinaryIO]:
     _sync_folder(path.parent)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all. Raises DenoiseError with its name."""
+def write_whole(path: str | Path, content: bytes, kind: type[DenoiseError] = DenoiseError, mend: str = "") -> None:
+    """Write a file, whole or not at all. Raises an error of that kind with its name, the reason and the mend."""
     try:
         with replacing(path) as file:
             file.write(content)
     except OSError as error:
-        raise DenoiseError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise kind(f"{path}: cannot be written ({reason(error)}){mend and f'; {mend}'}") from error
 
 
 def remove_temporary_files(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, ImageError, UsageError, exit_code_of
+from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, ImageError, UsageError, exit_code_of, reason
 from denoise_se.file_work import Settings
 from denoise_se.inspection import Inspector
 from denoise_se.manifest import Ledger, Manifest
@@ -73,7 +73,7 @@ def prepare(plan: Plan, fingerprint: Mapping[str, Any], watcher: Watcher, *, res
     try:
         plan.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ImageError(plan.home, f"the output folder cannot be made ({error.strerror})") from error
+        raise ImageError(plan.home, f"the output folder cannot be made ({reason(error)})") from error
     _try_writing(plan)
     remove_leftovers(plan)
     manifest = open_manifest(plan.home, fingerprint)
@@ -96,7 +96,7 @@ def _try_writing(plan: Plan) -> None:
     except OSError as error:
         if error.errno == errno.ENOSPC:  # there may be room by then, or for a small image
             return
-        text = f"cannot be written ({error.strerror}), nor can the others; see to the rights of the folder"
+        text = f"cannot be written ({reason(error)}), nor can the others; see to the rights of the folder"
         raise ImageError(plan.jobs[0].target, text) from error
 
 
@@ -120,7 +120,7 @@ def finish(plan: Plan, manifest: Ledger) -> None:
     try:
         manifest.close()
     except OSError as error:
-        text = f"the manifest cannot be written ({error.strerror}); --resume will do its last images again"
+        text = f"the manifest cannot be written ({reason(error)}); --resume will do its last images again"
         raise ImageError(plan.home, text) from error
 
 

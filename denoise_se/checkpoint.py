@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from denoise_se.atomic_file import replacing
-from denoise_se.errors import CheckpointError
+from denoise_se.errors import CheckpointError, reason
 from denoise_se.noise_spec import strongest_gaussian
 
 if TYPE_CHECKING:
@@ -216,8 +216,9 @@ def save_checkpoint(
         with replacing(path) as file:
             file.write(save(stored, metadata))
     except OSError as error:
-        reason = error.strerror or error
-        raise CheckpointError(f"{path}: cannot be written ({reason}); free space or choose another place") from error
+        raise CheckpointError(
+            f"{path}: cannot be written ({reason(error)}); free space or choose another place"
+        ) from error
 
 
 def _json(path: Path, metadata: Mapping[str, str], key: str) -> dict[str, Any]:

@@ -37,6 +37,11 @@ def last_message(stderr: str) -> str | None:
     return message.strip() if found else None
 
 
+def reason(error: OSError) -> str:
+    """Why, in the system's words; of an error that has no number its own."""
+    return error.strerror or str(error) or type(error).__name__
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, PyTorch or another engine says that there is not enough memory."""
     text = str(error).lower()

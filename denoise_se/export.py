@@ -17,7 +17,7 @@ import numpy as np
 
 from denoise_se.atomic_file import replacing
 from denoise_se.checkpoint import CheckpointFile
-from denoise_se.errors import DenoiseError, UsageError
+from denoise_se.errors import DenoiseError, UsageError, reason
 from denoise_se.graph import onnx_bytes
 from denoise_se.output_file import check_name, check_writable
 
@@ -74,7 +74,7 @@ def export(checkpoint: CheckpointFile, out: Path, *, overwrite: bool = False) ->
             for new, path in reversed(list(zip(made, paths, strict=True))):  # the one that refers to the other is last
                 new.replace(path)
     except OSError as error:
-        raise UsageError(f"{out}: cannot be written ({error.strerror}); choose another place") from error
+        raise UsageError(f"{out}: cannot be written ({reason(error)}); choose another place") from error
     return paths, difference
 
 

@@ -16,7 +16,7 @@ from denoise_se.comparison import compare
 from denoise_se.conveyor import AbandonedError, Conveyor
 from denoise_se.denoiser import Denoiser
 from denoise_se.disk_space import check_room
-from denoise_se.errors import DenoiseError, ImageError, is_out_of_memory
+from denoise_se.errors import DenoiseError, ImageError, is_out_of_memory, reason
 from denoise_se.format_names import LOSSY
 from denoise_se.formats import format_of_suffix
 from denoise_se.image import Image
@@ -81,7 +81,7 @@ class FileWork:
         except ImageError as error:
             return _row(job, "failed", error=error.reason)
         except OSError as error:  # of a store that is asked for the version of a file
-            return _row(job, "failed", error=f"cannot be read ({error.strerror})")
+            return _row(job, "failed", error=f"cannot be read ({reason(error)})")
 
     def known(self, job: Job, row: Row) -> Future[Row]:
         """The row of a file that was skipped, measured again, or that could not be read."""
@@ -206,14 +206,14 @@ class FileWork:
             job.target.parent.mkdir(parents=True, exist_ok=True)
             self.manifest.announce(job.relative, job.target, loaded.stamp, facts(row))
         except OSError as error:
-            raise ImageError(job.target, f"cannot be written ({error.strerror})") from error
+            raise ImageError(job.target, f"cannot be written ({reason(error)})") from error
 
     def _complete(self, job: Job, loaded: OpenedFile, row: Row) -> None:
         """After an output is written. Raises ImageError."""
         try:
             self.manifest.complete(job.relative, job.target, loaded.stamp, facts(row))
         except OSError as error:
-            raise ImageError(job.target, f"cannot be entered in the manifest ({error.strerror})") from error
+            raise ImageError(job.target, f"cannot be entered in the manifest ({reason(error)})") from error
 
     def _write(
         self, job: Job, image: Image | None, loaded: OpenedFile, row: Row, inspected: Inspected | None = None
@@ -295,7 +295,7 @@ def _why_not_written(job: Job, error: ImageError | OSError) -> str:
             return error.reason
         error = error.__cause__
     mend = WRITING_MENDS.get(error.errno or 0)
-    return f"its output {job.relative} cannot be written ({error.strerror}){f'; {mend}' if mend else ''}"
+    return f"its output {job.relative} cannot be written ({reason(error)}){f'; {mend}' if mend else ''}"
 
 
 def _reason(error: DenoiseError) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from denoise_se.atomic_file import remove_temporary_files, replacing
+from denoise_se.errors import reason
 
 ENVIRONMENT = "DENOISE_SE_CACHE"
 MOST_ENTRIES = 48  # about 17 MB each; the oldest go first
@@ -78,7 +79,7 @@ def _read(path: Path) -> Entry | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        log.warning("note: %s: the cached network cannot be read (%s); made again", path, error.strerror)
+        log.warning("note: %s: the cached network cannot be read (%s); made again", path, reason(error))
         return None
     head, _, data = content.partition(b"\n")
     try:
@@ -109,7 +110,7 @@ def _write(path: Path, entry: Entry) -> None:
             "note: %s: cannot be written (%s), so the next start will be slow too; free space, or set %s to a folder "
             'that can be written, or to "" for no cache',
             path.parent,
-            error.strerror,
+            reason(error),
             ENVIRONMENT,
         )
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from denoise_se.errors import DatasetError
+from denoise_se.errors import DatasetError, reason
 from denoise_se.formats import READABLE_SUFFIXES
 
 
@@ -21,7 +21,7 @@ def image_files(folder: Path) -> list[Path]:
         raise DatasetError(f"{folder}: is a file; give its folder" if folder.is_file() else f"{folder}: no such folder")
 
     def refuse(error: OSError) -> None:
-        raise DatasetError(f"{error.filename}: cannot be read ({error.strerror}); check its rights") from error
+        raise DatasetError(f"{error.filename}: cannot be read ({reason(error)}); check its rights") from error
 
     files: list[Path] = []
     seen: set[str] = set()

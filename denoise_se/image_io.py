@@ -20,7 +20,7 @@ import numpy as np
 from denoise_se import raw_file, tiff_file, tiff_storage, tiff_writing
 from denoise_se.atomic_file import replacing
 from denoise_se.conversion import fitted
-from denoise_se.errors import ImageError
+from denoise_se.errors import ImageError, reason
 from denoise_se.formats import READERS, WRITERS, format_of_suffix
 from denoise_se.image import FormatError, Image, Probe
 from denoise_se.page import ImagePage, Page
@@ -193,7 +193,7 @@ def _translated(path: Location) -> Iterator[None]:
     except MemoryError as error:
         raise ImageError(path, "needs more memory than there is") from error
     except OSError as error:
-        raise ImageError(path, f"cannot be read or written: {error.strerror or error}") from error
+        raise ImageError(path, f"cannot be read or written: {reason(error)}") from error
     except Exception as error:
         detail = str(error).strip().splitlines()
         raise ImageError(path, f"is damaged: {detail[0][:200] if detail else type(error).__name__}") from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from denoise_se.errors import ImageError, UsageError
+from denoise_se.errors import ImageError, UsageError, reason
 from denoise_se.remote_files import Address, Location
 
 NAME = ".denoise-se-manifest.jsonl"
@@ -25,7 +25,7 @@ def file_digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ImageError(path, f"cannot be read ({error.strerror})") from error
+        raise ImageError(path, f"cannot be read ({reason(error)})") from error
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
@@ -58,7 +58,7 @@ class Stamp:
         try:
             known = identity(path)
         except OSError as error:
-            raise ImageError(path, f"cannot be read ({error.strerror})") from error
+            raise ImageError(path, f"cannot be read ({reason(error)})") from error
         return cls("" if isinstance(path, Address) else file_digest(path), known)
 
 
@@ -167,7 +167,7 @@ class Manifest(Ledger):
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise UsageError(f"{self.path}: cannot be read ({error.strerror}); remove it or mend it") from error
+            raise UsageError(f"{self.path}: cannot be read ({reason(error)}); remove it or mend it") from error
 
     def append(self, entry: Entry) -> None:
         """Raises OSError."""

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from denoise_se.atomic_file import replacing
-from denoise_se.errors import ProfileError
+from denoise_se.atomic_file import write_whole
+from denoise_se.errors import ProfileError, reason
 
 SCHEMA_VERSION = 1
 MAX_REACH = 16  # lags beyond are no grain but a pattern of the picture
@@ -124,13 +124,7 @@ class NoiseProfile:
         """Write as JSON, atomically. Raises ProfileError when the file cannot be written."""
         values = {"schema_version": SCHEMA_VERSION, **asdict(self)}
         lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in values.items())
-        try:
-            with replacing(path) as file:
-                file.write(f"{{\n{lines}\n}}\n".encode())
-        except OSError as error:
-            raise ProfileError(
-                f"{path}: cannot be written ({error.strerror or error}); choose another place"
-            ) from error
+        write_whole(path, f"{{\n{lines}\n}}\n".encode(), ProfileError, "choose another place")
 
     @classmethod
     def load(cls, path: str | Path) -> NoiseProfile:
@@ -146,9 +140,8 @@ class NoiseProfile:
                 text = file.read(MAX_FILE_BYTES + 1)
             values = json.loads(text) if len(text) <= MAX_FILE_BYTES else None
         except OSError as error:
-            reason = error.strerror or error
             raise ProfileError(
-                f"{path}: cannot be read ({reason}); write one with: denoise-se noise profile"
+                f"{path}: cannot be read ({reason(error)}); write one with: denoise-se noise profile"
             ) from error
         except (ValueError, RecursionError) as error:
             raise ProfileError(f"{path}: not JSON ({str(error)[:200]}); measure the noise again") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
-from denoise_se.errors import UsageError
+from denoise_se.errors import UsageError, reason
 from denoise_se.remote_files import real_path
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def check_name(option: str, path: Path) -> None:
         with TemporaryFile(dir=next(parent for parent in path.absolute().parents if parent.exists())):
             pass
     except OSError as error:
-        raise UsageError(f"{option} {path}: cannot be written ({error.strerror}); choose another place") from error
+        raise UsageError(f"{option} {path}: cannot be written ({reason(error)}); choose another place") from error
 
 
 def refuse_among(option: str, picture: Path | None, measured: Sequence[Path]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from denoise_se.atomic_file import remove_temporary_files
-from denoise_se.errors import ImageError, UsageError
+from denoise_se.errors import ImageError, UsageError, reason
 from denoise_se.formats import FORMATS, NOT_WRITTEN, READABLE_SUFFIXES, format_of_suffix, output_suffix
 from denoise_se.image_io import probe
 from denoise_se.manifest import Manifest
@@ -68,7 +68,7 @@ def make_plan(
     try:
         return _plan(inputs, out, format, recursive, reference, replace)
     except OSError as error:
-        raise UsageError(f"{error.filename}: cannot be used ({error.strerror}); check its name and rights") from error
+        raise UsageError(f"{error.filename}: cannot be used ({reason(error)}); check its name and rights") from error
 
 
 def _plan(

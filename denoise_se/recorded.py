@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from denoise_se.denoiser import Denoiser
-from denoise_se.errors import ImageError
+from denoise_se.errors import ImageError, reason
 from denoise_se.level_grid import Level
 from denoise_se.restorer import Progress, RestoredTile, Restorer
 from denoise_se.scanlines import Scanlines
@@ -64,7 +64,7 @@ def record(
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise ImageError(path, f"cannot be written ({error.strerror})") from error
+        raise ImageError(path, f"cannot be written ({reason(error)})") from error
     for tile in denoiser.tiles(source, level, progress):
         restored[tile.rows.slice, tile.columns.slice] = tile.restored
     restored.flush()

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 from uuid import uuid4
 
-from denoise_se.errors import UsageError
+from denoise_se.errors import UsageError, reason
 from denoise_se.manifest import Entry, Facts, Ledger, Manifest, Stamp, entries_of, identity, settings_digest
 from denoise_se.remote_files import Address, Location
 
@@ -65,7 +65,7 @@ class RemoteManifest(RemoteLedger):
                 for part in parts:
                     (self.folder / part).unlink()
         except OSError as error:
-            raise UsageError(f"{error.filename or self.folder}: cannot be used ({error.strerror})") from error
+            raise UsageError(f"{error.filename or self.folder}: cannot be used ({reason(error)})") from error
 
     def append(self, entry: Entry) -> None:
         """Raises OSError."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from denoise_se.atomic_file import replacing
-from denoise_se.errors import ImageError, UsageError
+from denoise_se.errors import ImageError, UsageError, reason
 from denoise_se.metrics import mean_finite
 from denoise_se.output_file import check_writable
 from denoise_se.remote_files import Location
@@ -124,7 +124,7 @@ def write_report(
             # names of files are bytes, not always text
             file.write(text.encode(errors="backslashreplace"))
     except OSError as error:
-        raise ImageError(path, f"the report cannot be written ({error.strerror})") from error
+        raise ImageError(path, f"the report cannot be written ({reason(error)})") from error
 
 
 def as_csv(rows: Sequence[Row], *, estimates: bool = False) -> str:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from denoise_se.atomic_file import remove_temporary_files, replacing
+from denoise_se.atomic_file import remove_temporary_files, write_whole
 from denoise_se.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from denoise_se.errors import CheckpointError, Interrupted, TrainingError, UsageError
+from denoise_se.errors import CheckpointError, Interrupted, TrainingError, UsageError, reason
 from denoise_se.learning_curve import draw_curve
 from denoise_se.model_card import render_card
 from denoise_se.place import this_rank
@@ -84,7 +84,7 @@ class RunFolder(Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_temporary_files(self.folder)
         except OSError as error:
-            raise UsageError(f"{self.folder}: cannot be made ({error.strerror})") from error
+            raise UsageError(f"{self.folder}: cannot be made ({reason(error)})") from error
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -248,10 +248,4 @@ class RunFolder(Callback):
         self._write("metrics.csv", table.getvalue().encode())
 
     def _write(self, name: str, content: bytes) -> None:
-        try:
-            with replacing(self.folder / name) as file:
-                file.write(content)
-        except OSError as error:
-            raise TrainingError(
-                f"{self.folder / name}: cannot be written ({error.strerror}); make room and go on with --resume"
-            ) from error
+        write_whole(self.folder / name, content, TrainingError, "make room and go on with --resume")
