@@ -293,7 +293,7 @@ def most_sigma(training: Mapping[str, Any]) -> float | None:
 def made_noise(training: Mapping[str, Any]) -> str | None:
     """The noise spec of a training record's recipe, or the one that was rehearsed beside pairs; None for neither."""
     recipe = training.get("recipe")
-    for spec in (recipe.get("noise") if isinstance(recipe, dict) else None, training.get("rehearsed")):
+    for spec in (recipe.get("noise") if isinstance(recipe, Mapping) else None, training.get("rehearsed")):
         if isinstance(spec, str):
             return spec
     return None
