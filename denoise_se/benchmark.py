@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from denoise_se.contender import Contender
+from denoise_se.contender import Contender, noisy_picture
 from denoise_se.errors import UsageError
 from denoise_se.evaluation import evaluate
+from denoise_se.evaluation_methods import Method
 from denoise_se.evaluation_set import check_files, clean_cases
 from denoise_se.provenance import processor
 
@@ -122,65 +121,98 @@ def run_benchmark(
         if on_progress is not None:
             on_progress(done, total, what)
 
-    peaks = [matrix_gflops()]
     methods = {contender.name: contender.method() for contender in contenders}
-    best: dict[str, float] = {}
-    for number in range(-1, rounds):  # the first round warms up
-        for contender in contenders:
-            picture = noisy_picture(side, side, contender.channels or 3, sigma)
-            began = time.perf_counter()
-            methods[contender.name](picture, sigma)
-            took = time.perf_counter() - began
-            if number >= 0:
-                best[contender.name] = min(took, best.get(contender.name, took))
-                step(f"{contender.name}, round {number + 1}")
-        peaks.append(matrix_gflops())
-    results = [Result(contender, best[contender.name], side * side) for contender in contenders]
-    notes: list[str] = []
-    if clean:
-        evaluation = evaluate(list(methods.values()), clean=clean, noises=[f"gaussian:{sigma:g}"])
-        found: dict[str, dict[int, list[float]]] = {}
-        for mean in evaluation.means():
-            if mean.psnr is not None:
-                found.setdefault(mean.method, {}).setdefault(mean.channels, []).append(mean.psnr)
-        for index, row in enumerate(results):
-            sets = found.get(row.contender.name, {})
-            results[index] = replace(row, psnr={channels: sum(v) / len(v) for channels, v in sets.items()})
-        notes += evaluation.remarks()
+    seconds, peak_gflops = _timed(contenders, methods, rounds, side, sigma, step)
+    psnr, notes = _psnr(methods, clean, sigma)
     step("PSNR")
-    if memory:
-        for index, row in enumerate(results):
-            results[index] = replace(row, peak_bytes=row.contender.peak_bytes(side, sigma))
-            step(f"{row.contender.name}, memory")
-    growth = []
-    leaders = {contender.channels: contender for contender in reversed(contenders) if contender.ours}
-    for size in sizes:
-        for contender in leaders.values():
-            height = round((size * 1e6) ** 0.5)
-            picture = noisy_picture(height, height, contender.channels or 3, sigma)
-            began = time.perf_counter()
-            methods[contender.name](picture, sigma)
-            growth.append(Growth(contender.name, size, (time.perf_counter() - began) * 1e6 / height**2))
-        step(f"{size:g} megapixels")
+    peaks = _peaks(contenders, side, sigma, step) if memory else {}
+    growth = _growth(contenders, methods, sizes, sigma, step)
+    names = [contender.name for contender in contenders]
     return Benchmark(
-        tuple(results),
-        tuple(growth),
-        max(peaks),
+        tuple(
+            Result(contender, seconds[name], side * side, psnr.get(name, {}), peaks.get(name))
+            for name, contender in zip(names, contenders, strict=True)
+        ),
+        growth,
+        peak_gflops,
         processor(),
         torch.get_num_threads(),
         sigma,
         tuple(folder.name for folder in clean),
-        tuple(notes),
+        notes,
     )
 
 
-def noisy_picture(height: int, width: int, channels: int, sigma: float) -> np.ndarray:
-    """A gradient under noise, [H, W] or [H, W, 3] float32; how long a network takes does not depend on what it sees."""
-    rng = np.random.default_rng(0)
-    shape = (height, width) if channels == 1 else (height, width, channels)
-    noise = rng.standard_normal(shape, dtype=np.float32) * np.float32(sigma / 255)
-    gradient = np.linspace(0.1, 0.9, height, dtype=np.float32)
-    return noise + gradient.reshape(-1, *[1] * (len(shape) - 1))
+def _timed(
+    contenders: Sequence[Contender],
+    methods: Mapping[str, Method],
+    rounds: int,
+    side: int,
+    sigma: float,
+    step: Callable[[str], None],
+) -> tuple[dict[str, float], float]:
+    """The seconds of each method's fastest round, and the matrix product's best rate before, between and after them."""
+    peaks = [matrix_gflops()]
+    best: dict[str, float] = {}
+    for number in range(-1, rounds):  # the first round warms up
+        for contender in contenders:
+            took = _seconds(contender, methods, side, sigma)
+            if number >= 0:
+                best[contender.name] = min(took, best.get(contender.name, took))
+                step(f"{contender.name}, round {number + 1}")
+        peaks.append(matrix_gflops())
+    return best, max(peaks)
+
+
+def _psnr(
+    methods: Mapping[str, Method], clean: Sequence[Path], sigma: float
+) -> tuple[dict[str, dict[int, float]], tuple[str, ...]]:
+    """The mean over the sets of each method by channels, and what was left out."""
+    if not clean:
+        return {}, ()
+    evaluation = evaluate(list(methods.values()), clean=clean, noises=[f"gaussian:{sigma:g}"])
+    found: dict[str, dict[int, list[float]]] = {}
+    for mean in evaluation.means():
+        if mean.psnr is not None:
+            found.setdefault(mean.method, {}).setdefault(mean.channels, []).append(mean.psnr)
+    psnr = {name: {channels: sum(v) / len(v) for channels, v in sets.items()} for name, sets in found.items()}
+    return psnr, tuple(evaluation.remarks())
+
+
+def _peaks(
+    contenders: Sequence[Contender], side: int, sigma: float, step: Callable[[str], None]
+) -> dict[str, int | None]:
+    peaks = {}
+    for contender in contenders:
+        peaks[contender.name] = contender.peak_bytes(side, sigma)
+        step(f"{contender.name}, memory")
+    return peaks
+
+
+def _growth(
+    contenders: Sequence[Contender],
+    methods: Mapping[str, Method],
+    sizes: Sequence[float],
+    sigma: float,
+    step: Callable[[str], None],
+) -> tuple[Growth, ...]:
+    """Of the first of our models for each kind of image."""
+    growth = []
+    leaders = {contender.channels: contender for contender in reversed(contenders) if contender.ours}
+    for size in sizes:
+        side = round((size * 1e6) ** 0.5)
+        for contender in leaders.values():
+            growth.append(Growth(contender.name, size, _seconds(contender, methods, side, sigma) * 1e6 / side**2))
+        step(f"{size:g} megapixels")
+    return tuple(growth)
+
+
+def _seconds(contender: Contender, methods: Mapping[str, Method], side: int, sigma: float) -> float:
+    """What a square picture of `side` pixels takes."""
+    picture = noisy_picture(side, side, contender.channels or 3, sigma)
+    began = time.perf_counter()
+    methods[contender.name](picture, sigma)
+    return time.perf_counter() - began
 
 
 def matrix_gflops(repeats: int = 3) -> float:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.evaluation_methods import Method, ModelMethod, parse_against
-from denoise_se.peers import DnCNN
+from denoise_se.peers import DnCNN, FFDNet
 
 Pixels = NDArray[np.float32]
 STATUS = Path("/proc/self/status")
@@ -58,12 +58,7 @@ class Contender:
             from denoise_se.network import count_macs_per_pixel
 
             return count_macs_per_pixel(self._ours.checkpoint.config)
-        layers = getattr(self._method, "layers", None)
-        if layers is None:
-            return None
-        # FFDNet's layers see a quarter of the pixels
-        share = 1.0 if layers[-1].kernel.shape[0] == self.channels else 0.25
-        return share * sum(layer.kernel.size for layer in layers)
+        return self._method.macs_per_pixel if isinstance(self._method, DnCNN | FFDNet | OpenVinoDnCNN) else None
 
     def method(self) -> Method:
         """What is measured, loaded once, under this contender's name. Raises DenoiseError when it cannot be had."""
@@ -113,7 +108,7 @@ class OpenVinoDnCNN:
         from denoise_se.threads import granted_cores
 
         self.name, self.channels = f"{network.name} openvino fp32", network.channels
-        self.layers = network.layers
+        self.macs_per_pixel = network.macs_per_pixel
         modules: list[nn.Module] = []
         for layer in network.layers:
             convolution = nn.Conv2d(layer.kernel.shape[1], layer.kernel.shape[0], 3, padding=1)
@@ -134,9 +129,16 @@ class OpenVinoDnCNN:
         return noisy - (noise[0] if noisy.ndim == 2 else np.moveaxis(noise, 0, -1))
 
 
-def main(arguments: list[str]) -> None:
-    from denoise_se.benchmark import noisy_picture
+def noisy_picture(height: int, width: int, channels: int, sigma: float) -> np.ndarray:
+    """A gradient under noise, [H, W] or [H, W, 3] float32; how long a network takes does not depend on what it sees."""
+    rng = np.random.default_rng(0)
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    noise = rng.standard_normal(shape, dtype=np.float32) * np.float32(sigma / 255)
+    gradient = np.linspace(0.1, 0.9, height, dtype=np.float32)
+    return noise + gradient.reshape(-1, *[1] * (len(shape) - 1))
 
+
+def main(arguments: list[str]) -> None:
     contender, side, sigma = Contender(**json.loads(arguments[0])), int(arguments[1]), float(arguments[2])
     contender.method()(noisy_picture(side, side, contender.channels or 3, sigma), sigma)
     for line in STATUS.read_text(encoding="utf-8").splitlines():

@@ -52,6 +52,11 @@ class DnCNN:
         """1 for grey weights, 3 for colour."""
         return int(self.layers[0].kernel.shape[1])
 
+    @property
+    def macs_per_pixel(self) -> float:
+        """Multiply-adds a pixel."""
+        return float(sum(layer.kernel.size for layer in self.layers))
+
     def __call__(self, noisy: Pixels, sigma: float | None) -> Pixels:
         """`noisy` is `[H, W]` or `[H, W, 3]` float32, nominally in [0, 1]; the same shape back."""
         image = _to_tensor(noisy)
@@ -74,6 +79,11 @@ class FFDNet:
     def channels(self) -> int:
         """1 for grey weights, 3 for colour."""
         return int(self.layers[-1].kernel.shape[0]) // 4
+
+    @property
+    def macs_per_pixel(self) -> float:
+        """Multiply-adds a pixel of the image; the layers see a quarter of the pixels."""
+        return sum(layer.kernel.size for layer in self.layers) / 4
 
     def __call__(self, noisy: Pixels, sigma: float | None) -> Pixels:
         """`noisy` is `[H, W]` or `[H, W, 3]` float32, nominally in [0, 1]; sigma in 8-bit units; same shape back."""

@@ -14,9 +14,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from denoise_se.app.cli import app
-from denoise_se.benchmark import Benchmark, Growth, Result, noisy_picture, run_benchmark
+from denoise_se.benchmark import Benchmark, Growth, Result, run_benchmark
 from denoise_se.benchmark_report import render, write_plot, write_report
-from denoise_se.contender import Contender, OpenVinoDnCNN
+from denoise_se.contender import Contender, OpenVinoDnCNN, noisy_picture
 from denoise_se.errors import UsageError
 from denoise_se.evaluation import evaluate
 from denoise_se.evaluation_methods import parse_against

@@ -242,6 +242,13 @@ def test_classical_methods_take_any_size_and_flat_images(name, shape, sigma):
         assert result.shape == shape and np.isfinite(result).all()
 
 
+def test_the_cost_of_a_pixel_counts_the_layers_weights_where_ffdnet_has_a_quarter_of_the_pixels(tmp_path):
+    dncnn = load_dncnn(write_pth(tmp_path / "d.pth", random_layers([1, 4, 4, 1])))
+    ffdnet = load_ffdnet(write_mat(tmp_path / "f.mat", random_layers([5, 6, 6, 4])))
+    assert dncnn.macs_per_pixel == 9 * (1 * 4 + 4 * 4 + 4 * 1)
+    assert ffdnet.macs_per_pixel == 9 * (5 * 6 + 6 * 6 + 6 * 4) / 4
+
+
 def test_wavelet_sigma_finds_the_noise_of_a_flat_image():
     noisy = 0.5 + np.random.default_rng(4).normal(0, 30 / 255, (128, 128)).astype(np.float32)
     assert wavelet_sigma(noisy) == pytest.approx(30, rel=0.05)
