@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 
 from denoise_se.app.console import message_console
-from denoise_se.errors import DivergedError, Interrupted, UsageError, reason
+from denoise_se.errors import DatasetError, DivergedError, Interrupted, UsageError, reason
 from denoise_se.remote_files import real_path
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Sources:
     rehearse: Path | None = None
 
     def check(self, run: Path, recipe: Mapping[str, Any]) -> None:
-        """Raises UsageError for what does not go together, and NoiseSpecError."""
+        """Raises UsageError for what does not go together, DatasetError for no folder, and NoiseSpecError."""
         if sum(option is not None for option in (self.folder, self.pairs, self.clean, self.burst, self.noisy)) != 1:
             raise UsageError(
                 "give one of: a folder, --pairs NOISY CLEAN, --clean DIR with --noise SPEC, --burst DIR or --noisy DIR"
@@ -56,6 +56,10 @@ class Sources:
             raise UsageError("--clean needs the noise to add: --noise gaussian:5-50, for instance")
         alone = (self.folder, self.clean, self.burst, self.noisy, self.rehearse)
         for source in (*alone, *(self.pairs or ()), *(self.val_pairs or ())):
+            if source is not None and source.name.startswith("--"):
+                raise UsageError(f"{source}: is an option, where a folder is wanted; --pairs takes two, NOISY CLEAN")
+            if source is not None and not source.exists():
+                raise DatasetError(f"{source}: no such folder")
             if source is not None and real_path(run).is_relative_to(real_path(source)):
                 raise UsageError(f"-o {run}: lies inside {source}, all of whose pictures are read; give another folder")
 

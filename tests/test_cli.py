@@ -727,6 +727,8 @@ def test_a_profile_that_cannot_be_measured_is_refused_and_nothing_written(
         (["--noisy", "n", "--init", "none"], "n: no such folder"),
         (["--burst", "n", "--init", "none"], "n: no such folder"),
         (["gone"], "gone: no such folder"),
+        (["--pairs", "c", "--quiet"], "--quiet: is an option, where a folder is wanted"),
+        (["--pairs", "c", "c", "--rehearse", "gone"], "gone: no such folder"),
         (["--noisy", "n", "--noise", "gaussian:5"], "--noise goes with --clean"),
         (["--pairs", "n", "c", "--noise", "gaussian:5"], "--noise goes with --clean"),
         (["--clean", "c", "--noise", "gauss:5"], "one of gaussian"),

@@ -114,9 +114,10 @@ def test_every_box_for_files_has_a_name_of_its_own_and_nothing_unseen_is_reached
         page.click("#examples button[data-name='camera.png']")
         wait_for_result(page)
         assert page.get_by_role("button", name="file", exact=True).count() == 0
+        page.click("#reference [aria-label=Clear]")
+        page.wait_for_selector("#reference button[aria-label='Clean photo to compare with']")
         page.click("#photo [aria-label=Clear]")
         page.wait_for_selector("#photo button[aria-label^='Drop a noisy photo here']")
-        page.wait_for_selector("#reference button[aria-label='Clean photo to compare with']")
 
 
 def test_the_keyboard_alone_reaches_an_example_and_moves_the_divider(browser: Any, server: Server) -> None:
