@@ -168,8 +168,9 @@ class Correlated(NoiseModel):
 class Jpeg(NoiseModel):
     """JPEG compression at `quality` (libjpeg's scale), chroma at half size, with kornia's differentiable codec.
 
-    The codec rounds its coefficients softly (a cubic residue of at most 1/8 of a quantisation step stays). The level
-    map is zero: what JPEG takes away is no noise of a known size.
+    The codec rounds its coefficients softly (a cubic residue of at most 1/8 of a quantisation step stays), and pixels
+    not at all, so that it is milder than libjpeg at the same quality, by 0.3 to 0.8 dB on a photograph. The level map
+    is zero: what JPEG takes away is no noise of a known size.
     """
 
     quality: Range
