@@ -22,8 +22,8 @@ from denoise_se.guarded_backend import GuardedBackend
 from denoise_se.image import wrong_range
 from denoise_se.level_grid import Level, LevelGrid, level_by_brightness
 from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
-from denoise_se.restorer import BAND, Progress, RestoredTile, Restorer, as_they_are
-from denoise_se.scanlines import ArrayScanlines, Scanlines
+from denoise_se.restorer import Progress, RestoredTile, Restorer, as_they_are
+from denoise_se.scanlines import BAND, ArrayScanlines, Scanlines
 from denoise_se.self_ensemble import SelfEnsemble
 from denoise_se.tiling import LANES_WINDOWS, WHOLE_PIXELS, Span, check_tile, window_bytes
 from denoise_se.white_level import full_range, white_level

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise_se.noise_estimation import NoiseEstimate
-from denoise_se.scanlines import Scanlines
+from denoise_se.scanlines import Scanlines, in_bands
 from denoise_se.tiling import Span
 from denoise_se.white_level import full_range
 
 Level: TypeAlias = Union[float, NDArray[np.float32], "LevelGrid"]  # in 8-bit units: of a whole image, or of each pixel
 
-CELL = 4  # pixels a side, whose mean says how bright it is there
-BAND = 768  # rows that are looked at a time, a multiple of CELL
+CELL = 4  # pixels a side, of which BAND is a multiple; their mean says how bright it is there
 # a line of variance over brightness is believed when its gain is this sure, and raises the brightest tenth this far
 SURE = 0.7  # of the gain, the lower end of its 95 % interval
 CONTRAST = 1.5  # between the standard deviations of the brightest and of the darkest tenth
@@ -80,8 +79,8 @@ def brightness(source: Scanlines) -> NDArray[np.float32]:
     """The mean of each cell over its pixels and channels, in units of the range."""
     height, width, _ = source.shape
     cells = np.empty((-(-height // CELL), -(-width // CELL)), np.float32)
-    for start in range(0, height, BAND):
-        band = source.rows(start, min(start + BAND, height)).mean(axis=2, dtype=np.float32)
+    for start, rows in in_bands(source):
+        band = rows.mean(axis=2, dtype=np.float32)
         below, beside = -band.shape[0] % CELL, -band.shape[1] % CELL
         band = cv2.copyMakeBorder(band, 0, below, 0, beside, cv2.BORDER_REPLICATE)
         size = band.shape[1] // CELL, band.shape[0] // CELL

@@ -11,10 +11,9 @@ import numpy as np
 from denoise_se.blending import Strength, blended
 from denoise_se.checkpoint import CheckpointFile
 from denoise_se.level_grid import Level
-from denoise_se.scanlines import Scanlines
+from denoise_se.scanlines import Scanlines, in_bands
 from denoise_se.tiling import Span
 
-BAND = 768  # rows that are copied at a time when there is nothing to compute
 Progress = Callable[[int, int], None]
 FULL_STRENGTH = Strength()
 
@@ -87,6 +86,5 @@ class Restorer(ABC):
 
 def as_they_are(source: Scanlines) -> Iterator[tuple[Span, np.ndarray]]:
     """The rows of an image, BAND at a time, `[n, W, C]` of its dtype."""
-    for start in range(0, source.shape[0], BAND):
-        rows = Span(start, min(start + BAND, source.shape[0]))
-        yield rows, np.array(source.rows(rows.start, rows.stop))
+    for start, rows in in_bands(source):
+        yield Span(start, start + len(rows)), np.array(rows)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
+
+BAND = 768  # rows that are looked at a time
 
 
 class Scanlines(Protocol):
@@ -38,3 +41,9 @@ class ArrayScanlines:
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         return self.pixels[start:stop]
+
+
+def in_bands(source: Scanlines) -> Iterator[tuple[int, np.ndarray]]:
+    """The rows of an image, BAND at a time, `[n, W, C]`, each with where it starts."""
+    for start in range(0, source.shape[0], BAND):
+        yield start, source.rows(start, min(start + BAND, source.shape[0]))

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from denoise_se.noise_estimation import estimate_noise
-from denoise_se.scanlines import Scanlines
+from denoise_se.scanlines import Scanlines, in_bands
 
-BAND = 768  # rows that are looked at a time
 DIM = 0.25  # a deep image whose values all lie below this share of its range uses a small part of it
 MOST_ABOVE = 0.005  # of the values of a float image that may lie above white, where that is above 2
 MOST_GAIN, MOST_LEVEL = 2.0**16, 50.0  # of such an image, and of its noise after it in 8-bit units
@@ -33,8 +32,8 @@ def white_level(source: Scanlines, level: ArrayLike | None = None) -> float:
     if source.dtype.kind == "f" and (highest := _highest(source)) > 2:
         return highest
     peak = 0.0
-    for start in range(0, source.shape[0], BAND):
-        peak = max(peak, float(np.abs(source.rows(start, min(start + BAND, source.shape[0]))).max()))
+    for _, rows in in_bands(source):
+        peak = max(peak, float(np.abs(rows).max()))
         if peak > DIM * full:
             return full
     strongest = float(np.max(estimate_noise(source).level if level is None else level))
@@ -45,8 +44,8 @@ def white_level(source: Scanlines, level: ArrayLike | None = None) -> float:
 def _highest(source: Scanlines) -> float:
     """The least power of two, from 1 on, that at most MOST_ABOVE of the values exceed, whatever their sign."""
     counts = np.zeros(130, np.int64)  # of the values up to 1, 2, 4, ...; no float32 is above 2**128
-    for start in range(0, source.shape[0], BAND):
-        values = source.rows(start, min(start + BAND, source.shape[0])).astype(np.float32).ravel()
+    for _, rows in in_bands(source):
+        values = rows.astype(np.float32).ravel()
         exponents = np.frexp(np.nextafter(values, np.float32(-np.inf)))[1]  # so that 2 itself counts as up to 2
         counts += np.bincount(exponents.clip(0, 129), minlength=130)
     above = counts.sum() - counts.cumsum()

@@ -26,7 +26,7 @@ import tifffile
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from tiny_model import save_tiny
 
-from denoise_se import atomic_file, image_io, manifest, pipeline, restorer
+from denoise_se import atomic_file, image_io, manifest, pipeline, scanlines
 from denoise_se import denoiser as denoiser_module
 from denoise_se.batch import Outcome, run_batch
 from denoise_se.blending import Strength
@@ -625,7 +625,7 @@ def test_a_signal_ends_an_image_of_several_tiles_between_two_of_them(
 def test_a_signal_among_lanes_with_nothing_to_take_out_is_no_error(
     in_lanes: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (denoiser_module, restorer):
+    for module in (denoiser_module, scanlines):
         monkeypatch.setattr(module, "BAND", 8)  # so that images that are only copied have several parts
     first = threading.Lock()
 

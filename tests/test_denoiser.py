@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from denoise_se import denoiser as denoiser_module
-from denoise_se import restorer, tiling
+from denoise_se import scanlines, tiling
 from denoise_se import window as window_module
 from denoise_se.blending import Strength, blended
 from denoise_se.checkpoint import save_checkpoint
@@ -86,7 +86,7 @@ def test_tiles_give_what_the_whole_image_gives(load, model, channels, size):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_what_has_no_noise_comes_back_as_it_is(load, dtype, monkeypatch):
     monkeypatch.setattr(denoiser_module, "BAND", 30)
-    monkeypatch.setattr(restorer, "BAND", 30)
+    monkeypatch.setattr(scanlines, "BAND", 30)
     clean = picture(70, 40, 3, dtype=dtype)
     calls = []
     for sigma in (0, np.zeros((70, 40))):
