@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise_se.errors import NoiseSpecError
 from denoise_se.noise_model import AddNoise, NoiseModel, Noisy, Range, level_of, standard_normal
-from denoise_se.noise_spec import NOISE_MODELS, parse_noise_spec
+from denoise_se.noise_spec import FILE_BITS, NOISE_MODELS, parse_noise_spec
 
 __all__ = [
     "NOISE_MODELS",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 NO_BANDING = Range(0, 0)
+JPEG_SIDE = 65_500  # pixels, libjpeg's JPEG_MAX_DIMENSION
 
 
 @dataclass(unsafe_hash=True)
@@ -166,25 +169,35 @@ class Correlated(NoiseModel):
 
 @dataclass(unsafe_hash=True)
 class Jpeg(NoiseModel):
-    """JPEG compression at `quality` (libjpeg's scale), chroma at half size, with kornia's differentiable codec.
+    """JPEG compression at `quality` (libjpeg's scale, rounded), chroma at half size, by OpenCV's libjpeg.
 
-    The codec rounds its coefficients softly (a cubic residue of at most 1/8 of a quantisation step stays), and pixels
-    not at all, so that it is milder than libjpeg at the same quality, by 0.3 to 0.8 dB on a photograph. The level map
-    is zero: what JPEG takes away is no noise of a known size.
+    As a file is: pixels outside [0, 1] are clipped, and rounded to 8 bits before and after. The level map is zero: what
+    JPEG takes away is no noise of a known size. NoiseSpecError above 65,500 pixels a side, which libjpeg refuses.
     """
 
     quality: Range
     limits: ClassVar[Mapping[str, Range]] = {"quality": Range(1, 100)}
 
     def forward(self, clean: Tensor, generator: torch.Generator) -> Noisy:
-        from kornia.enhance import jpeg_codec_differentiable
+        if max(clean.shape[-2:]) > JPEG_SIDE:
+            height, width = clean.shape[-2:]
+            raise NoiseSpecError(f"jpeg: a JPEG has at most {JPEG_SIDE} pixels a side, not {width}x{height}")
+        qualities = self.quality.draw(clean, generator).flatten().round().int().tolist()
+        codes = (255 * clean.clamp(0, 1)).round().byte().movedim(1, -1).cpu().numpy()
+        coded = np.stack([_through_jpeg(each, quality) for each, quality in zip(codes, qualities, strict=True)])
+        image = torch.from_numpy(coded).to(clean.device).movedim(-1, 1).to(clean.dtype) / 255
+        return Noisy(image.contiguous(), torch.zeros_like(clean[:, :1]))
 
-        quality = self.quality.draw(clean, generator).flatten()
-        height, width = clean.shape[-2:]
-        rgb = clean.clamp(0, 1).expand(-1, 3, -1, -1) if clean.shape[1] == 1 else clean.clamp(0, 1)
-        padded = F.pad(rgb, (0, -width % 16, 0, -height % 16), mode="replicate")
-        coded = jpeg_codec_differentiable(padded.contiguous(), quality)[:, : clean.shape[1], :height, :width]
-        return Noisy(coded, torch.zeros_like(clean[:, :1]))
+
+def _through_jpeg(codes: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """[H, W, 1] or [H, W, 3], coded and decoded."""
+    import cv2
+
+    how = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    how += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
+    coded = cv2.imencode(".jpg", np.ascontiguousarray(codes[..., ::-1]), how)[1]
+    decoded = np.asarray(cv2.imdecode(coded, cv2.IMREAD_UNCHANGED), np.uint8)
+    return decoded.reshape(codes.shape)[..., ::-1]
 
 
 @dataclass(unsafe_hash=True)
@@ -218,10 +231,14 @@ class NoiseMixture(NoiseModel):
 
 
 def is_gaussian(noise: NoiseChain | NoiseMixture) -> bool:
-    """Whether it, or each of its alternatives, is white Gaussian noise and nothing else."""
+    """Whether it, or each of its alternatives, is white Gaussian noise, as it is or as a file of at least FILE_BITS
+    holds it, rounded and clipped."""
     if isinstance(noise, NoiseMixture):
         return all(isinstance(model, NoiseChain) and is_gaussian(model) for model in noise.models)
-    return bool(noise.models) and all(isinstance(model, Gaussian) for model in noise.models)
+    models = list(noise.models)
+    if len(models) > 1 and isinstance(models[-1], Quantise) and models[-1].bits.low >= FILE_BITS:
+        models.pop()
+    return bool(models) and all(isinstance(model, Gaussian) for model in models)
 
 
 def refuse_unfit(noise: NoiseChain | NoiseMixture, channels: int, side: int) -> None:

@@ -54,6 +54,8 @@ NOISE_MODELS: dict[str, NoiseKind] = {
     "profile": NoiseKind("profile_noise:ProfileNoise", "profile:FILE.json", file=True),
 }
 
+FILE_BITS = 8  # rounded to so many, as files are, white Gaussian noise is still white Gaussian noise, but clipped
+
 _FILE_NAMES = "|".join(name for name, kind in NOISE_MODELS.items() if kind.file)
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _VALUE = re.compile(rf"(?P<low>{_NUMBER})(?:-(?P<high>{_NUMBER}))?\Z")
@@ -85,15 +87,21 @@ def parse_noise_spec(spec: str) -> NoiseChain | NoiseMixture:
 
 
 def strongest_gaussian(spec: str) -> float | None:
-    """The largest sigma, in 8-bit units, of a spec all of whose alternatives are white Gaussian noise and nothing else;
-    None for another. It needs no torch."""
+    """The largest sigma, in 8-bit units, of a spec all of whose alternatives are white Gaussian noise, as it is or as a
+    file of at least FILE_BITS holds it; None for another. It needs no torch."""
     strongest = 0.0
+    before = "|"
     for term, _, following in _terms(spec):
         name, _, argument = term.partition(":")
-        match = _VALUE.match(argument.removeprefix("sigma="))
-        if name != "gaussian" or match is None or following == "+":
+        match = _VALUE.match(argument.partition("=")[2] or argument)
+        if match is None:
             return None
-        strongest = max(strongest, float(match["high"] or match["low"]))
+        low, high = float(match["low"]), float(match["high"] or match["low"])
+        if name == "gaussian" and before == "|":
+            strongest = max(strongest, high)
+        elif not (name == "quantise" and before == "+" and following != "+" and low >= FILE_BITS):
+            return None
+        before = following
     return strongest
 
 

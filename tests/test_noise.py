@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 
-import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from hypothesis import given, settings
@@ -170,18 +171,30 @@ def scene(height, width):
 
 
 @pytest.mark.parametrize("quality", [30, 90])
-@pytest.mark.parametrize(("channels", "share"), [(1, 0.3), (3, 0.5)])  # chroma is interpolated differently
-def test_jpeg_is_far_closer_to_libjpegs_than_to_the_original(quality, channels, share):
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_is_what_a_file_of_that_quality_holds(quality, channels):
     picture = np.rint(255 * scene(83, 90)).astype(np.uint8)[..., :channels]
-    _, coded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded = cv2.imdecode(coded, cv2.IMREAD_UNCHANGED).reshape(picture.shape)[..., ::-1] / 255.0
-    clean = torch.from_numpy(picture.transpose(2, 0, 1)[None] / np.float32(255))
-    noisy, level = Jpeg(Range(quality, quality))(clean, seeded())
-    ours = noisy[0].numpy().transpose(1, 2, 0)
-    loss = np.abs(decoded - picture / 255.0).mean()
-    assert np.abs(ours - decoded).mean() < share * loss
-    assert np.abs(ours - picture / 255.0).mean() == pytest.approx(loss, rel=0.2)
+    file = io.BytesIO()
+    PIL.Image.fromarray(picture.squeeze()).save(file, "jpeg", quality=quality, subsampling="4:2:0")
+    decoded = np.asarray(PIL.Image.open(file)).reshape(picture.shape)
+    beyond = picture / np.float32(255) + np.where(picture == 255, 0.3, 0).astype(np.float32)  # is clipped
+    noisy, level = Jpeg(Range(quality, quality))(torch.from_numpy(beyond).movedim(2, 0)[None], seeded())
+    ours = 255 * noisy[0].numpy().transpose(1, 2, 0)
+    assert np.abs(ours - decoded).max() <= 2 and np.abs(ours - decoded).mean() < 0.05
+    assert np.abs(decoded - picture.astype(float)).mean() > 0.5
     assert level.shape == (1, 1, 83, 90) and not level.any()
+
+
+def test_each_image_of_a_batch_has_a_quality_of_its_own():
+    clean = torch.from_numpy(scene(64, 64)).movedim(2, 0)[None].repeat(6, 1, 1, 1)
+    lost = (Jpeg(Range(10, 95))(clean, seeded()).image - clean).square().mean(dim=(1, 2, 3))
+    assert len(set(lost.tolist())) > 3
+
+
+def test_jpeg_refuses_what_no_jpeg_can_hold():
+    with pytest.raises(NoiseSpecError, match="jpeg: a JPEG has at most 65500 pixels a side, not 65501x1"):
+        Jpeg(Range(50, 50))(torch.zeros(1, 1, 1, 65_501), seeded())
+    assert Jpeg(Range(50, 50))(torch.zeros(1, 1, 1, 65_500), seeded()).image.shape == (1, 1, 1, 65_500)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 1, 5), (1, 3, 17, 16)])
@@ -208,15 +221,15 @@ def test_camera_needs_colour_and_room_for_its_filters():
     assert camera(constant(0.5, 1, 3, 4, 4), seeded()).image.shape == (1, 3, 4, 4)
 
 
-# drawn before the models became modules; a run that resumes must draw the same
+# drawn before the models became modules, those with JPEG when it became libjpeg; a run that resumes must draw the same
 DRAWN = {
     "camera:gain=0.0002-0.006,read=0.001-0.012,luma=0.4-0.9,chroma=0.5-3": (5155.336779, 0.050376, 0.976577, 0.670522),
     "gaussian:0-40": (5189.851415, 0.024121, 1.031763, 0.677095),
     "camera:gain=0.0002-0.006,read=0.001-0.012,luma=0.4-0.9,chroma=0.5-3+jpeg:85-99|"
     "camera:gain=0.0002-0.006,read=0.001-0.012,luma=0.4-0.9,chroma=0.5-3|gaussian:0-40|gaussian:0-25+jpeg:80-99": (
-        5181.154415,
+        5182.5651,
         0.01282,
-        0.99125,
+        0.988235,
         0.256329,
     ),
     "poisson-gaussian:gain=0.01,read=0.01-0.02": (5183.926905, 0.018451, 1.028957, 0.677095),
@@ -233,8 +246,9 @@ def test_the_shipped_recipes_noise_is_drawn_as_it_was(spec):
     image = parse_noise_spec(spec)(clean, generator).image
     found = (image.double().sum(), image[0, 0, 3, 5], image[5, 2, 20, 7], torch.rand(1, generator=generator))
     total, *values = (float(value) for value in found)
-    assert total == pytest.approx(DRAWN[spec][0], abs=0.01)
-    assert values == pytest.approx(DRAWN[spec][1:], abs=2e-5)
+    rounded = "jpeg" in spec  # to 8 bits: another processor's last digit may be another code
+    assert total == pytest.approx(DRAWN[spec][0], abs=0.05 if rounded else 0.01)
+    assert values == pytest.approx(DRAWN[spec][1:], abs=0.005 if rounded else 2e-5)
 
 
 # --- the raw pipeline -------------------------------------------------------------------------
@@ -458,6 +472,15 @@ def test_any_text_is_a_model_or_refused_with_a_caret_below_it(spec):
         ("gaussian:5e0-5e+1", 50.0),
         ("gaussian:25+jpeg:90", None),
         ("jpeg:90|gaussian:25", None),
+        ("gaussian:0-55|gaussian:0-30+quantise:8", 55.0),
+        ("gaussian:0-30+quantise:bits=8-16|gaussian:0-20", 30.0),
+        ("gaussian:25+quantise:6", None),
+        ("gaussian:25+quantise:7-16", None),
+        ("gaussian:25+quantise:8+jpeg:90", None),
+        ("gaussian:25+quantise:8+quantise:8", None),
+        ("quantise:8+gaussian:25", None),
+        ("gaussian:25|quantise:8", None),
+        ("quantise:8", None),
         ("gaussian:25+gaussian:10", None),
         ("profile:gaussian:25.json", None),
         ("", None),

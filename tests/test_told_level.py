@@ -113,6 +113,10 @@ def test_white_gaussian_noise_is_told_as_it_is() -> None:
     for spec, plain in {
         "gaussian:0-55": True,
         "gaussian:25|gaussian:0-30": True,
+        "gaussian:25|gaussian:0-30+quantise:8": True,
+        "gaussian:25+quantise:7": False,
+        "quantise:8": False,
+        "quantise:8|gaussian:25": False,
         "gaussian:25+jpeg:90": False,
         "poisson-gaussian:gain=0.01,read=0.002": False,
     }.items():

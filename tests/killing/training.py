@@ -22,7 +22,7 @@ from safetensors import safe_open
 
 from killing.lives import SECONDS, Zygote
 
-MODULES = ("denoise_se.app.train_command", "denoise_se.fitting", "denoise_se.training_plan", "kornia.enhance")
+MODULES = ("denoise_se.app.train_command", "denoise_se.fitting", "denoise_se.training_plan", "kornia.filters")
 # a state after every step, so that many kills fall into the writing of one
 EAGER = "import denoise_se.run_folder as r; r.SAVE_SECONDS = -1.0"
 RECIPE = {
