@@ -22,7 +22,7 @@ from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, PREFIX, ImageError, U
 from denoise_se.image import Image, wrong_range
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import open_pages
-from denoise_se.noise_estimation import estimate_noise
+from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
 from denoise_se.noise_measurement import MIN_SIDE, Measurement, measure_noise, used_share
 from denoise_se.page import Source, sourced
 from denoise_se.plan import listed
@@ -51,7 +51,7 @@ def run_estimate(files: list[Path], series: str | None) -> int:
                     str(source),
                     f"{noise.sigma:.2f}",
                     "{:.2f} to {:.2f}".format(*noise.sigma_interval),
-                    _with_interval(noise.gain, noise.gain_interval),
+                    _growth(noise),
                     _with_interval(noise.read_noise, noise.read_noise_interval),
                     ", ".join(f"{value:.2f}" for value in noise.correlation),
                     f"{noise.level:.2f}",
@@ -201,6 +201,13 @@ def _profile_table(measurement: Measurement) -> Table:
             f"{across[c]:.2f}, {down[c]:.2f}",
         )
     return table
+
+
+def _growth(noise: NoiseEstimate) -> str:
+    """The gain, or the speckle as a noise spec has it."""
+    if noise.speckle == 0:
+        return _with_interval(noise.gain, noise.gain_interval)
+    return "speckle:{:.3f} ({:.3f} to {:.3f})".format(noise.speckle, *noise.speckle_interval)
 
 
 def _with_interval(value: float, interval: tuple[float, float]) -> str:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise_se.errors import UsageError
-from denoise_se.noise_line import Interval, interval, roots
+from denoise_se.noise_line import MAX_SCATTER, Interval, NoiseLaw, interval, roots
 from denoise_se.noise_patches import cut
 from denoise_se.patch_noise import Variance, noise_line, variance
 from denoise_se.patch_spectrum import correlated_noise, ramp
@@ -49,7 +49,7 @@ QUIET, MOST_OF_QUIET = 0.1, 2.5
 # such a level 23 of PolyU's 73 photos in grey, below the first, get 0.3 to 4.3 dB better; BSDS500's and SunHays80's
 # pictures under weak grain (sigma 3 and 6, blurred by 0.8 pixels), beyond the second, mostly lose 1 to 4 dB.
 DETAILED = (1.2, 1.8)
-MAX_SCATTER = 4.0  # above, brightness alone does not explain the variances
+NONE = (0.0, 0.0)
 # Grey noise in a colour image: how far, as standard deviations, the first component must stand above the other two.
 GREY_NOISE = (1.5, 2.5)
 # Grey and two colour differences, orthonormal: the mean of the three variances is the mean of the channels'.
@@ -62,7 +62,9 @@ class NoiseEstimate:
     """The noise of one image.
 
     `sigma` (over all channels) and `sigma_channels` are standard deviations in 8-bit units: 25 means 25/255 of the
-    range. `gain` and `read_noise` are for a range of [0, 1]: var(x) = gain * x + read_noise**2 at brightness x. The
+    range. `gain`, `speckle` and `read_noise` are for a range of [0, 1]: at brightness x the variance is
+    gain * x + (speckle * x)**2 + read_noise**2. One of gain and speckle is 0: noise is taken for multiplicative, as
+    that of lasers, ultrasound and radar, where a speckle explains it and no gain does. The
     95 % intervals are statistical for white noise (texture taken for noise is not in them) and wide for correlated
     noise, which reads low: camera JPEGs at about 0.6 of the truth. `correlation` is the autocorrelation at a distance
     of one pixel, (horizontal, vertical): about 0 for white noise, 0.4 and more after demosaicing or JPEG; where noise
@@ -81,10 +83,17 @@ class NoiseEstimate:
     level: float
     gain: float
     gain_interval: Interval
+    speckle: float
+    speckle_interval: Interval
     read_noise: float
     read_noise_interval: Interval
     correlation: tuple[float, float]
     patches: int
+
+    @property
+    def law(self) -> NoiseLaw:
+        """The variance over brightness."""
+        return NoiseLaw(self.gain, self.read_noise**2, self.speckle)
 
 
 def estimate_sigma(image: NDArray[np.generic] | Scanlines, *, data_range: float | None = None) -> float:
@@ -124,15 +133,17 @@ def estimate_noise(image: NDArray[np.generic] | Scanlines, *, data_range: float 
     rounding = (255 * step / span) ** 2 / 12
     white, error = _combined(components)
     line = noise_line(patches)
-    brightness = float(patches.means.mean()) / 255
-    spread = float(np.ptp(np.percentile(patches.means, [10, 90]))) / 255
+    by_brightness = 255**2 * line.at(np.asarray(patches.means, np.float64) / 255)
+    spread = float(np.ptp(np.percentile(by_brightness, [10, 90])))
     sure = line.scatter < MAX_SCATTER and line.gain > 8 * line.gain_error
-    if sure and line.gain * spread > 0.5 * white / 255**2:
-        # The flattest patches need not be of mean brightness: the line says what the others have.
-        white = max(white, 255**2 * (line.gain * brightness + line.floor))
+    quiet = patches.spread
+    if sure and spread > 0.5 * white:
+        # The flattest patches need not be of mean brightness, nor the quietest: the line says what the others have.
+        white = max(white, float(by_brightness.mean()))
+        quiet = quiet * (white / np.maximum(by_brightness.mean(axis=0), 1e-3 * white))
     found = correlated_noise(patches, mix)
     weight = found.weight * (1 - ramp(flat, MANY_FLAT))
-    most = MOST_OF_QUIET**2 * float(np.quantile(patches.spread, QUIET))
+    most = MOST_OF_QUIET**2 * float(np.quantile(quiet, QUIET))
     unbound = white + weight * max(0.0, found.variance - white)
     over_all = min(unbound, most)
     dense = over_all
@@ -142,6 +153,8 @@ def estimate_noise(image: NDArray[np.generic] | Scanlines, *, data_range: float 
     smooth = 1 - ramp(detail**0.5, DETAILED)
     error = float(np.hypot((1 - weight) * error, weight * found.error))
     grow = over_all / white if white > 0 else 1.0
+    growth, growth_error = line.gain * grow, line.gain_error * grow
+    linear = line.power == 1
     parts = np.array([s.value for s in singles])
     parts = parts * (over_all / parts.mean()) if parts.mean() > 0 else np.full(channels, over_all)
     return NoiseEstimate(
@@ -150,8 +163,10 @@ def estimate_noise(image: NDArray[np.generic] | Scanlines, *, data_range: float 
         sigma_channels=tuple(_root(p - rounding) for p in parts) * copies,
         white_sigma=_root(white - rounding),
         level=_root(over_all ** (1 - smooth) * dense**smooth - rounding),
-        gain=line.gain * grow,
-        gain_interval=interval(line.gain * grow, line.gain_error * grow),
+        gain=growth if linear else 0.0,
+        gain_interval=interval(growth, growth_error) if linear else NONE,
+        speckle=0.0 if linear else _root(growth),
+        speckle_interval=NONE if linear else roots(growth, growth_error),
         read_noise=_root(line.floor * grow - rounding / 255**2),
         read_noise_interval=roots(line.floor * grow - rounding / 255**2, line.floor_error * grow),
         correlation=found.correlation,
@@ -179,8 +194,21 @@ def _checked(image: NDArray[np.generic] | Scanlines, data_range: float | None) -
 
 
 def _nothing(channels: int, patches: int = 0) -> NoiseEstimate:
-    none = (0.0, 0.0)
-    return NoiseEstimate(0.0, none, (0.0,) * channels, 0.0, 0.0, 0.0, none, 0.0, none, none, patches)
+    return NoiseEstimate(
+        sigma=0.0,
+        sigma_interval=NONE,
+        sigma_channels=(0.0,) * channels,
+        white_sigma=0.0,
+        level=0.0,
+        gain=0.0,
+        gain_interval=NONE,
+        speckle=0.0,
+        speckle_interval=NONE,
+        read_noise=0.0,
+        read_noise_interval=NONE,
+        correlation=NONE,
+        patches=patches,
+    )
 
 
 def _combined(components: list[Variance]) -> tuple[float, float]:

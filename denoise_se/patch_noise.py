@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from denoise_se.noise_line import NoiseLine, fit_line
+from denoise_se.noise_line import NoiseLine, fit_law
 from denoise_se.noise_patches import Array, DctPatches, clip_factor, clips
 
 Float = NDArray[np.float64]
@@ -111,7 +111,7 @@ def brightness_points(patches: DctPatches, channel: int) -> tuple[Float, Float, 
 
 
 def noise_line(patches: DctPatches) -> NoiseLine:
-    """Variance over brightness, one line through the points of all channels."""
+    """Variance over brightness, one line or parabola through the points of all channels."""
     every = [brightness_points(patches, channel) for channel in range(len(patches.means))]
     x, v, relative = (np.concatenate(part) for part in zip(*every, strict=True))
-    return fit_line(x, v, relative)
+    return fit_law(x, v, relative)

@@ -7,8 +7,8 @@ estimate of the mean squared error over N values is
 
 and the derivatives come from one more run on an image disturbed by b, random signs: b_i (f_i(y + e b) - f_i(y)) / e has
 the mean df_i/dy_i. Ramani, Blu, Unser 2008, "Monte-Carlo SURE", doi:10.1109/TIP.2008.2001404; for noise that grows
-with brightness, v_i = gain * x_i + read_noise^2, where f_i stands for the unknown x_i in the last term, and y_i,
-whose mean it has, in the other.
+with brightness, v_i is that of the unknown x_i (`NoiseLaw`): in the last term that of f_i, and in the other a function
+of y_i that has its mean.
 
 It holds where the noise is independent from pixel to pixel, not clipped, and of the level that is assumed: a level
 wrong by 1 % moves the estimate of a good denoiser by 10 % of its error or more, 0.4 dB. Where the image shows that one
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise_se.noise_estimation import NoiseEstimate
-from denoise_se.noise_line import NORMAL_95
+from denoise_se.noise_line import NORMAL_95, NoiseLaw
 
 Pixels = NDArray[np.float32]
 
@@ -76,10 +76,10 @@ def estimate_psnr(
         return QualityEstimate(None, reason=reason)
     level = (noise.sigma if sigma is None else sigma) / 255
     brightness = float(np.mean([window.mean() for window in windows]))
-    grows = noise.gain_interval[0] * brightness > BRIGHTNESS_SHARE * level**2
-    slope, floor = (noise.gain, noise.read_noise**2) if grows else (0.0, level**2)
+    grown = NoiseLaw(noise.gain_interval[0], 0.0, noise.speckle_interval[0]).at(np.asarray(brightness))
+    law = noise.law if grown > BRIGHTNESS_SHARE * level**2 else NoiseLaw(0.0, level**2)
     results = [denoise(window) for window in windows]
-    variances = [slope * np.clip(result, 0, 1) + floor for result in results]
+    variances = [law.at(np.clip(result, 0, 1)) for result in results]
     # judged by the result, which the pixel's own noise hardly moves
     inside = [_inside(result, variance) | (not clipped) for result, variance in zip(results, variances, strict=True)]
     kept = sum(int(mask.sum()) for mask in inside)
@@ -95,7 +95,7 @@ def estimate_psnr(
         signs = random.integers(0, 2, noisy.shape).astype(np.float32) * 2 - 1
         slopes = signs * (denoise(noisy + step * signs) - result) / step
         error += float(np.square(noisy - result, dtype=np.float64)[mask].sum())
-        total += float((slope * noisy + floor)[mask].sum(dtype=np.float64))
+        total += float(law.unbiased(noisy)[mask].sum(dtype=np.float64))
         traces = (variance * slopes)[mask].astype(np.float64)
         trace += float(traces.sum())
         squares += float(traces @ traces)

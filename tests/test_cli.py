@@ -514,6 +514,13 @@ def test_an_estimate_says_what_auto_gives_a_model_of_a_picture_with_coarse_grain
     assert float(cells[-1]) > 1.5 * float(cells[1]) > 1.5 * 6
 
 
+def test_an_estimate_says_that_noise_is_multiplicative_and_how_strong(run: Run) -> None:
+    bright = np.linspace(0.1, 0.9, 256) * np.ones((256, 1))
+    noisy = bright * (1 + 0.1 * np.random.default_rng(0).normal(size=bright.shape))
+    assert cv2.imwrite("speckled.png", np.rint(65535 * noisy.clip(0, 1)).astype(np.uint16))
+    assert "speckle:0.10" in "".join(run("noise", "estimate", "speckled.png").out.split())
+
+
 def test_pictures_in_which_no_noise_is_found_are_told_of_where_it_was_asked_for(run: Run, tiny: Path) -> None:
     Path("in").mkdir()
     for name in ("a", "b"):

@@ -12,6 +12,7 @@ from tiny_model import save_tiny
 from denoise_se.denoiser import Denoiser
 from denoise_se.level_grid import LevelGrid, level_by_brightness
 from denoise_se.noise_estimation import estimate_noise
+from denoise_se.noise_line import NoiseLaw
 from denoise_se.scanlines import ArrayScanlines
 from denoise_se.tiling import Span
 
@@ -43,6 +44,19 @@ def test_the_level_of_photon_noise_follows_the_brightness() -> None:
     )
 
 
+def test_the_level_of_multiplicative_noise_follows_the_brightness() -> None:
+    clean = scene()
+    source = ArrayScanlines((clean * (1 + 0.15 * np.random.default_rng(2).normal(size=clean.shape))).astype(np.float32))
+    level = level_by_brightness(source, estimate_noise(source))
+    assert isinstance(level, LevelGrid)
+    truth = 255 * 0.15 * clean[..., 0]
+    found = level.window(Span(0, clean.shape[0]), Span(0, clean.shape[1]))
+    assert np.median(np.abs(found / truth - 1)) < 0.1
+    assert float(np.sqrt(np.mean(np.square(np.asarray(level))))) == pytest.approx(
+        estimate_noise(source).level, rel=1e-3
+    )
+
+
 @pytest.mark.parametrize("sigma", [5, 25, 50])
 def test_the_same_noise_everywhere_has_one_level(sigma: float) -> None:
     source = ArrayScanlines(noisy(scene(), 0.0, sigma / 255))
@@ -55,7 +69,7 @@ def test_a_picture_of_one_brightness_has_one_level() -> None:
 
 
 def test_between_the_centres_of_cells_levels_are_interpolated_whatever_the_window() -> None:
-    grid = LevelGrid(np.array([[1, 3], [5, 7]], np.float32), 0.0, 0.0)
+    grid = LevelGrid(np.array([[1, 3], [5, 7]], np.float32), NoiseLaw(0.0, 0.0))
     whole = grid.window(Span(0, 7), Span(0, 8))  # the last cell of the rows is cut by the image's end
     # centres lie at 1.5 and 5.5: half-way, at 3.5, is between pixels 3 and 4
     np.testing.assert_allclose(whole[0], [1, 1, 1.25, 1.75, 2.25, 2.75, 3, 3])
@@ -67,7 +81,7 @@ def test_cells_are_means_over_pixels_and_channels_in_units_of_the_range() -> Non
     pixels = np.zeros((5, 8, 3), np.uint8)
     pixels[:4, :4] = (51, 102, 0)  # a mean of 0.2
     pixels[4, 4:] = 255  # the only row of its cell
-    found = LevelGrid(np.zeros((1, 1), np.float32), gain=1.0, floor=0.04).like(ArrayScanlines(pixels))
+    found = LevelGrid(np.zeros((1, 1), np.float32), NoiseLaw(gain=1.0, floor=0.04)).like(ArrayScanlines(pixels))
     expected = 255 * np.sqrt(np.array([[0.2, 0], [0, 1]]) + 0.04)
     np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-6)
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from denoise_se.errors import UsageError
 from denoise_se.noise_estimation import estimate_noise, estimate_sigma
+from denoise_se.noise_line import NoiseLaw
 from denoise_se.noise_patches import clip_factor, cut, lag_products
 from denoise_se.scanlines import ArrayScanlines
 
@@ -217,6 +218,36 @@ def test_gain_and_read_noise_are_recovered_and_their_intervals_hold(gain, read_n
             estimate.read_noise_interval[0] <= read_noise <= estimate.read_noise_interval[1],
         ]
     assert (hits >= 16).all(), hits  # 19 of 20 expected
+
+
+@pytest.mark.parametrize("speckle", [0.05, 0.1, 0.3])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_multiplicative_noise_is_told_from_that_of_photons_and_measured(speckle, channels):
+    x = np.stack([0.05 + 0.7 * (gradient() - 60) / 130] * channels, axis=2)
+    image = x * (1 + speckle * np.random.default_rng(4).normal(0, 1, x.shape))
+    estimate = estimate_noise(image.astype(np.float32))
+    assert estimate.speckle == pytest.approx(speckle, rel=0.03)
+    assert estimate.speckle_interval[0] <= speckle <= estimate.speckle_interval[1]
+    assert estimate.gain == 0 and estimate.gain_interval == (0, 0)
+    assert estimate.sigma == pytest.approx(255 * speckle * np.sqrt(np.square(x).mean()), rel=0.03)
+    np.testing.assert_allclose(estimate.law.at(np.array([0.2, 0.7])), np.square([0.2 * speckle, 0.7 * speckle]), 0.1)
+
+
+def test_dark_parts_which_speckle_spares_do_not_bound_the_level():
+    x = np.full((256, 256), 0.02)
+    x[:, 64:] = 0.2 + 0.7 * (gradient() - 60)[:, 64:] / 130
+    image = x * (1 + 0.2 * np.random.default_rng(5).normal(0, 1, x.shape))
+    truth = 255 * 0.2 * np.sqrt(np.square(x).mean())
+    assert estimate_sigma(image.astype(np.float32)) == pytest.approx(truth, rel=0.05)
+
+
+@pytest.mark.parametrize("law", [NoiseLaw(0.01, 0.0004), NoiseLaw(0.0, 0.0004, 0.3), NoiseLaw(0.004, 0.001, 0.2)])
+def test_the_variance_read_off_noisy_pixels_has_the_right_mean(law):
+    x = np.full(2_000_000, 0.6)
+    variance = law.gain * 0.6 + (law.speckle * 0.6) ** 2 + law.floor
+    assert law.at(x[:1])[0] == pytest.approx(variance)
+    noisy = x + np.random.default_rng(6).normal(0, variance**0.5, x.shape)
+    assert law.unbiased(noisy).mean() == pytest.approx(variance, rel=3e-3)
 
 
 def test_texture_at_some_brightness_does_not_bend_the_gain():

@@ -82,11 +82,19 @@ def test_an_estimated_level_does_too_with_a_wider_margin() -> None:
     assert known.margin < found.margin and abs(found.psnr - truth(clean, smooth(noisy))) < found.margin
 
 
-def test_noise_that_grows_with_brightness_is_weighed_by_brightness() -> None:
+@pytest.mark.parametrize(("gain", "speckle"), [(0.01, 0.0), (0.0, 0.1)])
+def test_noise_that_grows_with_brightness_is_weighed_by_brightness(gain: float, speckle: float) -> None:
     clean = scene(0.2, 0.8)
-    gain, read = 0.01, 0.02
-    noisy = noisy_scene(clean, 255 * np.sqrt(gain * clean + read**2))
-    noise = replace(estimate_noise(noisy), gain=gain, gain_interval=(gain, gain), read_noise=read)
+    read = 0.02
+    noisy = noisy_scene(clean, 255 * np.sqrt(gain * clean + (speckle * clean) ** 2 + read**2))
+    noise = replace(
+        estimate_noise(noisy),
+        gain=gain,
+        gain_interval=(gain, gain),
+        speckle=speckle,
+        speckle_interval=(speckle, speckle),
+        read_noise=read,
+    )
 
     def half_smooth(pixels: Pixels) -> Pixels:
         """Leaves bright pixels alone, where this noise is."""
@@ -94,7 +102,9 @@ def test_noise_that_grows_with_brightness_is_weighed_by_brightness() -> None:
 
     found = estimate_psnr(half_smooth, [noisy], noise, clipped=False)
     assert found.psnr == pytest.approx(truth(clean, half_smooth(noisy)), abs=0.15)
-    flat = estimate_psnr(half_smooth, [noisy], replace(noise, gain_interval=(0.0, 0.02)), clipped=False)
+    flat = estimate_psnr(
+        half_smooth, [noisy], replace(noise, gain_interval=(0.0, 0.02), speckle_interval=(0.0, 0.2)), clipped=False
+    )
     assert flat.psnr is not None and abs(flat.psnr - truth(clean, half_smooth(noisy))) > 0.3
 
 
