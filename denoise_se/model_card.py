@@ -8,6 +8,7 @@ from typing import Any
 
 from denoise_se.atomic_file import replacing
 from denoise_se.calibration import Calibration
+from denoise_se.markdown import markdown_table
 from denoise_se.network import build_network, count_macs_per_pixel, count_parameters
 from denoise_se.network_config import NetworkConfig
 
@@ -27,7 +28,16 @@ def render_card(
     noise = recipe.get("noise") or "as in the noisy images"
     if training.get("rehearsed"):
         noise += f"; in {recipe.get('rehearsal', 0):.0%} of the steps {training['rehearsed']}"
-    noise = noise.replace("|", "\\|")  # | would end the cell
+    rows = {
+        "data": training.get("data", "not recorded"),
+        "noise": noise,
+        "started from": training.get("started_from", "random weights"),
+        "steps": f"{training.get('steps', 0):,} of {recipe.get('batch')} patches of {recipe.get('patch')} pixels",
+        **_changed_on_the_way(training),
+        "wall time": f"{_time(training.get('seconds', 0))} on {training.get('hardware', 'not recorded')}",
+        "seed, precision": f"{recipe.get('seed')}, {training.get('precision', recipe.get('precision'))}",
+        "program": f"denoise-se {training.get('version', '')} {training.get('commit', '')}",
+    }
     lines = [
         f"# {name}",
         "",
@@ -37,16 +47,7 @@ def render_card(
         "",
         "## Training",
         "",
-        "| what | value |",
-        "|---|---|",
-        f"| data | {training.get('data', 'not recorded')} |",
-        f"| noise | {noise} |",
-        f"| started from | {training.get('started_from', 'random weights')} |",
-        f"| steps | {training.get('steps', 0):,} of {recipe.get('batch')} patches of {recipe.get('patch')} pixels |",
-        *changed_on_the_way(training),
-        f"| wall time | {_time(training.get('seconds', 0))} on {training.get('hardware', 'not recorded')} |",
-        f"| seed, precision | {recipe.get('seed')}, {training.get('precision', recipe.get('precision'))} |",
-        f"| program | denoise-se {training.get('version', '')} {training.get('commit', '')} |",
+        *markdown_table(("what", "value"), rows.items()),
         "",
         "## Measured",
         "",
@@ -69,13 +70,13 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
 
 
-def changed_on_the_way(training: Mapping[str, Any]) -> list[str]:
+def _changed_on_the_way(training: Mapping[str, Any]) -> dict[str, str]:
     """A row of what was changed when the run was resumed; none when nothing was."""
     changes = [
         f"from step {change['step']:,}: " + ", ".join(f"{name} {change[name]}" for name in change if name != "step")
         for change in training.get("changes", [])
     ]
-    return [f"| changed on the way | {'; '.join(changes)} |"] if changes else []
+    return {"changed on the way": "; ".join(changes)} if changes else {}
 
 
 def note_calibration(card: Path, calibration: Calibration) -> None:

@@ -21,7 +21,7 @@ from denoise_se.model_card import render_card
 from denoise_se.network import NetworkConfig, build_network
 
 CONFIG = NetworkConfig("flat", unshuffle=1, widths=(2,), blocks=1, norm="batch")
-TRAINING = {"data": "somewhere", "steps": 12, "recipe": {"noise": "gaussian:5|jpeg:9", "batch": 2, "patch": 8}}
+TRAINING = {"data": "some|where", "steps": 12, "recipe": {"noise": "gaussian:5|jpeg:9", "batch": 2, "patch": 8}}
 PSNR = {"set @ 25": 30.12}
 
 
@@ -281,6 +281,7 @@ def test_the_card_tells_what_the_record_holds():
     # by hand: head 2*2*9+2, block 2*(2*2*9+2) and its two norms 2*4, SE 2*2*1, tail 2*9+1
     assert card.startswith("# mine\n") and "145 parameters" in card
     assert "| noise | gaussian:5\\|jpeg:9 |" in card
+    assert "| data | some\\|where |" in card
     assert "| steps | 12 of 2 patches of 8 pixels |" in card
     assert "- set @ 25: 30.12" in card
     assert "| noise | as in the noisy images |" in render_card("mine", CONFIG, {}, {})
