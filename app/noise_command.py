@@ -37,7 +37,7 @@ def run_estimate(files: list[Path], series: str | None) -> int:
     if series is not None:
         table_console().print(_profile_table(_measured(files, series)))
         return EXIT_DONE
-    names = "sigma (8-bit units)", "95 %", "gain", "read noise", "correlation (h, v)", "--sigma auto"
+    names = "sigma (8-bit units)", "95 %", "gain or speckle", "read noise", "correlation (h, v)", "--sigma auto"
     table = Table(Column("file", overflow="fold"), *names)
     code = EXIT_DONE
     for path in _shown(files, "measuring"):
