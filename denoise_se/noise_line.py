@@ -14,7 +14,7 @@ NORMAL_95 = 1.96
 MAX_SCATTER = 4.0  # above, brightness alone does not explain the variances
 # Multiplicative noise is told by how far the variances scatter about a line, how many times less they do so about a
 # parabola, and how many of its own standard errors this rises. Of 62 training pictures in grey and in colour, clean,
-# as JPEG 50, with white, correlated and photon noise one of 868 passes, and none of 28 camera JPEGs; with speckle of
+# as JPEG 50, with white, correlated and photon noise one of 1,240 passes, and none of 28 camera JPEGs; with speckle of
 # 0.1 and 0.2 45 to 57 of 62 do.
 SCATTERED, CLEARER, CERTAIN = 1.5, 1.3, 10.0
 
