@@ -290,6 +290,11 @@ def most_sigma(training: Mapping[str, Any]) -> float | None:
     return strongest_gaussian(spec) if isinstance(spec, str) else None
 
 
+def learnt_uncut(training: Mapping[str, Any]) -> bool:
+    """Whether a training was on white Gaussian noise that no file had cut off at black and white."""
+    return most_sigma(training) is not None and "quantise" not in training["recipe"]["noise"]
+
+
 def made_noise(training: Mapping[str, Any]) -> str | None:
     """The noise spec of a training record's recipe, or the one that was rehearsed beside pairs; None for neither."""
     recipe = training.get("recipe")

@@ -16,11 +16,11 @@ import numpy as np
 
 from denoise_se.backends import Backend, make_backend
 from denoise_se.blending import Strength
-from denoise_se.checkpoint import CheckpointFile, most_sigma, open_checkpoint
+from denoise_se.checkpoint import CheckpointFile, learnt_uncut, most_sigma, open_checkpoint
 from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.guarded_backend import GuardedBackend
 from denoise_se.image import wrong_range
-from denoise_se.level_grid import Level, LevelGrid, level_by_brightness
+from denoise_se.level_grid import Level, LevelGrid, level_by_brightness, level_in_file, mean_level
 from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
 from denoise_se.restorer import Progress, RestoredTile, Restorer, as_they_are
 from denoise_se.scanlines import BAND, ArrayScanlines, Scanlines
@@ -178,7 +178,7 @@ class Denoiser(Restorer):
         output = np.empty_like(source.pixels)
         for band in self.bands(source, level, strength, progress):
             output[band.rows.slice] = band.clean
-        used = None if level is None else float(np.mean(level))
+        used = None if level is None else mean_level(level)
         output = output.reshape(noisy.shape).astype(noisy.dtype, copy=False)  # of its byte order, too
         return Denoised(output, used, time.perf_counter() - began)
 
@@ -199,15 +199,21 @@ class Denoiser(Restorer):
             raise UsageError("sigma must be a number from 0 to 255, in 8-bit units (25 means 25/255)")
         if level.ndim and level.shape != source.shape[:2]:
             raise UsageError(f"the map of sigma has shape {level.shape}, the image {source.shape[:2]}")
-        return level if level.ndim else float(level)
+        return level if level.ndim else self._in_file(source, float(level))
 
     def level_for(self, source: Scanlines, noise: NoiseEstimate) -> Level | None:
         """What the network is told of an image with that noise, see `level_by_brightness`; one level where it learnt of
         other noise than white Gaussian, as one level is what it was told then."""
         if self.blind:
             return None
-        white = most_sigma(self.checkpoint.training) is not None
-        return level_by_brightness(source, noise) if white else noise.level
+        if most_sigma(self.checkpoint.training) is None:
+            return noise.level
+        level = level_by_brightness(source, noise)
+        return self._in_file(source, level) if noise.is_white else level
+
+    def _in_file(self, source: Scanlines, level: float | LevelGrid) -> float | LevelGrid:
+        """What is left of a level where noise was cut off, for a network that has not learnt such noise itself."""
+        return level_in_file(source, level) if learnt_uncut(self.checkpoint.training) else level
 
     def tiles(self, source: Scanlines, level: Level | None, progress: Progress | None = None) -> Iterator[RestoredTile]:
         """The tiles of `bands`, row by row, with the network's result as it is."""
@@ -235,11 +241,11 @@ class Denoiser(Restorer):
             for done, window in enumerate(self.cutter.windows(source, level, white)):
                 started = window, network.submit(self._restored, backend, window, gates)
                 if running:
-                    yield self._tile(*running, channels, white)
+                    yield self._tile(*running, channels, white, level)
                     report(done, total)
                 running = started
             assert running  # there is at least one
-            yield self._tile(*running, channels, white)
+            yield self._tile(*running, channels, white, level)
             report(total, total)
         finally:
             network.shutdown(cancel_futures=True)
@@ -258,7 +264,9 @@ class Denoiser(Restorer):
         ]
         return results[0] if len(results) == 1 else np.concatenate(results)
 
-    def _tile(self, window: Window, result: Future[np.ndarray], channels: int, white: float) -> RestoredTile:
+    def _tile(
+        self, window: Window, result: Future[np.ndarray], channels: int, white: float, level: Level | None
+    ) -> RestoredTile:
         """The core of a window, when the network is done with it. Raises DenoiseError."""
         clean = result.result()
         if not np.isfinite(clean).all():
@@ -273,6 +281,8 @@ class Denoiser(Restorer):
         restored = clean[0].transpose(1, 2, 0)[inner]
         if white != full_range(window.noisy.dtype):
             restored = restored * np.float32(white / full_range(window.noisy.dtype))
+        if isinstance(level, LevelGrid):
+            restored = level.unclipped(restored)
         return RestoredTile(rows, columns, window.noisy, restored)
 
 

@@ -22,7 +22,7 @@ from denoise_se.formats import format_of_suffix
 from denoise_se.image import Image
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, copy, misnamed, probe, write, write_pages
 from denoise_se.inspection import Inspection, Inspector
-from denoise_se.level_grid import Level
+from denoise_se.level_grid import Level, mean_level
 from denoise_se.manifest import Ledger
 from denoise_se.opened_file import OpenedFile
 from denoise_se.page import ImagePage
@@ -281,7 +281,7 @@ def _with_size_of(job: Job, row: Row) -> Row:
 
 def _with_model(row: Row, denoisers: Sequence[Restorer], levels: Sequence[Level | None], seconds: float) -> Row:
     """The row with the names of what denoised the pages, and the mean of the levels that they were told."""
-    known = [float(np.mean(level)) for level in levels if level is not None]
+    known = [mean_level(level) for level in levels if level is not None]
     sigma = round(sum(known) / len(known), 4) if known else None
     names = dict.fromkeys(denoiser.checkpoint.name for denoiser in denoisers)
     return replace(row, model=", ".join(names), sigma=sigma, seconds=round(seconds, 4))

@@ -84,7 +84,8 @@ class GuardedBackend:
         height, width = window.shape[-2:]
         core = (..., slice(top, height - bottom), slice(left, width - right))
         at = place.row, place.column
-        broken = takes_too_much(window[core], restored, level[core], at)
+        uncut = None if place.uncut is None else place.uncut[core]
+        broken = takes_too_much(window[core], restored, level[core], at, uncut)
         if broken.any():
             better = self.exact().denoise(window, level, None if gates is None else gates.exact(), place)
             rows, columns = (edges(start, length) for start, length in zip(at, restored.shape[2:], strict=True))
@@ -95,10 +96,15 @@ class GuardedBackend:
 
 
 def takes_too_much(
-    noisy: np.ndarray, restored: np.ndarray, level: np.ndarray, at: tuple[int, int] = (0, 0)
+    noisy: np.ndarray,
+    restored: np.ndarray,
+    level: np.ndarray,
+    at: tuple[int, int] = (0, 0),
+    uncut: np.ndarray | None = None,
 ) -> NDArray[np.bool_]:
     """In which blocks, [rows, columns] of them, more is taken out of [1, C, h, w] than noise of `level` [1, 1, h, w],
-    all in [0, 1]; `at` is where its first pixel lies in the image, whose blocks these are."""
+    all in [0, 1]; `at` is where its first pixel lies in the image, whose blocks these are. `uncut` [h, w] are the
+    levels before noise was cut off where `level` says what is left of it."""
     _, channels, height, width = noisy.shape
     rows, columns = edges(at[0], height), edges(at[1], width)
     same = not any(level.strides[2:])  # one level, repeated
@@ -115,7 +121,12 @@ def takes_too_much(
             told = np.add.reduceat(np.square(level[strip]).sum((0, 1)), columns[:-1]) / pixels
         # noise that was cut off at black or white left about as much less of its energy as there are such pixels
         whole = ((noisy[strip] != 0) & (noisy[strip] != 1)).sum((0, 1))
-        told = told * np.add.reduceat(whole, columns[:-1]) / (channels * pixels)
+        left = np.add.reduceat(whole, columns[:-1]) / (channels * pixels)
+        if uncut is None:
+            told = told * left
+        else:  # of a block that is half black and half white the mean tells nothing of that
+            before = np.add.reduceat(np.square(uncut[top:bottom]).sum(0), columns[:-1]) / pixels
+            told = np.minimum(told, before * left)
         found[:] = taken > most * (told + CODE**2)
     return broken
 

@@ -1,7 +1,8 @@
-"""The noise level at each place of an image whose noise grows with brightness, as that of photons does."""
+"""The noise level at each place of an image: it may grow with brightness, as that of photons, and be cut off."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias, Union
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from denoise_se.clipping import ClippedNoise, ends_reached
 from denoise_se.noise_estimation import NoiseEstimate
 from denoise_se.noise_line import NoiseLaw
 from denoise_se.scanlines import Scanlines, in_bands
@@ -21,36 +23,64 @@ CELL = 4  # pixels a side, of which BAND is a multiple; their mean says how brig
 # variance over brightness is believed when its growth is this sure, and raises the brightest tenth this far
 SURE = 0.7  # of the growth, the lower end of its 95 % interval
 CONTRAST = 1.5  # between the standard deviations of the brightest and of the darkest tenth
+# Noise counts as cut off at black or white where this share of the values lies there, and this much of the share that
+# noise of its level would bring there.
+LEAST_CUT, EXPECTED_CUT = 1e-4, 0.5
 
 
 @dataclass(frozen=True)
 class LevelGrid:
     """Standard deviations in 8-bit units at the centres of cells of CELL pixels, `values` [h, w]; between them they are
     interpolated, so that a window gets the same whatever the tiles. As an array it is its values. `law` gives the
-    variance of a cell from its brightness.
+    variance of a cell from its brightness. `uncut` [h, w] are the levels before noise was cut off, where it was.
     """
 
     values: NDArray[np.float32]
-    law: NoiseLaw
+    law: NoiseLaw | ClippedNoise
+    uncut: NDArray[np.float32] | None = None
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> NDArray[np.float32]:
         return np.array(self.values, dtype) if copy else np.asarray(self.values, dtype)
 
     @classmethod
-    def of(cls, brightness: NDArray[np.float32], law: NoiseLaw) -> LevelGrid:
-        """For cells [h, w] of that mean, in units of the range."""
-        return cls(255 * np.sqrt(law.at(np.clip(brightness, 0, 1))), law)
+    def of(cls, source: Scanlines, law: NoiseLaw | ClippedNoise) -> LevelGrid:
+        """For an image [H, W, C] with that noise: of the mean variance of a cell's channels."""
+        height, width, _ = source.shape
+        values = np.empty((-(-height // CELL), -(-width // CELL)), np.float32)
+        uncut = np.empty_like(values) if isinstance(law, ClippedNoise) else None
+        for row, means in cells(source):
+            values[row : row + len(means)] = _level(law.at(means))
+            if isinstance(law, ClippedNoise) and uncut is not None:
+                uncut[row : row + len(means)] = _level(law.before(means))
+        return cls(values, law, uncut)
 
     def like(self, source: Scanlines) -> LevelGrid:
         """The same noise in another image [H, W, C], as in a part of this one."""
-        return self.of(brightness(source), self.law)
+        return self.of(source, self.law)
+
+    def times(self, share: float) -> LevelGrid:
+        """With the variance times `share`."""
+        root = np.float32(share**0.5)
+        return LevelGrid(self.values * root, self.law.times(share), None if self.uncut is None else self.uncut * root)
+
+    def unclipped(self, restored: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What a network made of noisy pixels, in units of the range, without what cutting off moved their mean by."""
+        return self.law.unclipped(restored) if isinstance(self.law, ClippedNoise) else restored
 
     def window(self, rows: Span, columns: Span) -> NDArray[np.float32]:
         """The level of each pixel of a window."""
-        above, below, down = _between(rows, self.values.shape[0])
-        left, right, along = _between(columns, self.values.shape[1])
-        lines = self.values[above] * (1 - down[:, None]) + self.values[below] * down[:, None]
-        return np.asarray(lines[:, left] * (1 - along) + lines[:, right] * along, np.float32)
+        return _interpolated(self.values, rows, columns)
+
+    def uncut_window(self, rows: Span, columns: Span) -> NDArray[np.float32] | None:
+        """The same of `uncut`."""
+        return None if self.uncut is None else _interpolated(self.uncut, rows, columns)
+
+
+def _interpolated(values: NDArray[np.float32], rows: Span, columns: Span) -> NDArray[np.float32]:
+    above, below, down = _between(rows, values.shape[0])
+    left, right, along = _between(columns, values.shape[1])
+    lines = values[above] * (1 - down[:, None]) + values[below] * down[:, None]
+    return np.asarray(lines[:, left] * (1 - along) + lines[:, right] * along, np.float32)
 
 
 def _between(span: Span, cells: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
@@ -66,23 +96,47 @@ def level_by_brightness(source: Scanlines, noise: NoiseEstimate) -> float | Leve
     surely = noise.gain_interval[0] + noise.speckle_interval[0] ** 2
     if noise.level == 0 or surely == 0 or surely < SURE * (noise.gain + noise.speckle**2):
         return noise.level
-    cells = brightness(source)
-    found = LevelGrid.of(cells, noise.law)
+    found = LevelGrid.of(source, noise.law)
     darkest, brightest = np.quantile(found.values, (0.1, 0.9))
     if brightest < CONTRAST * darkest or darkest == 0:
         return noise.level
-    share = noise.level**2 / float(np.square(found.values).mean(dtype=np.float64))
-    return LevelGrid.of(cells, noise.law.times(share))
+    return found.times(noise.level**2 / float(np.square(found.values).mean(dtype=np.float64)))
 
 
-def brightness(source: Scanlines) -> NDArray[np.float32]:
-    """The mean of each cell over its pixels and channels, in units of the range."""
-    height, width, _ = source.shape
-    cells = np.empty((-(-height // CELL), -(-width // CELL)), np.float32)
+def level_in_file(source: Scanlines, level: float | LevelGrid) -> float | LevelGrid:
+    """`level` as it is left where an image [H, W, C] shows that its noise was cut off at black or white, else as it
+    is."""
+    reached = ends_reached(source)
+    if max(reached) < LEAST_CUT or not np.any(level):
+        return level
+    law = level.law if isinstance(level, LevelGrid) else NoiseLaw(0.0, (level / 255) ** 2)
+    if isinstance(law, ClippedNoise):
+        return level
+    both = ClippedNoise(law, *(share >= LEAST_CUT for share in reached))
+    expected, count = np.zeros(2), 0
+    for _, means in cells(source):
+        expected += means.size * np.array(both.cut_off(means))
+        count += means.size
+    least = np.maximum(LEAST_CUT, EXPECTED_CUT * expected / count)
+    black, white = (np.array(reached) > least).tolist()
+    return LevelGrid.of(source, ClippedNoise(law, black, white)) if black or white else level
+
+
+def mean_level(level: Level) -> float:
+    """That of an image as one number, in 8-bit units, before anything was cut off."""
+    return float(np.mean(level.uncut if isinstance(level, LevelGrid) and level.uncut is not None else level))
+
+
+def cells(source: Scanlines) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """The means of some rows of cells [n, w, C], in units of the range from 0 to 1, and the row that they begin at."""
     for start, rows in in_bands(source):
-        band = rows.mean(axis=2, dtype=np.float32)
-        below, beside = -band.shape[0] % CELL, -band.shape[1] % CELL
-        band = cv2.copyMakeBorder(band, 0, below, 0, beside, cv2.BORDER_REPLICATE)
+        below, beside = -rows.shape[0] % CELL, -rows.shape[1] % CELL
+        band = cv2.copyMakeBorder(rows.astype(np.float32), 0, below, 0, beside, cv2.BORDER_REPLICATE)
         size = band.shape[1] // CELL, band.shape[0] // CELL
-        cells[start // CELL : start // CELL + size[1]] = cv2.resize(band, size, interpolation=cv2.INTER_AREA)
-    return cells / np.float32(full_range(source.dtype))
+        means = cv2.resize(band, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], -1)
+        yield start // CELL, np.clip(means / np.float32(full_range(source.dtype)), 0, 1)
+
+
+def _level(variance: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Of cells [h, w, C], [h, w] in 8-bit units."""
+    return np.asarray(255 * np.sqrt(variance.mean(axis=2)), np.float32)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from denoise_se.clipping import ENDLESS, clipped_moments
 from denoise_se.scanlines import Scanlines
 
 Array = NDArray[np.float32]
@@ -18,7 +19,6 @@ Array = NDArray[np.float32]
 PATCH = 8
 MIN_PIXELS = 32  # fewer hold too few high coefficients for an answer to mean anything
 MAX_PATCHES = 20_000  # over all channels; bounds the time, and twice as many were not measurably more accurate
-FAR = 5.0  # standard deviations from an end of the range, where clipping takes under a millionth
 GARBAGE = 1e6  # in 8-bit units; float pixels beyond it would overflow when squared
 
 
@@ -113,40 +113,6 @@ def cut(image: Scanlines, scale: float) -> DctPatches | None:
     )
 
 
-def clips(means: Array, sigma: float, low: float, high: float) -> bool:
-    """Whether clipping to [low, high] takes anything from noise of sigma around any of the means."""
-    return sigma > 0 and bool((means < low + FAR * sigma).any() or (means > high - FAR * sigma).any())
-
-
-def clip_factor(means: Array, sigma: float, low: float, high: float) -> Array:
-    """What clipping leaves of the variance of Gaussian noise, as a share: Var(clip(y + noise)) / sigma**2.
-
-    y is taken such that the clipped pixels have the given means; all in the same units. Foi 2009, "Clipped noisy
-    images", doi:10.1016/j.sigpro.2009.04.035.
-    """
-    if not clips(means, sigma, low, high):
-        return np.ones_like(means)
-    low, high = max(low, -1e6), min(high, 1e6)  # products with a vanishing probability must stay finite
-    spread = sigma * np.linspace(-FAR, FAR, 81)
-    y = np.sort(np.concatenate([end + spread for end in (low, high)]))
-    mean, variance = _clipped_moments((low - y) / sigma, (high - y) / sigma)
-    factor = np.interp(means, y + sigma * mean, np.clip(variance, 1e-6, 1))
-    return np.asarray(factor, dtype=np.float32)
-
-
-def _clipped_moments(
-    low: NDArray[np.float64], high: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and variance of standard normal noise that is clipped to [low, high], both finite."""
-    from scipy.special import ndtr
-
-    below, inside, above = ndtr(low), ndtr(high) - ndtr(low), ndtr(-high)
-    density_low, density_high = (np.exp(-(end**2) / 2) / np.sqrt(2 * np.pi) for end in (low, high))
-    mean = low * below + density_low - density_high + high * above
-    square = low**2 * below + inside + low * density_low - high * density_high + high**2 * above
-    return mean, square - mean**2
-
-
 def lag_products(patches: DctPatches) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """What a coefficient's unit of variance adds to the mean product of neighbours: horizontally, vertically, [K] each.
 
@@ -190,7 +156,7 @@ def _left_of_variance(clipped: NDArray[np.int64], count: int) -> Array:
     from scipy.special import ndtri
 
     end = ndtri(np.arange(1, count) / count)
-    _, variance = _clipped_moments(end, np.full_like(end, 1e6))
+    _, variance = clipped_moments(end, np.full_like(end, ENDLESS))
     table = np.concatenate([[1.0], variance, [1.0]]).astype(np.float32)  # no variance is left of all
     return np.asarray(table[clipped])
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from denoise_se.clipping import clip_factor, clips
 from denoise_se.noise_line import NoiseLine, fit_law
-from denoise_se.noise_patches import Array, DctPatches, clip_factor, clips
+from denoise_se.noise_patches import Array, DctPatches
 
 Float = NDArray[np.float64]
 

@@ -65,7 +65,10 @@ class Cutter:
                 planes, levels = self._input(held[:, beside.slice], level, white, above, beside)
                 cut = above.start > 0, above.stop < height, beside.start > 0, beside.stop < width
                 kept = self._kept(above, height), self._kept(beside, width)
-                place = WindowPlace(cut, kept[0].start, kept[1].start)
+                uncut = level.uncut_window(above, beside) if isinstance(level, LevelGrid) else None
+                if uncut is not None:
+                    uncut = _in_units(uncut, white, held.dtype)
+                place = WindowPlace(cut, kept[0].start, kept[1].start, uncut)
                 noisy = held[rows.within(above), columns.slice].copy()  # a view would keep all rows
                 yield Window(rows, columns, kept, noisy, planes, levels, place)
 
@@ -100,5 +103,10 @@ class Cutter:
             values = level.window(rows, columns)
         else:
             values = level[rows.slice, columns.slice] if isinstance(level, np.ndarray) else level or 0.0
-        levels = np.float32(values) / np.float32(255 * white / full_range(pixels.dtype))
+        levels = _in_units(np.float32(values), white, pixels.dtype)
         return planes, np.broadcast_to(levels, (len(planes), 1, *planes.shape[2:]))
+
+
+def _in_units(levels: np.ndarray | np.float32, white: float, dtype: np.dtype) -> np.ndarray:
+    """Levels in 8-bit units, for pixels of which `white` is 1."""
+    return np.asarray(levels / np.float32(255 * white / full_range(dtype)))

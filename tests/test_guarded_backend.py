@@ -66,6 +66,20 @@ def test_noise_that_was_cut_off_at_black_and_white_leaves_less_to_take():
     assert not takes_too_much(noisy, checks, level).any()
 
 
+def test_where_the_level_says_what_was_cut_off_it_is_not_taken_off_twice():
+    level = np.full((1, 1, 64, 128), LEVEL)
+    uncut = level[0, 0].copy()
+    clean = np.ones_like(level)
+    clean[..., 64:] = np.indices((64, 64)).sum(0) % 2  # checks of one pixel, whose mean tells nothing of it
+    noisy = np.clip(clean + noise(clean.shape), 0, 1)
+    level[..., :64] *= np.float32((0.5 - 1 / (2 * np.pi)) ** 0.5)  # of a half-normal
+    mean = np.where(np.arange(128) < 64, 1 - LEVEL / np.float32((2 * np.pi) ** 0.5), clean)
+    assert takes_too_much(noisy, mean, level)[:, :2].any(), "with what was cut off taken off twice"
+    assert not takes_too_much(noisy, mean, level, uncut=uncut).any()
+    wrong = mean + LEVEL * np.float32(1.3) * np.where(clean > 0, -1, 1)
+    assert takes_too_much(noisy, wrong, level, uncut=uncut).all()
+
+
 def test_a_map_of_levels_tells_for_each_place():
     change = noise((1, 1, 64, 128))
     change[..., 64:] *= 5

@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
+from denoise_se.clipping import clip_factor
 from denoise_se.errors import UsageError
 from denoise_se.noise_estimation import estimate_noise, estimate_sigma
 from denoise_se.noise_line import NoiseLaw
-from denoise_se.noise_patches import clip_factor, cut, lag_products
+from denoise_se.noise_patches import cut, lag_products
 from denoise_se.scanlines import ArrayScanlines
 
 SIGMAS = [1, 2, 5, 10, 25, 50, 75]

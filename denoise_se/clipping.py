@@ -1,0 +1,143 @@
+"""Gaussian noise that was cut off at black and at white, as files cut it: what that leaves of its mean and variance.
+
+Noise can only darken a white page, whose mean becomes grey, 0.4 standard deviations below white, and of the noise's
+standard deviation 0.58 are left. A network that learnt noise which was not cut off takes that mean for the picture.
+Both follow from the noise alone, so that the network can be told what is left of it, and its result be put right: Foi
+2009, "Clipped noisy images: heteroskedastic modeling and practical denoising", doi:10.1016/j.sigpro.2009.04.035.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denoise_se.noise_line import Float, NoiseLaw
+from denoise_se.scanlines import Scanlines, in_bands
+
+FAR = 5.0  # standard deviations from an end of the range, where clipping takes under a millionth
+ENDLESS = 1e6  # standard deviations to an end that nothing reaches; products with its probability stay finite
+POINTS = 1025  # brightnesses from 0 to 1 in a table
+SLIGHT = 1e-4  # of the range: changes below it, of 0.03 codes of 8 bits, are not made
+
+
+class Ends(NamedTuple):
+    """Something of black and of white."""
+
+    black: float
+    white: float
+
+
+class _Table(NamedTuple):
+    """Of each `brightness` that a picture can have: the `mean` and the `variance` of its pixels with noise that is cut
+    off, and how probable it is that a pixel lies at `black` and at `white`."""
+
+    brightness: Float
+    mean: Float
+    variance: Float
+    black: Float
+    white: Float
+
+
+@dataclass(frozen=True)
+class ClippedNoise:
+    """Noise of the variance `law` over brightnesses in [0, 1], cut off below 0 if `black`, and above 1 if `white`."""
+
+    law: NoiseLaw
+    black: bool
+    white: bool
+
+    def at(self, mean: NDArray[np.floating]) -> NDArray[np.floating]:
+        """The variance that is left where pixels have this mean, as that of a few noisy ones."""
+        return self._of(self._table.variance, mean)
+
+    def before(self, mean: NDArray[np.floating]) -> NDArray[np.floating]:
+        """The variance there before anything was cut off."""
+        return self.law.at(self._of(self._table.brightness, mean))
+
+    def times(self, share: float) -> ClippedNoise:
+        """With the variance times `share`."""
+        return ClippedNoise(self.law.times(share), self.black, self.white)
+
+    def cut_off(self, mean: NDArray[np.floating]) -> Ends:
+        """The share of pixels that lie at black and at white where they have these means."""
+        return Ends(*(float(self._of(part, mean).mean()) for part in (self._table.black, self._table.white)))
+
+    def unclipped(self, clean: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The brightness before the noise, for the means `clean` of any shape, as a network gives them."""
+        table = self._table
+        change = table.brightness - table.mean
+        strong = np.abs(change) > SLIGHT
+        near = np.zeros(clean.shape, bool)
+        if self.black:
+            near |= clean < table.mean[strong & (change < 0)].max(initial=0)
+        if self.white:
+            near |= clean > table.mean[strong & (change > 0)].min(initial=1)
+        means = clean[near]
+        found = means + np.interp(means, table.mean, change)
+        result = clean.copy()
+        result[near] = found.clip(0 if self.black else -np.inf, 1 if self.white else np.inf)
+        return result
+
+    @cached_property
+    def _table(self) -> _Table:
+        from scipy.special import ndtr
+
+        x = np.linspace(0, 1, POINTS)
+        sigma = np.sqrt(np.maximum(self.law.at(x), 1e-12))
+        low = -x / sigma if self.black else np.full(POINTS, -ENDLESS)
+        high = (1 - x) / sigma if self.white else np.full(POINTS, ENDLESS)
+        shift, share = clipped_moments(low, high)
+        mean = np.maximum.accumulate(x + sigma * shift)
+        return _Table(x, mean, np.square(sigma) * share, ndtr(low), ndtr(-high))
+
+    def _of(self, values: Float, mean: NDArray[np.floating]) -> NDArray[np.floating]:
+        return np.interp(mean, self._table.mean, values).astype(mean.dtype)
+
+
+def ends_reached(source: Scanlines) -> Ends:
+    """The shares of an image's values that lie at black and at white; 0 where others lie beyond, as floats may."""
+    one = np.iinfo(source.dtype).max if source.dtype.kind == "u" else 1
+    counts = np.zeros(2, np.int64)
+    beyond = np.zeros(2, bool)
+    total = 0
+    for _, rows in in_bands(source):
+        counts += np.count_nonzero(rows == 0), np.count_nonzero(rows == one)
+        total += rows.size
+        if source.dtype.kind == "f":
+            beyond |= (rows < 0).any(), (rows > one).any()
+    return Ends(*(float(share) for share in np.where(beyond, 0, counts / max(1, total))))
+
+
+def clips(means: NDArray[np.float32], sigma: float, low: float, high: float) -> bool:
+    """Whether clipping to [low, high] takes anything from noise of sigma around any of the means."""
+    return sigma > 0 and bool((means < low + FAR * sigma).any() or (means > high - FAR * sigma).any())
+
+
+def clip_factor(means: NDArray[np.float32], sigma: float, low: float, high: float) -> NDArray[np.float32]:
+    """What clipping leaves of the variance of Gaussian noise, as a share: Var(clip(y + noise)) / sigma**2.
+
+    y is taken such that the clipped pixels have the given means; all in the same units.
+    """
+    if not clips(means, sigma, low, high):
+        return np.ones_like(means)
+    low, high = max(low, -1e6), min(high, 1e6)  # products with a vanishing probability must stay finite
+    spread = sigma * np.linspace(-FAR, FAR, 81)
+    y = np.sort(np.concatenate([end + spread for end in (low, high)]))
+    mean, variance = clipped_moments((low - y) / sigma, (high - y) / sigma)
+    factor = np.interp(means, y + sigma * mean, np.clip(variance, 1e-6, 1))
+    return np.asarray(factor, dtype=np.float32)
+
+
+def clipped_moments(low: Float, high: Float) -> tuple[Float, Float]:
+    """Mean and variance of standard normal noise that is clipped to [low, high], both finite."""
+    from scipy.special import ndtr
+
+    below, inside, above = ndtr(low), ndtr(high) - ndtr(low), ndtr(-high)
+    density_low, density_high = (np.exp(-(end**2) / 2) / np.sqrt(2 * np.pi) for end in (low, high))
+    mean = low * below + density_low - density_high + high * above
+    square = low**2 * below + inside + low * density_low - high * density_high + high**2 * above
+    return mean, square - mean**2

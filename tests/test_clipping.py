@@ -1,0 +1,158 @@
+"""Noise that files cut off at black and white: it is found, told and undone."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_model import save_tiny
+
+from denoise_se import Denoiser
+from denoise_se.clipping import ClippedNoise, clipped_moments, ends_reached
+from denoise_se.image_io import read
+from denoise_se.level_grid import LevelGrid, level_in_file
+from denoise_se.metrics import psnr
+from denoise_se.noise_line import NoiseLaw
+from denoise_se.scanlines import ArrayScanlines
+
+SAMPLES = Path(__file__).parents[1] / "data" / "samples"
+SIGMA = 25.0
+WHITE_NOISE = NoiseLaw(0.0, (SIGMA / 255) ** 2)
+
+
+def in_file(clean: np.ndarray, sigma: float = SIGMA, seed: int = 0) -> np.ndarray:
+    """A clean image in 8-bit units with noise as an 8-bit file holds it."""
+    noisy = clean + np.random.default_rng(seed).normal(0, sigma, clean.shape)
+    return noisy.round().clip(0, 255).astype(np.uint8)
+
+
+def page(value: float, *shape: int) -> np.ndarray:
+    return np.full(shape or (128, 128), value)
+
+
+def test_half_of_a_normal_distribution():
+    # the half-normal: a mean of 1 / sqrt(2 pi), a mean square of 1 / 2
+    mean, variance = clipped_moments(np.array([-1e6]), np.array([0.0]))
+    assert mean[0] == pytest.approx(-1 / math.sqrt(2 * math.pi))
+    assert variance[0] == pytest.approx(0.5 - 1 / (2 * math.pi))
+
+
+@pytest.mark.parametrize("law", [WHITE_NOISE, NoiseLaw(0.02, 1e-4), NoiseLaw(0.0, 1e-4, 0.3)])
+@pytest.mark.parametrize("brightness", [0.0, 0.02, 0.1, 0.5, 0.93, 1.0])
+def test_mean_and_variance_are_those_of_pixels_that_were_cut_off(law, brightness):
+    sigma = float(law.at(np.float64(brightness))) ** 0.5
+    pixels = np.clip(brightness + np.random.default_rng(1).normal(0, sigma, 400_000), 0, 1)
+    noise = ClippedNoise(law, black=True, white=True)
+    mean = np.array([pixels.mean()], np.float32)
+    slope = 3  # of the brightness over the mean, at its steepest, at white
+    assert noise.unclipped(mean)[0] == pytest.approx(brightness, abs=slope * 4 * sigma / 400_000**0.5 + 1e-3)
+    assert noise.at(mean)[0] == pytest.approx(pixels.var(), rel=0.03)
+    assert noise.before(mean)[0] == pytest.approx(sigma**2, rel=0.03)
+    shares = np.mean(pixels == 0), np.mean(pixels == 1)
+    assert noise.cut_off(mean) == pytest.approx(shares, abs=0.01)
+
+
+@given(black=st.booleans(), white=st.booleans(), sigma=st.floats(1, 75))
+@settings(deadline=None, max_examples=30)
+def test_only_ends_that_cut_something_off_are_mended(black, white, sigma):
+    noise = ClippedNoise(NoiseLaw(0.0, (sigma / 255) ** 2), black, white)
+    means = np.linspace(-0.2, 1.2, 141, dtype=np.float32)
+    mended = noise.unclipped(means)
+    assert mended.dtype == np.float32 and (np.diff(mended) >= 0).all()
+    reach = 5 * sigma / 255
+    far = (means > reach if black else means > -1) & (means < 1 - reach if white else means < 2)
+    np.testing.assert_allclose(mended[far], means[far], atol=2e-4)
+    assert not black or (mended[means < 0] == 0).all()
+    assert not white or (mended[means > 1] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("pixels", "shares"),
+    [
+        (np.array([[0, 0, 7, 255]], np.uint8), (0.5, 0.25)),
+        (np.array([[0, 255, 7, 65535]], np.uint16), (0.25, 0.25)),
+        (np.array([[0, 0.5, 1, 1]], np.float32), (0.25, 0.5)),
+        (np.array([[-0.1, 0, 1, 1]], np.float32), (0.0, 0.5)),  # not cut off at black
+        (np.array([[0, 0.5, 1, 1.1]], np.float64), (0.25, 0.0)),
+    ],
+)
+def test_values_at_the_ends_are_counted_where_none_lie_beyond(pixels, shares):
+    assert ends_reached(ArrayScanlines(pixels[..., None])) == shares
+
+
+def test_what_is_left_of_the_noise_is_told_place_by_place():
+    clean = np.concatenate([page(255), page(128), page(0)], axis=1)
+    level = level_in_file(ArrayScanlines(in_file(clean)[..., None]), SIGMA)
+    assert isinstance(level, LevelGrid) and level.law == ClippedNoise(WHITE_NOISE, black=True, white=True)
+    left = SIGMA * (0.5 - 1 / (2 * math.pi)) ** 0.5  # of a half-normal
+    white, middle, black = (np.asarray(level)[:, start : start + 24].mean() for start in (4, 36, 68))
+    # a little more: the means of a few noisy pixels, some of which look less cut off than they are
+    assert (white, middle, black) == pytest.approx((left, SIGMA, left), rel=0.08)
+    assert level.uncut is not None
+    np.testing.assert_allclose(level.uncut, SIGMA, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        in_file(page(128), 10),  # far from both ends
+        np.clip(in_file(page(255)), 10, 240),  # of less contrast since
+        (page(1) + np.random.default_rng(0).normal(0, 0.1, (128, 128))).astype(np.float32),  # not cut off
+    ],
+)
+def test_noise_that_was_not_cut_off_has_one_level(pixels):
+    assert level_in_file(ArrayScanlines(pixels[..., None]), 10.0) == 10.0
+
+
+def test_a_bright_picture_on_a_black_frame_was_not_cut_off_at_white():
+    picture = np.pad(in_file(page(230), 3), 8)
+    level = level_in_file(ArrayScanlines(picture[..., None]), SIGMA)  # which would be cut off, were it as strong
+    assert isinstance(level, LevelGrid) and level.law == ClippedNoise(WHITE_NOISE, black=True, white=False)
+
+
+@pytest.mark.parametrize("model", ["gray", "color", "gray-best", "color-best"])
+@pytest.mark.parametrize("value", [0, 255])
+def test_a_page_that_is_white_or_black_under_noise_comes_out_so(model, value):
+    noisy = in_file(page(value, 128, 128, 3) if "color" in model else page(value))
+    denoiser = Denoiser.load(model)
+    assert abs(noisy.mean() - value) > 9  # the mean of 25 codes of noise, cut off, is 10 codes away
+    for sigma in (None, SIGMA):
+        found = denoiser.denoise(noisy, sigma)
+        assert abs(found.image.mean() - value) < 0.6
+        assert found.sigma == pytest.approx(SIGMA, rel=0.05)
+
+
+@pytest.mark.parametrize(("model", "name"), [("gray", "camera"), ("color", "chelsea")])
+def test_a_file_is_denoised_as_well_as_noise_that_was_not_cut_off(model, name):
+    clean = read(SAMPLES / "clean" / f"{name}.png").pixels.astype(np.float32)
+    clean = (clean - 60).clip(0, 255)  # much of it at black
+    denoiser = Denoiser.load(model)
+    whole = clean + np.random.default_rng(0).normal(0, SIGMA, clean.shape).astype(np.float32)
+    best = psnr(clean, 255 * denoiser(whole / 255, SIGMA).clip(0, 1), data_range=255)
+    assert psnr(clean, denoiser(in_file(clean), SIGMA).astype(np.float32), data_range=255) > best - 0.2
+
+
+def test_tiles_give_what_the_whole_picture_gives():
+    noisy = in_file(np.linspace(-40, 300, 192 * 160).reshape(192, 160).clip(0, 255))
+    whole, tiled = (Denoiser.load("gray", backend="torch", tile=tile)(noisy, SIGMA).astype(int) for tile in (0, 64))
+    assert np.abs(tiled - whole).max() <= 1
+
+
+@pytest.mark.parametrize("noise", ["gaussian:0-55", "gaussian:0-55+quantise:8", "speckle:0.1", None])
+def test_a_network_that_learnt_it_is_told_of_the_noise_alone(noise, tmp_path):
+    model = save_tiny(tmp_path / "m.safetensors", channels=1, training={"recipe": {"noise": noise}})
+    level = Denoiser.load(model).noise_level(ArrayScanlines(in_file(page(255))[..., None]), SIGMA)
+    assert isinstance(level, LevelGrid) if noise == "gaussian:0-55" else level == SIGMA
+
+
+def test_grain_that_is_wider_than_a_pixel_is_left_to_the_estimate():
+    from scipy.ndimage import gaussian_filter
+
+    grain = gaussian_filter(np.random.default_rng(0).normal(size=(256, 256)), 0.8)
+    picture = (page(240, 256, 256) + 20 * grain / grain.std()).round().clip(0, 255).astype(np.uint8)
+    level = Denoiser.load("gray").noise_level(ArrayScanlines(picture[..., None]))
+    assert isinstance(level, float)
