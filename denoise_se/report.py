@@ -6,8 +6,10 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,11 +172,15 @@ def as_table(rows: Sequence[Row], engine: str = "") -> Table:
     if any(row.psnr_estimated is not None or row.psnr_estimated_reason for row in rows):
         numbers = (*numbers, "noise_before", "noise_after", "psnr_estimated")
     table = Table("image", "status", "size", "model", "sigma", "seconds", *(n.replace("_", "\n") for n in numbers))
-    table.caption = f"computed by {engine}" if engine else None
+    caption = [f"computed by {engine}"] if engine else []
+    reasons = Counter(row.psnr_estimated_reason for row in rows if row.psnr_estimated_reason)
+    caption += [f"no psnr_estimated of {count}: {text}" for text, count in reasons.most_common()]
+    table.caption = "\n".join(caption) or None
+    names = short_names(rows)
     ranked = sorted(rows, key=lambda row: row.status != "failed")
     for row in ranked[:MOST_ROWS]:
         size = f"{row.width}x{row.height}" if row.width else ""
-        cells = [Path(row.input).name, row.status, size, row.model, shown(row, "sigma"), shown(row, "seconds")]
+        cells = [names[row.input], row.status, size, row.model, shown(row, "sigma"), shown(row, "seconds")]
         table.add_row(*cells, *(na(row, name) for name in numbers))
     if len(rows) > MOST_ROWS:
         table.add_row(f"and {len(rows) - MOST_ROWS} more")
@@ -183,6 +189,14 @@ def as_table(rows: Sequence[Row], engine: str = "") -> Table:
         table.add_section()
         table.add_row("mean", "", "", "", "", "", *(shown_number(name, averages[name]) for name in numbers))
     return table
+
+
+def short_names(rows: Sequence[Row]) -> dict[str, str]:
+    """The names of the inputs, by them: without the folders that all lie in."""
+    parts = {row.input: Path(row.input).parts for row in rows}
+    steps = zip(*(part[:-1] for part in parts.values()), strict=False)
+    shared = sum(1 for _ in takewhile(lambda step: len(set(step)) == 1, steps))
+    return {name: str(Path(*part[shared:])) for name, part in parts.items()}
 
 
 def na(row: Row, name: str) -> str:

@@ -86,6 +86,22 @@ def test_the_terminal_table_shows_names_letter_for_letter() -> None:
     assert "[red]x[bold].png" in text and "画像 1.png" in text
 
 
+def test_the_terminal_table_tells_files_of_one_name_apart() -> None:
+    rows = tuple(replace(DONE, input=f"/photos/{name}") for name in ("2025/may/a.png", "2025/june/a.png", "2024/a.png"))
+    text = printed(rows)
+    assert all(name in text for name in ("2025/may/a.png", "2025/june/a.png", " 2024/a.png")) and "photos" not in text
+    assert " a.png" in printed(rows[:1]) and "may" not in printed(rows[:1])
+    mixed = printed((replace(DONE, input="a.png"), replace(DONE, input="s3://shots/a.png")))
+    assert " a.png" in mixed and "shots/a.png" in mixed
+
+
+def test_the_terminal_table_says_why_there_is_no_estimate_and_how_often() -> None:
+    refused = [replace(DONE, input=f"{i}.png", psnr_estimated_reason="no noise was found") for i in range(3)]
+    text = printed((*refused, replace(DONE, psnr_estimated_reason="the image is too small")))
+    assert "no psnr_estimated of 3: no noise was found" in text
+    assert "no psnr_estimated of 1: the image is too small" in text
+
+
 def test_the_terminal_table_puts_failures_first_and_stops_after_twenty() -> None:
     lines = printed((*(replace(DONE, input=f"{i:02d}.png") for i in range(24)), FAILED)).splitlines()
     first = next(line for line in lines if ".png" in line)
