@@ -131,9 +131,11 @@ def cells(source: Scanlines) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """The means of some rows of cells [n, w, C], in units of the range from 0 to 1, and the row that they begin at."""
     for start, rows in in_bands(source):
         below, beside = -rows.shape[0] % CELL, -rows.shape[1] % CELL
-        band = cv2.copyMakeBorder(rows.astype(np.float32), 0, below, 0, beside, cv2.BORDER_REPLICATE)
-        size = band.shape[1] // CELL, band.shape[0] // CELL
-        means = cv2.resize(band, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], -1)
+        means = np.empty((-(-rows.shape[0] // CELL), -(-rows.shape[1] // CELL), rows.shape[2]), np.float32)
+        for channel in range(rows.shape[2]):  # one by one, to hold less
+            band = rows[..., channel].astype(np.float32)
+            band = cv2.copyMakeBorder(band, 0, below, 0, beside, cv2.BORDER_REPLICATE)
+            means[..., channel] = cv2.resize(band, means.shape[1::-1], interpolation=cv2.INTER_AREA)
         yield start // CELL, np.clip(means / np.float32(full_range(source.dtype)), 0, 1)
 
 
