@@ -133,8 +133,8 @@ def cells(source: Scanlines) -> Iterator[tuple[int, NDArray[np.float32]]]:
         below, beside = -rows.shape[0] % CELL, -rows.shape[1] % CELL
         means = np.empty((-(-rows.shape[0] // CELL), -(-rows.shape[1] // CELL), rows.shape[2]), np.float32)
         for channel in range(rows.shape[2]):  # one by one, to hold less
-            band = rows[..., channel].astype(np.float32)
-            band = cv2.copyMakeBorder(band, 0, below, 0, beside, cv2.BORDER_REPLICATE)
+            pixels = rows[..., channel].astype(np.float32)
+            band = cv2.copyMakeBorder(pixels, 0, below, 0, beside, cv2.BORDER_REPLICATE)
             means[..., channel] = cv2.resize(band, means.shape[1::-1], interpolation=cv2.INTER_AREA)
         yield start // CELL, np.clip(means / np.float32(full_range(source.dtype)), 0, 1)
 
