@@ -62,9 +62,9 @@ class ClippedNoise:
         """With the variance times `share`."""
         return ClippedNoise(self.law.times(share), self.black, self.white)
 
-    def cut_off(self, mean: NDArray[np.floating]) -> Ends:
-        """The share of pixels that lie at black and at white where they have these means."""
-        return Ends(*(float(self._of(part, mean).mean()) for part in (self._table.black, self._table.white)))
+    def cut_off(self, mean: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """The shares of pixels that lie at black and at white where they have these means."""
+        return self._of(self._table.black, mean), self._of(self._table.white, mean)
 
     def unclipped(self, clean: NDArray[np.float32]) -> NDArray[np.float32]:
         """The brightness before the noise, for the means `clean` of any shape, as a network gives them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias, Union
@@ -106,20 +107,29 @@ def level_by_brightness(source: Scanlines, noise: NoiseEstimate) -> float | Leve
 def level_in_file(source: Scanlines, level: float | LevelGrid) -> float | LevelGrid:
     """`level` as it is left where an image [H, W, C] shows that its noise was cut off at black or white, else as it
     is."""
-    reached = ends_reached(source)
-    if max(reached) < LEAST_CUT or not np.any(level):
-        return level
     law = level.law if isinstance(level, LevelGrid) else NoiseLaw(0.0, (level / 255) ** 2)
-    if isinstance(law, ClippedNoise):
+    reached = [share >= LEAST_CUT for share in ends_reached(source)]
+    if isinstance(law, ClippedNoise) or not any(reached) or not np.any(level):
         return level
-    both = ClippedNoise(law, *(share >= LEAST_CUT for share in reached))
-    expected, count = np.zeros(2), 0
-    for _, means in cells(source):
-        expected += means.size * np.array(both.cut_off(means))
-        count += means.size
-    least = np.maximum(LEAST_CUT, EXPECTED_CUT * expected / count)
-    black, white = (np.array(reached) > least).tolist()
+    black, white = _are_cut(source, ClippedNoise(law, *reached))
     return LevelGrid.of(source, ClippedNoise(law, black, white)) if black or white else level
+
+
+def _are_cut(source: Scanlines, noise: ClippedNoise) -> tuple[bool, bool]:
+    """Whether black and white have values enough for such noise. Cells that are wholly there tell nothing: what is
+    overexposed has no noise."""
+    found, expected = np.zeros(2), np.zeros(2)
+    for _, rows in in_bands(source):
+        for index, (end, share) in enumerate(
+            zip((0, full_range(source.dtype)), noise.cut_off(_means(rows)), strict=True)
+        ):
+            there = _averaged(rows == end)
+            partly = there < 1
+            found[index] += there[partly].sum(dtype=np.float64)
+            expected[index] += share[partly].sum(dtype=np.float64)
+    least = np.maximum(LEAST_CUT / CELL**2 * math.prod(source.shape), EXPECTED_CUT * expected)
+    black, white = (found > least).tolist()
+    return black and noise.black, white and noise.white
 
 
 def mean_level(level: Level) -> float:
@@ -130,13 +140,22 @@ def mean_level(level: Level) -> float:
 def cells(source: Scanlines) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """The means of some rows of cells [n, w, C], in units of the range from 0 to 1, and the row that they begin at."""
     for start, rows in in_bands(source):
-        below, beside = -rows.shape[0] % CELL, -rows.shape[1] % CELL
-        means = np.empty((-(-rows.shape[0] // CELL), -(-rows.shape[1] // CELL), rows.shape[2]), np.float32)
-        for channel in range(rows.shape[2]):  # one by one, to hold less
-            pixels = rows[..., channel].astype(np.float32)
-            band = cv2.copyMakeBorder(pixels, 0, below, 0, beside, cv2.BORDER_REPLICATE)
-            means[..., channel] = cv2.resize(band, means.shape[1::-1], interpolation=cv2.INTER_AREA)
-        yield start // CELL, np.clip(means / np.float32(full_range(source.dtype)), 0, 1)
+        yield start // CELL, _means(rows)
+
+
+def _means(rows: NDArray[np.generic]) -> NDArray[np.float32]:
+    return np.clip(_averaged(rows) / np.float32(full_range(rows.dtype)), 0, 1)
+
+
+def _averaged(rows: NDArray[np.generic]) -> NDArray[np.float32]:
+    """[n, W, C] over cells."""
+    below, beside = -rows.shape[0] % CELL, -rows.shape[1] % CELL
+    means = np.empty((-(-rows.shape[0] // CELL), -(-rows.shape[1] // CELL), rows.shape[2]), np.float32)
+    for channel in range(rows.shape[2]):  # one by one, to hold less
+        pixels = rows[..., channel].astype(np.float32)
+        band = cv2.copyMakeBorder(pixels, 0, below, 0, beside, cv2.BORDER_REPLICATE)
+        means[..., channel] = cv2.resize(band, means.shape[1::-1], interpolation=cv2.INTER_AREA)
+    return means
 
 
 def _level(variance: NDArray[np.floating]) -> NDArray[np.float32]:
