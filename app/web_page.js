@@ -2,8 +2,13 @@
 () => {
   const shown = () => [...document.querySelectorAll(".takes-files:not(.small)")].find(box => box.offsetParent !== null);
   const give = async (files, at) => {
-    const box = at ?? shown();
+    let box = at ?? shown();
     if (!box || !files.length) return;
+    if (box.id === "photo" && files.length > 1) { // several go where several are taken
+      [...document.querySelectorAll("#tabs button[role=tab]")].find(tab => tab.textContent.trim() === "Many photos")?.click();
+      for (let i = 0; i < 40 && !document.querySelector("#photos")?.offsetParent; i++) await new Promise(done => setTimeout(done, 50));
+      box = document.querySelector("#photos") ?? box;
+    }
     // a photo that is there already has taken the place of its input: it makes room for the next one
     if (!box.querySelector("input[type=file]")) box.querySelector("[aria-label=Clear]")?.click();
     for (let i = 0; i < 40 && !box.querySelector("input[type=file]"); i++) await new Promise(done => setTimeout(done, 50));
@@ -19,11 +24,15 @@
   for (const kind of ["dragover", "drop"]) document.addEventListener(kind, event => {
     if (![...(event.dataTransfer?.types ?? [])].includes("Files")) return;
     const box = event.target.closest?.(".takes-files");
-    if (box && !box.querySelector(".file-preview") && event.target.closest("button")) return; // takes them by itself
+    const several = box?.id === "photo" && event.dataTransfer.items.length > 1;
+    if (box && !several && !box.querySelector(".file-preview") && event.target.closest("button")) return; // takes them by itself
     event.preventDefault();
     event.stopPropagation();
     if (kind === "dragover") event.dataTransfer.dropEffect = "copy";
-    else give([...event.dataTransfer.files], box);
+    else {
+      event.target.dispatchEvent(new DragEvent("dragleave", { bubbles: true })); // looks as if files still hung over it
+      give([...event.dataTransfer.files], box);
+    }
   }, true);
   // the noise level counts when its slider is let go of, which keys are, too
   document.addEventListener("keyup", event => {

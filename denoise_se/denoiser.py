@@ -150,7 +150,8 @@ class Denoiser(Restorer):
             sigma: standard deviation of the noise in 8-bit units (25 means 25/255 of the range) for the whole image, or
                 a map [H, W] of it; None estimates it (`NoiseEstimate.level`, more than sigma where noise is correlated
                 as in camera JPEGs; pixel by pixel where noise grows with brightness). Where it is 0 all over, the input
-                comes back (float64 as float32 values). Blind networks ignore it.
+                comes back (float64 as float32 values). Blind networks ignore it. It is that of the noise before a file
+                cut it off at black and white (`denoise_se.clipping`); the levels of a map are taken as what was left.
             strength: 0 gives the input back exactly, 1 the full result, between them a blend; `Strength` sets it for
                 luma and chroma apart.
             progress: called with (tiles done, tiles in all); what it raises stops the work within a tile.

@@ -460,6 +460,20 @@ def test_a_clean_photo_that_is_dropped_onto_another_takes_its_place_and_not_the_
     assert page.get_attribute(".layer.before img", "alt") == "coffee.png, before"
 
 
+@pytest.mark.parametrize("where", ["#photo button", "#top"])
+def test_several_photos_that_are_dropped_where_one_belongs_go_where_several_do(page, where: str) -> None:  # type: ignore[no-untyped-def]
+    page.wait_for_selector("#photo button")
+    samples = sorted((SAMPLES / "noisy").glob("*.png"))[:2]
+    drop_on(page, where, *samples)
+    for sample in samples:
+        page.wait_for_selector(f"#photos .file-preview >> text={sample.stem}")
+    assert page.get_attribute("#tabs button[role=tab] >> text=Many photos", "aria-selected") == "true"
+    page.click("#tabs button[role=tab] >> text=One photo")
+    assert page.locator("#photo .file-preview").count() == 0
+    drop_on(page, where, samples[0])
+    wait_for_result(page)
+
+
 def test_files_dropped_onto_a_filled_list_are_added_and_one_of_another_kind_hides_no_others(
     page, tmp_path: Path
 ) -> None:  # type: ignore[no-untyped-def]
