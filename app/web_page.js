@@ -24,7 +24,7 @@
   for (const kind of ["dragover", "drop"]) document.addEventListener(kind, event => {
     if (![...(event.dataTransfer?.types ?? [])].includes("Files")) return;
     const box = event.target.closest?.(".takes-files");
-    const several = box?.id === "photo" && event.dataTransfer.items.length > 1;
+    const several = box?.id === "photo" && [...event.dataTransfer.items].filter(item => item.kind === "file").length > 1;
     if (box && !several && !box.querySelector(".file-preview") && event.target.closest("button")) return; // takes them by itself
     event.preventDefault();
     event.stopPropagation();

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -40,7 +40,7 @@ class WindowPlace:
     cut: Sides = (False, False, False, False)
     row: int = 0
     column: int = 0
-    uncut: np.ndarray | None = None
+    uncut: np.ndarray | None = field(default=None, compare=False)
 
 
 WHOLE = WindowPlace()

@@ -24,13 +24,6 @@ POINTS = 1025  # brightnesses from 0 to 1 in a table
 SLIGHT = 1e-4  # of the range: changes below it, of 0.03 codes of 8 bits, are not made
 
 
-class Ends(NamedTuple):
-    """Something of black and of white."""
-
-    black: float
-    white: float
-
-
 class _Table(NamedTuple):
     """Of each `brightness` that a picture can have: the `mean` and the `variance` of its pixels with noise that is cut
     off, and how probable it is that a pixel lies at `black` and at `white`."""
@@ -57,10 +50,6 @@ class ClippedNoise:
     def before(self, mean: NDArray[np.floating]) -> NDArray[np.floating]:
         """The variance there before anything was cut off."""
         return self.law.at(self._of(self._table.brightness, mean))
-
-    def times(self, share: float) -> ClippedNoise:
-        """With the variance times `share`."""
-        return ClippedNoise(self.law.times(share), self.black, self.white)
 
     def cut_off(self, mean: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """The shares of pixels that lie at black and at white where they have these means."""
@@ -98,7 +87,7 @@ class ClippedNoise:
         return np.interp(mean, self._table.mean, values).astype(mean.dtype)
 
 
-def ends_reached(source: Scanlines) -> Ends:
+def ends_reached(source: Scanlines) -> tuple[float, float]:
     """The shares of an image's values that lie at black and at white; 0 where others lie beyond, as floats may."""
     one = np.iinfo(source.dtype).max if source.dtype.kind == "u" else 1
     counts = np.zeros(2, np.int64)
@@ -109,7 +98,8 @@ def ends_reached(source: Scanlines) -> Ends:
         total += rows.size
         if source.dtype.kind == "f":
             beyond |= (rows < 0).any(), (rows > one).any()
-    return Ends(*(float(share) for share in np.where(beyond, 0, counts / max(1, total))))
+    black, white = np.where(beyond, 0, counts / max(1, total)).tolist()
+    return black, white
 
 
 def clips(means: NDArray[np.float32], sigma: float, low: float, high: float) -> bool:

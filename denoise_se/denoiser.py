@@ -200,7 +200,9 @@ class Denoiser(Restorer):
             raise UsageError("sigma must be a number from 0 to 255, in 8-bit units (25 means 25/255)")
         if level.ndim and level.shape != source.shape[:2]:
             raise UsageError(f"the map of sigma has shape {level.shape}, the image {source.shape[:2]}")
-        return level if level.ndim else self._in_file(source, float(level))
+        if level.ndim or not level or not self._undoes_cutting(source):
+            return level if level.ndim else float(level)
+        return level_in_file(source, float(level))
 
     def level_for(self, source: Scanlines, noise: NoiseEstimate) -> Level | None:
         """What the network is told of an image with that noise, see `level_by_brightness`; one level where it learnt of
@@ -210,11 +212,12 @@ class Denoiser(Restorer):
         if most_sigma(self.checkpoint.training) is None:
             return noise.level
         level = level_by_brightness(source, noise)
-        return self._in_file(source, level) if noise.is_white else level
+        return level_in_file(source, level, noise) if self._undoes_cutting(source) else level
 
-    def _in_file(self, source: Scanlines, level: float | LevelGrid) -> float | LevelGrid:
-        """What is left of a level where noise was cut off, for a network that has not learnt such noise itself."""
-        return level_in_file(source, level) if learnt_uncut(self.checkpoint.training) else level
+    def _undoes_cutting(self, source: Scanlines) -> bool:
+        """Whether noise that was cut off is told as what is left of it: not to a network that has learnt such noise,
+        nor to one that is given channels one by one, which may be cut off differently."""
+        return learnt_uncut(self.checkpoint.training) and self.network.channels >= source.shape[2]
 
     def tiles(self, source: Scanlines, level: Level | None, progress: Progress | None = None) -> Iterator[RestoredTile]:
         """The tiles of `bands`, row by row, with the network's result as it is."""

@@ -177,9 +177,10 @@ class _Bench:
     def _estimate(
         self, method: ModelMethod, noisy: Pixels, sigma: float | None, noise: NoiseEstimate, result: Pixels
     ) -> QualityEstimate:
+        again = method.again(noisy, sigma, noise)
+
         def denoise(pixels: Pixels) -> Pixels:
-            # the first of the two runs has been made
-            return result if pixels is noisy else method.told(pixels, noise) if sigma is None else method(pixels, sigma)
+            return result if pixels is noisy else again(pixels)  # the first of the two runs has been made
 
         return estimate_psnr(denoise, [noisy], noise, sigma=sigma, clipped=looks_clipped(noisy))
 

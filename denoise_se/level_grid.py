@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, Union
 
 import cv2
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise_se.clipping import ClippedNoise, ends_reached
-from denoise_se.noise_estimation import NoiseEstimate
+from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
 from denoise_se.noise_line import NoiseLaw
 from denoise_se.scanlines import Scanlines, in_bands
 from denoise_se.tiling import Span
@@ -33,36 +32,34 @@ LEAST_CUT, EXPECTED_CUT = 1e-4, 0.5
 class LevelGrid:
     """Standard deviations in 8-bit units at the centres of cells of CELL pixels, `values` [h, w]; between them they are
     interpolated, so that a window gets the same whatever the tiles. As an array it is its values. `law` gives the
-    variance of a cell from its brightness. `uncut` [h, w] are the levels before noise was cut off, where it was.
+    variance of a cell from its brightness, which is told `scale` times. `uncut` [h, w] are the levels before noise was
+    cut off, where it was.
     """
 
     values: NDArray[np.float32]
     law: NoiseLaw | ClippedNoise
+    scale: float = 1.0
     uncut: NDArray[np.float32] | None = None
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> NDArray[np.float32]:
         return np.array(self.values, dtype) if copy else np.asarray(self.values, dtype)
 
     @classmethod
-    def of(cls, source: Scanlines, law: NoiseLaw | ClippedNoise) -> LevelGrid:
+    def of(cls, source: Scanlines, law: NoiseLaw | ClippedNoise, scale: float = 1.0) -> LevelGrid:
         """For an image [H, W, C] with that noise: of the mean variance of a cell's channels."""
         height, width, _ = source.shape
         values = np.empty((-(-height // CELL), -(-width // CELL)), np.float32)
         uncut = np.empty_like(values) if isinstance(law, ClippedNoise) else None
-        for row, means in cells(source):
-            values[row : row + len(means)] = _level(law.at(means))
+        for start, rows in in_bands(source):
+            means, part = _means(rows), slice(start // CELL, -(-(start + len(rows)) // CELL))
+            values[part] = scale * _level(law.at(means))
             if isinstance(law, ClippedNoise) and uncut is not None:
-                uncut[row : row + len(means)] = _level(law.before(means))
-        return cls(values, law, uncut)
+                uncut[part] = scale * _level(law.before(means))
+        return cls(values, law, scale, uncut)
 
     def like(self, source: Scanlines) -> LevelGrid:
         """The same noise in another image [H, W, C], as in a part of this one."""
-        return self.of(source, self.law)
-
-    def times(self, share: float) -> LevelGrid:
-        """With the variance times `share`."""
-        root = np.float32(share**0.5)
-        return LevelGrid(self.values * root, self.law.times(share), None if self.uncut is None else self.uncut * root)
+        return self.of(source, self.law, self.scale)
 
     def unclipped(self, restored: NDArray[np.float32]) -> NDArray[np.float32]:
         """What a network made of noisy pixels, in units of the range, without what cutting off moved their mean by."""
@@ -101,18 +98,31 @@ def level_by_brightness(source: Scanlines, noise: NoiseEstimate) -> float | Leve
     darkest, brightest = np.quantile(found.values, (0.1, 0.9))
     if brightest < CONTRAST * darkest or darkest == 0:
         return noise.level
-    return found.times(noise.level**2 / float(np.square(found.values).mean(dtype=np.float64)))
+    scale = noise.level / float(np.square(found.values).mean(dtype=np.float64)) ** 0.5
+    return replace(found, values=found.values * np.float32(scale), scale=scale)
 
 
-def level_in_file(source: Scanlines, level: float | LevelGrid) -> float | LevelGrid:
-    """`level` as it is left where an image [H, W, C] shows that its noise was cut off at black or white, else as it
-    is."""
-    law = level.law if isinstance(level, LevelGrid) else NoiseLaw(0.0, (level / 255) ** 2)
+def level_in_file(source: Scanlines, level: float | LevelGrid, noise: NoiseEstimate | None = None) -> float | LevelGrid:
+    """`level`, above 0, as it is left where an image [H, W, C] shows that its noise was cut off at black or white, else
+    as it is. `noise` is what was found in it, or is estimated: where it is weaker than the level, no more was cut off.
+    Counts of photons and multiples of the brightness are never below black.
+    """
     reached = [share >= LEAST_CUT for share in ends_reached(source)]
-    if isinstance(law, ClippedNoise) or not any(reached) or not np.any(level):
+    if not any(reached):
+        return level
+    noise = noise or estimate_noise(source)
+    reached[0] &= not isinstance(level_by_brightness(source, noise), LevelGrid)
+    if not any(reached) or not noise.is_white or noise.sigma == 0:
+        return level
+    if isinstance(level, LevelGrid):
+        law, scale = level.law, level.scale
+    else:
+        sigma = min(level, noise.sigma)
+        law, scale = NoiseLaw(0.0, (sigma / 255) ** 2), level / sigma
+    if isinstance(law, ClippedNoise):
         return level
     black, white = _are_cut(source, ClippedNoise(law, *reached))
-    return LevelGrid.of(source, ClippedNoise(law, black, white)) if black or white else level
+    return LevelGrid.of(source, ClippedNoise(law, black, white), scale) if black or white else level
 
 
 def _are_cut(source: Scanlines, noise: ClippedNoise) -> tuple[bool, bool]:
@@ -134,16 +144,20 @@ def _are_cut(source: Scanlines, noise: ClippedNoise) -> tuple[bool, bool]:
 
 def mean_level(level: Level) -> float:
     """That of an image as one number, in 8-bit units, before anything was cut off."""
-    return float(np.mean(level.uncut if isinstance(level, LevelGrid) and level.uncut is not None else level))
+    if isinstance(level, LevelGrid) and level.uncut is not None:
+        return round(float(np.mean(level.uncut, dtype=np.float64)), 5)  # float32 has no more digits
+    return float(np.mean(level))
 
 
-def cells(source: Scanlines) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """The means of some rows of cells [n, w, C], in units of the range from 0 to 1, and the row that they begin at."""
-    for start, rows in in_bands(source):
-        yield start // CELL, _means(rows)
+def held(level: Level, source: Scanlines) -> Level:
+    """`level` for a part of the same image, or for it a little changed, which is not to be looked at anew."""
+    if isinstance(level, LevelGrid):
+        return level.like(source)
+    return np.broadcast_to(np.asarray(level, np.float32), source.shape[:2])
 
 
 def _means(rows: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Of cells [h, w, C], in units of the range from 0 to 1."""
     return np.clip(_averaged(rows) / np.float32(full_range(rows.dtype)), 0, 1)
 
 

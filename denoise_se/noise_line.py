@@ -30,10 +30,6 @@ class NoiseLaw:
     def at(self, brightness: NDArray[np.floating]) -> NDArray[np.floating]:
         return (self.speckle**2 * brightness + self.gain) * brightness + self.floor
 
-    def times(self, share: float) -> NoiseLaw:
-        """With the variance times `share`."""
-        return NoiseLaw(share * self.gain, share * self.floor, share**0.5 * self.speckle)
-
     def unbiased(self, noisy: NDArray[np.floating]) -> NDArray[np.floating]:
         """What has the mean `at(x)` where `noisy` is x with such noise."""
         square = np.square(noisy) - self.gain * noisy - self.floor  # has the mean (1 + speckle**2) * x**2

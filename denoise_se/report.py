@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from denoise_se.preview import Preview
 
 REPORT_SUFFIXES = (".csv", ".json", ".html")
-MOST_ROWS = 20  # on the terminal; the report file has all of them
+MOST_ROWS, MOST_REASONS = 20, 3  # on the terminal; the report file has all of them
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,9 @@ def as_table(rows: Sequence[Row], engine: str = "") -> Table:
     table = Table("image", "status", "size", "model", "sigma", "seconds", *(n.replace("_", "\n") for n in numbers))
     caption = [f"computed by {engine}"] if engine else []
     reasons = Counter(row.psnr_estimated_reason for row in rows if row.psnr_estimated_reason)
-    caption += [f"no psnr_estimated of {count}: {text}" for text, count in reasons.most_common()]
+    caption += [f"no psnr_estimated of {count}: {text}" for text, count in reasons.most_common(MOST_REASONS)]
+    if len(reasons) > MOST_REASONS:
+        caption.append(f"and {len(reasons) - MOST_REASONS} other reasons, which --report has")
     table.caption = "\n".join(caption) or None
     names = short_names(rows)
     ranked = sorted(rows, key=lambda row: row.status != "failed")
@@ -196,7 +198,7 @@ def short_names(rows: Sequence[Row]) -> dict[str, str]:
     parts = {row.input: Path(row.input).parts for row in rows}
     steps = zip(*(part[:-1] for part in parts.values()), strict=False)
     shared = sum(1 for _ in takewhile(lambda step: len(set(step)) == 1, steps))
-    return {name: str(Path(*part[shared:])) for name, part in parts.items()}
+    return {name: str(Path(*part[shared:])) if shared else name for name, part in parts.items()}
 
 
 def na(row: Row, name: str) -> str:

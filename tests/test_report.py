@@ -92,7 +92,7 @@ def test_the_terminal_table_tells_files_of_one_name_apart() -> None:
     assert all(name in text for name in ("2025/may/a.png", "2025/june/a.png", " 2024/a.png")) and "photos" not in text
     assert " a.png" in printed(rows[:1]) and "may" not in printed(rows[:1])
     mixed = printed((replace(DONE, input="a.png"), replace(DONE, input="s3://shots/a.png")))
-    assert " a.png" in mixed and "shots/a.png" in mixed
+    assert " a.png" in mixed and "s3://shots/a.png" in mixed
 
 
 def test_the_terminal_table_says_why_there_is_no_estimate_and_how_often() -> None:
@@ -100,6 +100,8 @@ def test_the_terminal_table_says_why_there_is_no_estimate_and_how_often() -> Non
     text = printed((*refused, replace(DONE, psnr_estimated_reason="the image is too small")))
     assert "no psnr_estimated of 3: no noise was found" in text
     assert "no psnr_estimated of 1: the image is too small" in text
+    many = printed(tuple(replace(DONE, psnr_estimated_reason=f"{i}% of the pixels") for i in range(300)))
+    assert "and 297 other reasons" in many and len(many.splitlines()) < 40
 
 
 def test_the_terminal_table_puts_failures_first_and_stops_after_twenty() -> None:
