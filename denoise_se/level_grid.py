@@ -26,6 +26,7 @@ CONTRAST = 1.5  # between the standard deviations of the brightest and of the da
 # Noise counts as cut off at black or white where this share of the values lies there, and this much of the share that
 # noise of its level would bring there.
 LEAST_CUT, EXPECTED_CUT = 1e-4, 0.5
+INDEPENDENT = 0.5  # of a level: the least part that is independent from pixel to pixel, as in no camera's JPEG
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def level_by_brightness(source: Scanlines, noise: NoiseEstimate) -> float | Leve
 
 def level_in_file(source: Scanlines, level: float | LevelGrid, noise: NoiseEstimate | None = None) -> float | LevelGrid:
     """`level`, above 0, as it is left where an image [H, W, C] shows that its noise was cut off at black or white, else
-    as it is. `noise` is what was found in it, or is estimated: where it is weaker than the level, no more was cut off.
+    as it is. `noise` is what was found in it, or is estimated: what was cut off is what pixels have independently.
     Counts of photons and multiples of the brightness are never below black.
     """
     reached = [share >= LEAST_CUT for share in ends_reached(source)]
@@ -112,12 +113,13 @@ def level_in_file(source: Scanlines, level: float | LevelGrid, noise: NoiseEstim
         return level
     noise = noise or estimate_noise(source)
     reached[0] &= not isinstance(level_by_brightness(source, noise), LevelGrid)
-    if not any(reached) or not noise.is_white or noise.sigma == 0:
+    independent, told = noise.white_sigma, mean_level(level)
+    if not any(reached) or independent < INDEPENDENT * min(told, noise.sigma) or independent == 0:
         return level
     if isinstance(level, LevelGrid):
         law, scale = level.law, level.scale
     else:
-        sigma = min(level, noise.sigma)
+        sigma = min(level, independent)
         law, scale = NoiseLaw(0.0, (sigma / 255) ** 2), level / sigma
     if isinstance(law, ClippedNoise):
         return level

@@ -50,8 +50,6 @@ QUIET, MOST_OF_QUIET = 0.1, 2.5
 # pictures under weak grain (sigma 3 and 6, blurred by 0.8 pixels), beyond the second, mostly lose 1 to 4 dB.
 DETAILED = (1.2, 1.8)
 NONE = (0.0, 0.0)
-# In white noise the highest frequencies hold at least this share of sigma, and neighbours correlate by no more.
-WHITE, MOST_CORRELATION = 0.9, 0.35
 # Grey noise in a colour image: how far, as standard deviations, the first component must stand above the other two.
 GREY_NOISE = (1.5, 2.5)
 # Grey and two colour differences, orthonormal: the mean of the three variances is the mean of the channels'.
@@ -96,11 +94,6 @@ class NoiseEstimate:
     def law(self) -> NoiseLaw:
         """The variance over brightness."""
         return NoiseLaw(self.gain, self.read_noise**2, self.speckle)
-
-    @property
-    def is_white(self) -> bool:
-        """Whether pixels' noise looks independent. Noise whose neighbours correlate by less than about a third does."""
-        return self.white_sigma >= WHITE * self.sigma and max(self.correlation) <= MOST_CORRELATION
 
 
 def estimate_sigma(image: NDArray[np.generic] | Scanlines, *, data_range: float | None = None) -> float:

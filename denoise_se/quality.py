@@ -31,6 +31,8 @@ from denoise_se.noise_line import NORMAL_95, NoiseLaw
 Pixels = NDArray[np.float32]
 
 STEP = 0.03  # e, as a share of sigma: above, the network bends; far below, float32 has too few digits
+WHITE = 0.9  # the highest frequencies hold at least this share of sigma in white noise
+MOST_CORRELATION = 0.35
 GIVEN = (0.8, 1.05)  # a given sigma lies between these multiples of the ends of the estimated interval
 BRIGHTNESS_SHARE = 0.3  # of the variance; from here on noise counts as growing with brightness
 CLIPPING = 2.5  # standard deviations from black and white within which clipping changes the noise
@@ -127,7 +129,7 @@ def _unfit(noise: NoiseEstimate, sigma: float | None) -> str:
         return "the image is too small or too plain to measure its noise"
     if noise.sigma == 0 or sigma == 0:
         return "no noise was found"
-    if not noise.is_white:
+    if noise.white_sigma < WHITE * noise.sigma or max(noise.correlation) > MOST_CORRELATION:
         return "the noise is correlated from pixel to pixel, as in camera JPEGs, or texture hides it"
     low, high = (bound * share for bound, share in zip(noise.sigma_interval, GIVEN, strict=True))
     if sigma is not None and not low <= sigma <= high:
