@@ -8,7 +8,7 @@ Both follow from the noise alone, so that the network can be told what is left o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ FAR = 5.0  # standard deviations from an end of the range, where clipping takes 
 ENDLESS = 1e6  # standard deviations to an end that nothing reaches; products with its probability stay finite
 POINTS = 1025  # brightnesses from 0 to 1 in a table
 SLIGHT = 1e-4  # of the range: changes below it, of 0.03 codes of 8 bits, are not made
+PAGE = 64  # pixels: the side of the black square and of the white one that a network is shown
 
 
 class _Table(NamedTuple):
@@ -37,11 +38,16 @@ class _Table(NamedTuple):
 
 @dataclass(frozen=True)
 class ClippedNoise:
-    """Noise of the variance `law` over brightnesses in [0, 1], cut off below 0 if `black`, and above 1 if `white`."""
+    """Noise of the variance `law` over brightnesses in [0, 1], cut off below 0 if `black`, and above 1 if `white`.
+
+    `left` are the shares of what cutting off moves a mean by that a network leaves, at black and at white: all of it if
+    it learnt noise that was not cut off.
+    """
 
     law: NoiseLaw
     black: bool
     white: bool
+    left: tuple[float, float] = (1.0, 1.0)
 
     def at(self, mean: NDArray[np.floating]) -> NDArray[np.floating]:
         """The variance that is left where pixels have this mean, as that of a few noisy ones."""
@@ -57,19 +63,36 @@ class ClippedNoise:
 
     def unclipped(self, clean: NDArray[np.float32]) -> NDArray[np.float32]:
         """The brightness before the noise, for the means `clean` of any shape, as a network gives them."""
-        table = self._table
-        change = table.brightness - table.mean
-        strong = np.abs(change) > SLIGHT
+        brightness, shift = self._table.brightness, self._table.mean - self._table.brightness
+        shift = shift * np.where(shift > 0, *self.left)
+        mean = np.maximum.accumulate(brightness + shift)
+        strong = np.abs(shift) > SLIGHT
         near = np.zeros(clean.shape, bool)
         if self.black:
-            near |= clean < table.mean[strong & (change < 0)].max(initial=0)
+            near |= clean < mean[strong & (shift > 0)].max(initial=0)
         if self.white:
-            near |= clean > table.mean[strong & (change > 0)].min(initial=1)
+            near |= clean > mean[strong & (shift < 0)].min(initial=1)
         means = clean[near]
-        found = means + np.interp(means, table.mean, change)
+        found = means - np.interp(means, mean, shift)
         result = clean.copy()
         result[near] = found.clip(0 if self.black else -np.inf, 1 if self.white else np.inf)
         return result
+
+    def page(self, channels: int, dtype: np.dtype) -> NDArray[np.generic]:
+        """Such noise on a black square and a white one beside it, [PAGE, 2 PAGE, channels] of a file's `dtype`."""
+        clean = np.repeat(np.array([0.0, 1.0]), PAGE)[:, None]
+        noise = np.random.default_rng(0).normal(size=(PAGE, 2 * PAGE, channels)) * np.sqrt(self.law.at(clean))
+        values = np.clip(clean + noise, 0 if self.black else -np.inf, 1 if self.white else np.inf)
+        if dtype.kind == "f":
+            return values.astype(dtype)
+        return (values * np.iinfo(dtype).max).round().clip(0, np.iinfo(dtype).max).astype(dtype)
+
+    def as_left(self, restored: NDArray[np.floating]) -> ClippedNoise:
+        """This noise for a network that makes `restored` of its `page`, in units of the range."""
+        inner = slice(PAGE // 4, -PAGE // 4)  # away from the edge between the two
+        black, white = restored[inner, :PAGE][:, inner].mean(), restored[inner, PAGE:][:, inner].mean()
+        shift = self._table.mean - self._table.brightness
+        return replace(self, left=(_share(black, shift[0]), _share(white - 1, shift[-1])))
 
     @cached_property
     def _table(self) -> _Table:
@@ -85,6 +108,11 @@ class ClippedNoise:
 
     def _of(self, values: Float, mean: NDArray[np.floating]) -> NDArray[np.floating]:
         return np.interp(mean, self._table.mean, values).astype(mean.dtype)
+
+
+def _share(part: float, whole: float) -> float:
+    """From 0 to 1; 1 of next to nothing."""
+    return min(1.0, max(0.0, float(part / whole))) if abs(whole) > SLIGHT else 1.0
 
 
 def ends_reached(source: Scanlines) -> tuple[float, float]:

@@ -17,10 +17,22 @@ import numpy as np
 from denoise_se.backends import Backend, make_backend
 from denoise_se.blending import Strength
 from denoise_se.checkpoint import CheckpointFile, learnt_uncut, most_sigma, open_checkpoint
+from denoise_se.clipping import ClippedNoise
 from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.guarded_backend import GuardedBackend
 from denoise_se.image import wrong_range
-from denoise_se.level_grid import Level, LevelGrid, level_by_brightness, level_in_file, mean_level
+from denoise_se.level_grid import (
+    UNCUT,
+    Known,
+    Level,
+    LevelGrid,
+    cut_off_by,
+    level_by_brightness,
+    level_in_file,
+    mean_level,
+    noise_cut_off,
+    told,
+)
 from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
 from denoise_se.restorer import Progress, RestoredTile, Restorer, as_they_are
 from denoise_se.scanlines import BAND, ArrayScanlines, Scanlines
@@ -129,14 +141,14 @@ class Denoiser(Restorer):
         pixels = height * width * max(1, channels // self.network.channels)  # such planes are squeezed together
         return self.backend.lanes > 1 and self.tile in ("auto", 0) and pixels <= min(most, WHOLE_PIXELS)
 
-    def __call__(self, noisy: np.ndarray, sigma: Level | None = None, strength: float | Strength = 1.0) -> np.ndarray:
+    def __call__(self, noisy: np.ndarray, sigma: Known | None = None, strength: float | Strength = 1.0) -> np.ndarray:
         """Denoise one image; see `denoise` for the arguments and errors. Returns the image alone."""
         return self._denoised(noisy, sigma, strength, None).image
 
     def denoise(
         self,
         noisy: np.ndarray,
-        sigma: Level | None = None,
+        sigma: Known | None = None,
         strength: float | Strength = 1.0,
         progress: Progress | None = None,
     ) -> Denoised:
@@ -150,7 +162,7 @@ class Denoiser(Restorer):
             sigma: standard deviation of the noise in 8-bit units (25 means 25/255 of the range) for the whole image, or
                 a map [H, W] of it; None estimates it (`NoiseEstimate.level`, more than sigma where noise is correlated
                 as in camera JPEGs; pixel by pixel where noise grows with brightness). Where it is 0 all over, the input
-                comes back (float64 as float32 values). Blind networks ignore it. It is that of the noise before a file
+                comes back (float64 as float32 values). Blind networks take none. It is that of the noise before a file
                 cut it off at black and white (`denoise_se.clipping`); the levels of a map are taken as what was left.
             strength: 0 gives the input back exactly, 1 the full result, between them a blend; `Strength` sets it for
                 luma and chroma apart.
@@ -165,7 +177,7 @@ class Denoiser(Restorer):
     def _denoised(
         self,
         noisy: np.ndarray,
-        sigma: Level | None,
+        sigma: Known | None,
         strength: float | Strength,
         progress: Progress | None,
     ) -> Denoised:
@@ -179,19 +191,18 @@ class Denoiser(Restorer):
         output = np.empty_like(source.pixels)
         for band in self.bands(source, level, strength, progress):
             output[band.rows.slice] = band.clean
-        used = None if level is None else mean_level(level)
         output = output.reshape(noisy.shape).astype(noisy.dtype, copy=False)  # of its byte order, too
-        return Denoised(output, used, time.perf_counter() - began)
+        return Denoised(output, mean_level(level), time.perf_counter() - began)
 
-    def noise_level(self, source: Scanlines, sigma: Level | None = None) -> Level | None:
+    def noise_level(self, source: Scanlines, sigma: Known | None = None) -> Known:
         """The sigma that the network is given for an image, in 8-bit units: `sigma` checked, or estimated from the
-        image; None for a blind network. Raises UsageError."""
+        image; for a blind network how the image's noise was cut off. Raises UsageError."""
+        if isinstance(sigma, LevelGrid | ClippedNoise):
+            return sigma
         if self.blind:
-            return None
+            return self._left_of(noise_cut_off(source), source)
         if sigma is None:
             return self.level_for(source, estimate_noise(source))
-        if isinstance(sigma, LevelGrid):
-            return sigma
         try:
             level = np.asarray(sigma, np.float32)
         except (TypeError, ValueError):
@@ -204,23 +215,35 @@ class Denoiser(Restorer):
             return level if level.ndim else float(level)
         return level_in_file(source, float(level))
 
-    def level_for(self, source: Scanlines, noise: NoiseEstimate) -> Level | None:
+    def level_for(self, source: Scanlines, noise: NoiseEstimate) -> Known:
         """What the network is told of an image with that noise, see `level_by_brightness`; one level where it learnt of
         other noise than white Gaussian, as one level is what it was told then."""
         if self.blind:
-            return None
+            return self._left_of(noise_cut_off(source, noise), source)
         if most_sigma(self.checkpoint.training) is None:
             return noise.level
         level = level_by_brightness(source, noise)
         return level_in_file(source, level, noise) if self._undoes_cutting(source) else level
+
+    def _left_of(self, cut: ClippedNoise, source: Scanlines) -> ClippedNoise:
+        """That noise of an image as this blind network leaves it, which a small picture shows: it may have learnt to
+        undo it."""
+        if not (cut.black or cut.white):
+            return UNCUT
+        page = ArrayScanlines(cut.page(source.shape[2], source.dtype))
+        restored = np.empty(page.shape, np.float32)
+        for tile in self.tiles(page, UNCUT):
+            restored[tile.rows.slice, tile.columns.slice] = tile.restored
+        return cut.as_left(restored)
 
     def _undoes_cutting(self, source: Scanlines) -> bool:
         """Whether noise that was cut off is told as what is left of it: not to a network that has learnt such noise,
         nor to one that is given channels one by one, which may be cut off differently."""
         return learnt_uncut(self.checkpoint.training) and self.network.channels >= source.shape[2]
 
-    def tiles(self, source: Scanlines, level: Level | None, progress: Progress | None = None) -> Iterator[RestoredTile]:
+    def tiles(self, source: Scanlines, known: Known, progress: Progress | None = None) -> Iterator[RestoredTile]:
         """The tiles of `bands`, row by row, with the network's result as it is."""
+        level, cut = told(known), cut_off_by(known)
         height, width, channels = source.shape
         if height * width == 0:
             return
@@ -245,11 +268,11 @@ class Denoiser(Restorer):
             for done, window in enumerate(self.cutter.windows(source, level, white)):
                 started = window, network.submit(self._restored, backend, window, gates)
                 if running:
-                    yield self._tile(*running, channels, white, level)
+                    yield self._tile(*running, channels, white, cut)
                     report(done, total)
                 running = started
             assert running  # there is at least one
-            yield self._tile(*running, channels, white, level)
+            yield self._tile(*running, channels, white, cut)
             report(total, total)
         finally:
             network.shutdown(cancel_futures=True)
@@ -269,7 +292,7 @@ class Denoiser(Restorer):
         return results[0] if len(results) == 1 else np.concatenate(results)
 
     def _tile(
-        self, window: Window, result: Future[np.ndarray], channels: int, white: float, level: Level | None
+        self, window: Window, result: Future[np.ndarray], channels: int, white: float, cut: ClippedNoise
     ) -> RestoredTile:
         """The core of a window, when the network is done with it. Raises DenoiseError."""
         clean = result.result()
@@ -285,8 +308,8 @@ class Denoiser(Restorer):
         restored = clean[0].transpose(1, 2, 0)[inner]
         if white != full_range(window.noisy.dtype):
             restored = restored * np.float32(white / full_range(window.noisy.dtype))
-        if isinstance(level, LevelGrid):
-            restored = level.unclipped(restored)
+        if cut.black or cut.white:
+            restored = cut.unclipped(restored)
         return RestoredTile(rows, columns, window.noisy, restored)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from denoise_se.denoiser import Denoiser
 from denoise_se.errors import UsageError
 from denoise_se.known_methods import AGAINST, CLASSICAL, PEERS
-from denoise_se.level_grid import Level, held
+from denoise_se.level_grid import Known, held
 from denoise_se.noise_estimation import NoiseEstimate
 from denoise_se.scanlines import ArrayScanlines
 
@@ -48,12 +48,12 @@ class ModelMethod:
 
     def again(self, noisy: Pixels, sigma: float | None, noise: NoiseEstimate) -> Callable[[Pixels], Pixels]:
         """What it makes of that image, which has this noise, when its pixels are a little changed: told the same."""
-        level: Level | None = noise.level if sigma is None else sigma
+        level: Known = noise.level if sigma is None else sigma
         if isinstance(self.denoiser, Denoiser):
             source = ArrayScanlines(noisy[..., None] if noisy.ndim == 2 else noisy)
             ours = self.denoiser
             found = ours.level_for(source, noise) if sigma is None else ours.noise_level(source, sigma)
-            level = None if found is None else held(found, source)
+            level = held(found, source)
         return lambda pixels: np.asarray(self.denoiser(pixels, sigma=level), dtype=np.float32)
 
 

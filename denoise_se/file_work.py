@@ -22,7 +22,7 @@ from denoise_se.formats import format_of_suffix
 from denoise_se.image import Image
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, copy, misnamed, probe, write, write_pages
 from denoise_se.inspection import Inspection, Inspector
-from denoise_se.level_grid import Level, mean_level
+from denoise_se.level_grid import Known, mean_level
 from denoise_se.manifest import Ledger
 from denoise_se.opened_file import OpenedFile
 from denoise_se.page import ImagePage
@@ -134,7 +134,7 @@ class FileWork:
         row = _with_model(row, [denoiser], [level], (time.perf_counter() - began) / share)
         return page.whole.with_pixels(pixels), row, self._inspected(inspection, denoiser, level)
 
-    def _inspected(self, inspection: Inspection, denoiser: Restorer, level: Level | None) -> Inspected:
+    def _inspected(self, inspection: Inspection, denoiser: Restorer, level: Known) -> Inspected:
         """Completes a row; for the writer's thread or that of a lane, as it takes time."""
         return lambda row: inspection.row(row, denoiser, self.settings.sigma, level, self.settings.strength)
 
@@ -279,9 +279,9 @@ def _with_size_of(job: Job, row: Row) -> Row:
     return replace(row, width=found.width, height=found.height, channels=found.channels, bit_depth=found.bit_depth)
 
 
-def _with_model(row: Row, denoisers: Sequence[Restorer], levels: Sequence[Level | None], seconds: float) -> Row:
+def _with_model(row: Row, denoisers: Sequence[Restorer], levels: Sequence[Known], seconds: float) -> Row:
     """The row with the names of what denoised the pages, and the mean of the levels that they were told."""
-    known = [mean_level(level) for level in levels if level is not None]
+    known = [mean for mean in map(mean_level, levels) if mean is not None]
     sigma = round(sum(known) / len(known), 4) if known else None
     names = dict.fromkeys(denoiser.checkpoint.name for denoiser in denoisers)
     return replace(row, model=", ".join(names), sigma=sigma, seconds=round(seconds, 4))

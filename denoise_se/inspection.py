@@ -8,7 +8,7 @@ import numpy as np
 
 from denoise_se.blending import Strength
 from denoise_se.denoiser import Denoiser
-from denoise_se.level_grid import Level, held
+from denoise_se.level_grid import Known, held
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.preview import Preview, PreviewMaker
 from denoise_se.quality import QualityEstimate, estimate_psnr, looks_clipped
@@ -59,7 +59,7 @@ class Inspection:
         row: Row,
         denoiser: Restorer,
         sigma: float | None,
-        level: Level | None,
+        level: Known,
         strength: Strength,
     ) -> Row:
         """`row` with what was found; the pictures go to the inspector.
@@ -84,7 +84,7 @@ class Inspection:
             scale = np.float32(full_range(self.sample.noisy.dtype))
             same = denoiser.for_8_bits() if self.sample.noisy.dtype == np.uint8 else denoiser
             found = estimate_psnr(
-                lambda pixels: same(pixels, None if level is None else held(level, ArrayScanlines(pixels)), strength),
+                lambda pixels: same(pixels, held(level, ArrayScanlines(pixels)), strength),
                 [window.astype(np.float32) / scale for window in self.sample.noisy],
                 noisy,
                 sigma=sigma,

@@ -18,7 +18,11 @@ from denoise_se.tiling import Span
 from denoise_se.white_level import full_range
 
 Level: TypeAlias = Union[float, NDArray[np.float32], "LevelGrid"]  # in 8-bit units: of a whole image, or of each pixel
+# What is known of an image's noise: the level that a network is told, or for a blind one how it was cut off.
+Known: TypeAlias = Level | ClippedNoise
 
+NORMAL_MEDIAN = 0.6745  # of the absolute values of a standard normal distribution
+LOOKED_AT = 100_000  # blocks
 CELL = 4  # pixels a side, of which BAND is a multiple; their mean says how bright it is there
 # variance over brightness is believed when its growth is this sure, and raises the brightest tenth this far
 SURE = 0.7  # of the growth, the lower end of its 95 % interval
@@ -26,6 +30,8 @@ CONTRAST = 1.5  # between the standard deviations of the brightest and of the da
 # Noise counts as cut off at black or white where this share of the values lies there, and this much of the share that
 # noise of its level would bring there.
 LEAST_CUT, EXPECTED_CUT = 1e-4, 0.5
+LEAST_SEEN = 4.0  # 8-bit units: weaker noise, cut off, moves a blind network's result by next to nothing
+UNCUT = ClippedNoise(NoiseLaw(0.0, 0.0), black=False, white=False)
 INDEPENDENT = 0.5  # of a level: the least part that is independent from pixel to pixel, as in no camera's JPEG
 
 
@@ -62,9 +68,11 @@ class LevelGrid:
         """The same noise in another image [H, W, C], as in a part of this one."""
         return self.of(source, self.law, self.scale)
 
-    def unclipped(self, restored: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What a network made of noisy pixels, in units of the range, without what cutting off moved their mean by."""
-        return self.law.unclipped(restored) if isinstance(self.law, ClippedNoise) else restored
+    @property
+    def mean(self) -> float:
+        """Over the image, before anything was cut off."""
+        values = self.values if self.uncut is None else self.uncut
+        return round(float(np.mean(values, dtype=np.float64)), 5)  # float32 has no more digits
 
     def window(self, rows: Span, columns: Span) -> NDArray[np.float32]:
         """The level of each pixel of a window."""
@@ -113,7 +121,7 @@ def level_in_file(source: Scanlines, level: float | LevelGrid, noise: NoiseEstim
         return level
     noise = noise or estimate_noise(source)
     reached[0] &= not isinstance(level_by_brightness(source, noise), LevelGrid)
-    independent, told = noise.white_sigma, mean_level(level)
+    independent, told = noise.white_sigma, level.mean if isinstance(level, LevelGrid) else level
     if not any(reached) or independent < INDEPENDENT * min(told, noise.sigma) or independent == 0:
         return level
     if isinstance(level, LevelGrid):
@@ -123,8 +131,49 @@ def level_in_file(source: Scanlines, level: float | LevelGrid, noise: NoiseEstim
         law, scale = NoiseLaw(0.0, (sigma / 255) ** 2), level / sigma
     if isinstance(law, ClippedNoise):
         return level
-    black, white = _are_cut(source, ClippedNoise(law, *reached))
+    black, white = _are_cut(source, ClippedNoise(law, black=reached[0], white=reached[1]))
     return LevelGrid.of(source, ClippedNoise(law, black, white), scale) if black or white else level
+
+
+def noise_cut_off(source: Scanlines, noise: NoiseEstimate | None = None) -> ClippedNoise:
+    """The noise of an image [H, W, C] where it shows that it was cut off, else UNCUT. `noise` is what was found in it,
+    or is estimated where a first look finds that worth its time."""
+    if noise is None:
+        if max(ends_reached(source)) < LEAST_CUT or _finest(source) < LEAST_SEEN:
+            return UNCUT
+        noise = estimate_noise(source)
+    level = level_by_brightness(source, noise)
+    return cut_off_by(level_in_file(source, level, noise)) if noise.level else UNCUT
+
+
+def _finest(source: Scanlines) -> float:
+    """A first look at the noise, in 8-bit units: from the median absolute value of the finest wavelet's (Haar)
+    diagonal coefficients, as in `classical.wavelet_sigma`, of about LOOKED_AT blocks of 2 pixels a side. Blocks that
+    are wholly black or white, as what is overexposed, do not count."""
+    height, width, _ = source.shape
+    step = max(1, height * width // (4 * LOOKED_AT)) * 2  # from one pair of rows to the next
+    full = full_range(source.dtype)
+    found = []
+    for _, rows in in_bands(source):
+        whole = rows[: len(rows) // 2 * 2, : width // 2 * 2]
+        above, below = (whole[start::step][: len(whole) // 2].astype(np.float32) for start in (0, 1))
+        first, second, third, fourth = above[:, ::2], above[:, 1::2], below[:, ::2], below[:, 1::2]
+        highest = np.maximum(np.maximum(first, second), np.maximum(third, fourth))
+        lowest = np.minimum(np.minimum(first, second), np.minimum(third, fourth))
+        found.append(np.abs(first - second - third + fourth)[(highest > 0) & (lowest < full)])
+    values = np.concatenate(found)
+    return 255 / full * float(np.median(values)) / 2 / NORMAL_MEDIAN if values.size else 0.0
+
+
+def cut_off_by(known: Known | None) -> ClippedNoise:
+    """How the noise was cut off; UNCUT if it was not."""
+    law = known.law if isinstance(known, LevelGrid) else known
+    return law if isinstance(law, ClippedNoise) else UNCUT
+
+
+def told(known: Known) -> Level | None:
+    """The level that a network is told, None if it is told none."""
+    return None if isinstance(known, ClippedNoise) else known
 
 
 def _are_cut(source: Scanlines, noise: ClippedNoise) -> tuple[bool, bool]:
@@ -144,18 +193,20 @@ def _are_cut(source: Scanlines, noise: ClippedNoise) -> tuple[bool, bool]:
     return black and noise.black, white and noise.white
 
 
-def mean_level(level: Level) -> float:
-    """That of an image as one number, in 8-bit units, before anything was cut off."""
-    if isinstance(level, LevelGrid) and level.uncut is not None:
-        return round(float(np.mean(level.uncut, dtype=np.float64)), 5)  # float32 has no more digits
-    return float(np.mean(level))
+def mean_level(known: Known) -> float | None:
+    """The level of an image as one number, in 8-bit units, before anything was cut off; None if none was told."""
+    if isinstance(known, ClippedNoise):
+        return None
+    return known.mean if isinstance(known, LevelGrid) else float(np.mean(known))
 
 
-def held(level: Level, source: Scanlines) -> Level:
-    """`level` for a part of the same image, or for it a little changed, which is not to be looked at anew."""
-    if isinstance(level, LevelGrid):
-        return level.like(source)
-    return np.broadcast_to(np.asarray(level, np.float32), source.shape[:2])
+def held(known: Known, source: Scanlines) -> Known:
+    """What is known for a part of the same image, or for it a little changed, which is not to be looked at anew."""
+    if isinstance(known, LevelGrid):
+        return known.like(source)
+    if isinstance(known, ClippedNoise):
+        return known
+    return np.broadcast_to(np.asarray(known, np.float32), source.shape[:2])
 
 
 def _means(rows: NDArray[np.generic]) -> NDArray[np.float32]:

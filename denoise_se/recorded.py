@@ -10,7 +10,7 @@ import numpy as np
 
 from denoise_se.denoiser import Denoiser
 from denoise_se.errors import ImageError, reason
-from denoise_se.level_grid import Level
+from denoise_se.level_grid import Known
 from denoise_se.restorer import Progress, RestoredTile, Restorer
 from denoise_se.scanlines import Scanlines
 from denoise_se.tiling import Span
@@ -21,15 +21,15 @@ _ROWS = 256  # given at a time
 class Recorded(Restorer):
     """For the one image that was recorded: gives what the network gave, without running it, to the last bit."""
 
-    def __init__(self, denoiser: Denoiser, level: Level | None, path: Path) -> None:
+    def __init__(self, denoiser: Denoiser, level: Known, path: Path) -> None:
         super().__init__(denoiser.checkpoint)
         self.level, self.path = level, path
 
-    def noise_level(self, source: Scanlines, sigma: Level | None = None) -> Level | None:
+    def noise_level(self, source: Scanlines, sigma: Known | None = None) -> Known:
         """The level that the recorded run used."""
         return self.level
 
-    def tiles(self, source: Scanlines, level: Level | None, progress: Progress | None = None) -> Iterator[RestoredTile]:
+    def tiles(self, source: Scanlines, known: Known, progress: Progress | None = None) -> Iterator[RestoredTile]:
         """Rows over the full width. Raises ImageError when the record is gone or of another image."""
         try:
             restored = np.load(self.path, mmap_mode="r")

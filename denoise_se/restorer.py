@@ -10,7 +10,7 @@ import numpy as np
 
 from denoise_se.blending import Strength, blended
 from denoise_se.checkpoint import CheckpointFile
-from denoise_se.level_grid import Level
+from denoise_se.level_grid import Known
 from denoise_se.scanlines import Scanlines, in_bands
 from denoise_se.tiling import Span
 
@@ -50,22 +50,22 @@ class Restorer(ABC):
         return not self.checkpoint.config.noise_map
 
     @abstractmethod
-    def noise_level(self, source: Scanlines, sigma: Level | None = None) -> Level | None:
+    def noise_level(self, source: Scanlines, sigma: Known | None = None) -> Known:
         """The sigma that the network is given for an image, in 8-bit units: `sigma` checked, or estimated from the
-        image; None for a blind network. Raises UsageError."""
+        image; for a blind network how the image's noise was cut off. Raises UsageError."""
 
     @abstractmethod
-    def tiles(self, source: Scanlines, level: Level | None, progress: Progress | None = None) -> Iterator[RestoredTile]:
+    def tiles(self, source: Scanlines, known: Known, progress: Progress | None = None) -> Iterator[RestoredTile]:
         """The tiles of `bands`, row by row, with the network's result as it is."""
 
     def bands(
         self,
         source: Scanlines,
-        level: Level | None,
+        known: Known,
         strength: Strength = FULL_STRENGTH,
         progress: Progress | None = None,
     ) -> Iterator[Band]:
-        """Denoise an image that is read by rows, from top to bottom; `level` as `noise_level` gives it.
+        """Denoise an image that is read by rows, from top to bottom; `known` as `noise_level` gives it.
 
         When a band is given, all that the later ones need of its rows has been read: the caller may overwrite them.
         """
@@ -74,7 +74,7 @@ class Restorer(ABC):
             for rows, noisy in as_they_are(source):
                 yield Band(rows, noisy, noisy)
             return
-        for tile in self.tiles(source, level, progress):
+        for tile in self.tiles(source, known, progress):
             if tile.columns.start == 0:
                 noisy, clean = (np.empty((len(tile.noisy), width, channels), source.dtype) for _ in range(2))
             columns = tile.columns.slice

@@ -14,9 +14,9 @@ from patterns import PATTERNS
 from tiny_model import save_tiny
 
 from denoise_se import Denoiser
-from denoise_se.clipping import ClippedNoise, clipped_moments, ends_reached
+from denoise_se.clipping import PAGE, ClippedNoise, clipped_moments, ends_reached
 from denoise_se.image_io import read
-from denoise_se.level_grid import LevelGrid, held, level_in_file
+from denoise_se.level_grid import UNCUT, LevelGrid, cut_off_by, held, level_in_file, noise_cut_off
 from denoise_se.metrics import psnr
 from denoise_se.noise_line import NoiseLaw
 from denoise_se.scanlines import ArrayScanlines
@@ -125,7 +125,7 @@ def test_counts_of_photons_are_never_below_black():
     denoiser, means = Denoiser.load("gray"), np.array([0.02, 0.05, 0.1], np.float32)
     level = denoiser.noise_level(ArrayScanlines(picture))
     assert isinstance(level, LevelGrid)
-    np.testing.assert_array_equal(level.unclipped(means), means)
+    np.testing.assert_array_equal(cut_off_by(level).unclipped(means), means)
     assert denoiser.noise_level(ArrayScanlines(picture), 30) == 30  # the brightest are far from white
 
 
@@ -161,7 +161,63 @@ def test_a_page_that_is_white_or_black_under_noise_comes_out_so(model, value):
         assert found.sigma == (pytest.approx(SIGMA, rel=0.05) if sigma is None else SIGMA)
 
 
-@pytest.mark.parametrize(("model", "name"), [("gray", "camera"), ("color", "chelsea")])
+@pytest.mark.parametrize("value", [0, 255])
+def test_photo_which_learnt_some_of_it_leaves_a_page_white_or_black_too(value):
+    photo, noisy = Denoiser.load("photo"), in_file(page(value, 128, 128, 3))
+    found = photo.denoise(noisy)
+    assert abs(found.image.mean() - value) < 1.5  # 8 and 9 without
+    assert found.sigma is None
+    np.testing.assert_array_equal(photo(noisy, SIGMA), found.image)  # it takes no level
+    floats = photo(noisy / np.float32(255))
+    assert abs(255 * floats.mean() - value) < 1.5
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_what_a_network_leaves_is_put_right_and_no_more(share):
+    noise = ClippedNoise(WHITE_NOISE, black=True, white=True)
+    shown = noise.page(3, np.dtype(np.uint8)) / np.float32(255)
+    shift = share * SIGMA / 255 / math.sqrt(2 * math.pi)  # of a half-normal
+    result = np.full_like(shown, shift)
+    result[:, PAGE:] = 1 - shift
+    left = noise.as_left(result)
+    assert left.left == pytest.approx((share, share), abs=1e-3)
+    assert left.unclipped(np.float32([shift, 1 - shift])) == pytest.approx([0, 1], abs=2e-3)
+    learnt = noise.as_left(np.where(result < 0.5, -0.01, 1.01))  # a network may go beyond
+    np.testing.assert_array_equal(learnt.unclipped(np.float32([0.01, 0.5, 0.99])), np.float32([0.01, 0.5, 0.99]))
+
+
+def test_the_page_that_a_network_is_shown_is_black_and_white_under_the_noise():
+    cut, black_only = (ClippedNoise(WHITE_NOISE, black=True, white=white) for white in (True, False))
+    for dtype, one in ((np.uint8, 255), (np.uint16, 65535), (np.float32, 1)):
+        shown = cut.page(3, np.dtype(dtype))
+        assert shown.dtype == dtype and shown.shape == (PAGE, 2 * PAGE, 3)
+        half = SIGMA / 255 / math.sqrt(2 * math.pi)
+        assert shown[:, :PAGE].mean() / one == pytest.approx(half, rel=0.05)
+        assert 1 - shown[:, PAGE:].mean() / one == pytest.approx(half, rel=0.05)
+    assert black_only.page(1, np.dtype(np.float32)).max() > 1.2
+
+
+def test_only_what_shows_independent_noise_at_its_ends_is_looked_at_closely(monkeypatch):
+    """Photographs as cameras write them cost no estimate, and stay as `photo` makes them."""
+    monkeypatch.setattr("denoise_se.level_grid.estimate_noise", lambda source: pytest.fail("estimated"))
+    photo = Denoiser.load("photo")
+    for name in ("chelsea", "coffee"):
+        clean = read(SAMPLES / "clean" / f"{name}.png").pixels
+        assert photo.noise_level(ArrayScanlines(clean)) == UNCUT
+    overexposed = np.concatenate([page(255), in_file(page(230), 2)]).astype(np.uint8)[..., None]
+    assert photo.noise_level(ArrayScanlines(overexposed)) == UNCUT
+    for shape in ((1, 1, 3), (1, 50, 3), (3, 5, 1)):
+        assert photo.noise_level(ArrayScanlines(np.zeros(shape, np.uint8))) == UNCUT
+
+
+def test_noise_that_hides_in_an_overexposed_picture_is_seen():
+    noisy = np.concatenate([page(255, 900, 128), in_file(page(250, 200, 128), 12)]).astype(np.uint8)[..., None]
+    noise = noise_cut_off(ArrayScanlines(noisy))
+    assert noise.white and not noise.black
+    assert float(noise.law.at(np.float64(1))) ** 0.5 * 255 == pytest.approx(12, rel=0.15)
+
+
+@pytest.mark.parametrize(("model", "name"), [("gray", "camera"), ("color", "chelsea"), ("photo", "chelsea")])
 def test_a_file_is_denoised_as_well_as_noise_that_was_not_cut_off(model, name):
     clean = read(SAMPLES / "clean" / f"{name}.png").pixels.astype(np.float32)
     clean = (clean - 60).clip(0, 255)  # much of it at black
@@ -231,5 +287,5 @@ def test_a_level_travels_to_another_process():
     assert isinstance(level, LevelGrid)
     copy = pickle.loads(pickle.dumps(level))
     means = np.linspace(0, 1, 50, dtype=np.float32)
-    np.testing.assert_array_equal(copy.unclipped(means), level.unclipped(means))
+    np.testing.assert_array_equal(cut_off_by(copy).unclipped(means), cut_off_by(level).unclipped(means))
     np.testing.assert_array_equal(np.asarray(copy), np.asarray(level))
