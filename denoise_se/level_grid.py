@@ -114,25 +114,33 @@ def level_by_brightness(source: Scanlines, noise: NoiseEstimate) -> float | Leve
 def level_in_file(source: Scanlines, level: float | LevelGrid, noise: NoiseEstimate | None = None) -> float | LevelGrid:
     """`level`, above 0, as it is left where an image [H, W, C] shows that its noise was cut off at black or white, else
     as it is. `noise` is what was found in it, or is estimated: what was cut off is what pixels have independently.
-    Counts of photons and multiples of the brightness are never below black.
     """
+    found = _cut_off(source, level, noise)
+    return level if found is None else LevelGrid.of(source, *found)
+
+
+def _cut_off(
+    source: Scanlines, level: float | LevelGrid, noise: NoiseEstimate | None
+) -> tuple[ClippedNoise, float] | None:
+    """The noise as it was cut off, and how many times its level is told; None where it was not. Counts of photons and
+    multiples of the brightness are never below black."""
     reached = [share >= LEAST_CUT for share in ends_reached(source)]
     if not any(reached):
-        return level
+        return None
     noise = noise or estimate_noise(source)
     reached[0] &= not isinstance(level_by_brightness(source, noise), LevelGrid)
     independent, told = noise.white_sigma, level.mean if isinstance(level, LevelGrid) else level
     if not any(reached) or independent < INDEPENDENT * min(told, noise.sigma) or independent == 0:
-        return level
+        return None
     if isinstance(level, LevelGrid):
         law, scale = level.law, level.scale
     else:
         sigma = min(level, independent)
         law, scale = NoiseLaw(0.0, (sigma / 255) ** 2), level / sigma
     if isinstance(law, ClippedNoise):
-        return level
+        return None
     black, white = _are_cut(source, ClippedNoise(law, black=reached[0], white=reached[1]))
-    return LevelGrid.of(source, ClippedNoise(law, black, white), scale) if black or white else level
+    return (ClippedNoise(law, black, white), scale) if black or white else None
 
 
 def noise_cut_off(source: Scanlines, noise: NoiseEstimate | None = None) -> ClippedNoise:
@@ -142,8 +150,8 @@ def noise_cut_off(source: Scanlines, noise: NoiseEstimate | None = None) -> Clip
         if max(ends_reached(source)) < LEAST_CUT or _finest(source) < LEAST_SEEN:
             return UNCUT
         noise = estimate_noise(source)
-    level = level_by_brightness(source, noise)
-    return cut_off_by(level_in_file(source, level, noise)) if noise.level else UNCUT
+    found = _cut_off(source, level_by_brightness(source, noise), noise) if noise.level else None
+    return UNCUT if found is None else found[0]
 
 
 def _finest(source: Scanlines) -> float:
