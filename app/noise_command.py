@@ -25,7 +25,7 @@ from denoise_se.image_io import open_pages
 from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
 from denoise_se.noise_measurement import MIN_SIDE, Measurement, measure_noise, used_share
 from denoise_se.page import Source, sourced
-from denoise_se.plan import listed
+from denoise_se.plan import check_there, listed
 from denoise_se.remote_files import real_path
 
 Item = TypeVar("Item")
@@ -175,7 +175,9 @@ def _shown(items: Sequence[Item], doing: str) -> Iterable[Item]:
 
 
 def _expanded(paths: list[Path]) -> list[Path]:
-    """The files, and the images of the folders. Raises DatasetError for a folder without any."""
+    """The files, and the images of the folders. Raises UsageError for what is not there, DatasetError for a folder
+    without any."""
+    check_there(paths)
     return [file for path in paths for file in (image_files(path) if path.is_dir() else [path])]
 
 

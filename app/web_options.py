@@ -68,6 +68,7 @@ class WebOptions:
 
     def request(self, model: str, sigma: float | None, strength: Strength, format: str) -> Request:
         """What one person asks for, checked. Raises UsageError with the mend."""
+        model = ALIASES.get(model, model) if not self.models else model
         if model not in self.offered and model not in self.models:
             raise UsageError(f"model {model!r} is not offered here; one of {', '.join(self.offered)}")
         if sigma is not None and not (isinstance(sigma, (int, float)) and 0 <= sigma <= 255):

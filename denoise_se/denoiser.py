@@ -163,7 +163,8 @@ class Denoiser(Restorer):
                 a map [H, W] of it; None estimates it (`NoiseEstimate.level`, more than sigma where noise is correlated
                 as in camera JPEGs; pixel by pixel where noise grows with brightness). Where it is 0 all over, the input
                 comes back (float64 as float32 values). Blind networks take none. It is that of the noise before a file
-                cut it off at black and white (`denoise_se.clipping`); the levels of a map are taken as what was left.
+                cut it off at black and white (`denoise_se.clipping`); the levels of a map that is not the same
+                all over are taken as what was left.
             strength: 0 gives the input back exactly, 1 the full result, between them a blend; `Strength` sets it for
                 luma and chroma apart.
             progress: called with (tiles done, tiles in all); what it raises stops the work within a tile.
@@ -211,9 +212,10 @@ class Denoiser(Restorer):
             raise UsageError("sigma must be a number from 0 to 255, in 8-bit units (25 means 25/255)")
         if level.ndim and level.shape != source.shape[:2]:
             raise UsageError(f"the map of sigma has shape {level.shape}, the image {source.shape[:2]}")
-        if level.ndim or not level or not self._undoes_cutting(source):
-            return level if level.ndim else float(level)
-        return level_in_file(source, float(level))
+        if level.ndim and (level != level.flat[0]).any():
+            return level
+        one = float(level.flat[0]) if level.size else 0.0
+        return level_in_file(source, one) if one and self._undoes_cutting(source) else one
 
     def level_for(self, source: Scanlines, noise: NoiseEstimate) -> Known:
         """What the network is told of an image with that noise, see `level_by_brightness`; one level where it learnt of

@@ -114,7 +114,9 @@ def takes_too_much(
         pixels = (bottom - top) * np.diff(columns)
         most = np.maximum(MOST**2, 1 + SURE * np.sqrt(2 / (channels * pixels)))
         change = noisy[strip] - restored[strip]
-        taken = np.add.reduceat(np.square(change, out=change).sum((0, 1)), columns[:-1]) / (channels * pixels)
+        with np.errstate(over="ignore"):  # of values beyond 1e19 the square is infinite, which is too much
+            square = np.square(change, out=change)
+        taken = np.add.reduceat(square.sum((0, 1)), columns[:-1]) / (channels * pixels)
         if same:
             told = np.square(level[0, 0, 0, :1])
         else:

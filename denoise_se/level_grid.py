@@ -212,9 +212,10 @@ def held(known: Known, source: Scanlines) -> Known:
     """What is known for a part of the same image, or for it a little changed, which is not to be looked at anew."""
     if isinstance(known, LevelGrid):
         return known.like(source)
-    if isinstance(known, ClippedNoise):
-        return known
-    return np.broadcast_to(np.asarray(known, np.float32), source.shape[:2])
+    if isinstance(known, float):
+        cells = [-(-side // CELL) for side in source.shape[:2]]
+        return LevelGrid(np.full(cells, known, np.float32), NoiseLaw(0.0, (known / 255) ** 2))
+    return known
 
 
 def _means(rows: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -71,6 +71,13 @@ def make_plan(
         raise UsageError(f"{error.filename}: cannot be used ({reason(error)}); check its name and rights") from error
 
 
+def check_there(paths: Sequence[Location]) -> None:
+    """UsageError that names those that do not exist."""
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise UsageError(f"{listed(missing)}: no such file or folder; check the name")
+
+
 def _plan(
     inputs: Sequence[Location], out: Location, format: str, recursive: bool, reference: Location | None, replace: bool
 ) -> Plan:
@@ -81,9 +88,7 @@ def _plan(
             check_library(path)
     if isinstance(out, Address) and not out.has_bucket():
         raise UsageError(f"{out}: there is no bucket {out.bucket}; check its name, or make it first")
-    missing = [path for path in inputs if not path.exists()]
-    if missing:
-        raise UsageError(f"{listed(missing)}: no such file or folder; check the name")
+    check_there(inputs)
     folders = [path for path in inputs if path.is_dir()]
     to_file = len(inputs) == 1 and not folders and format_of_suffix(out) is not None and not out.is_dir()
     notices: list[str] = []

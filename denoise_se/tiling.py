@@ -137,5 +137,5 @@ def _starts(size: int, side: int, count: int, multiple: int) -> list[int]:
 
 def check_tile(tile: int | str) -> None:
     """UsageError for a side of tiles that cannot be."""
-    if tile != "auto" and not (type(tile) is int and (tile == 0 or tile >= BLOCK)):
-        raise UsageError(f"--tile {tile!r}: give auto, 0 for the whole image at once, or at least {BLOCK}")
+    if tile != "auto" and not (type(tile) is int and tile >= 0):
+        raise UsageError(f"--tile {tile!r}: give auto, 0 for the whole image at once, or a number of pixels")

@@ -20,6 +20,7 @@ from denoise_se.level_grid import UNCUT, LevelGrid, cut_off_by, held, level_in_f
 from denoise_se.metrics import psnr
 from denoise_se.noise_line import NoiseLaw
 from denoise_se.scanlines import ArrayScanlines
+from denoise_se.tiling import Span
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 SIGMA = 25.0
@@ -279,7 +280,19 @@ def test_windows_of_a_level_that_is_held_are_not_looked_at_anew():
     beyond = ArrayScanlines(source.pixels.astype(np.float32) / 255 * 1.01)  # its ends are no longer those of a file
     again = held(level, beyond)
     assert isinstance(again, LevelGrid) and again.law == level.law
-    np.testing.assert_array_equal(held(12.5, beyond), np.full((128, 256), 12.5))
+    one = held(12.5, beyond)
+    assert isinstance(one, LevelGrid) and one.uncut is None
+    np.testing.assert_array_equal(one.window(Span(0, 128), Span(0, 256)), np.full((128, 256), 12.5))
+
+
+@pytest.mark.parametrize("model", ["gray", "color"])
+def test_a_map_that_is_the_same_all_over_counts_as_a_number(model):
+    noisy = in_file(page(250, 64, 96) if model == "gray" else page(250, 64, 96, 3))
+    denoiser = Denoiser.load(model)
+    found = denoiser.denoise(noisy, np.full((64, 96), SIGMA))
+    np.testing.assert_array_equal(found.image, denoiser(noisy, SIGMA))
+    assert found.sigma == SIGMA
+    np.testing.assert_array_equal(denoiser(noisy, np.zeros((64, 96))), noisy)
 
 
 def test_a_level_travels_to_another_process():

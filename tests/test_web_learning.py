@@ -88,6 +88,7 @@ def test_a_better_model_is_offered_under_its_name_and_nothing_else_is_left(
     assert not any(school.home.iterdir())
     options = WebOptions(models_dir=school.shelf.folder)
     assert options.offered["lab-scope"] == "learned on this server"
+    assert options.request("gray-fast", None, Strength(), "same").model == "gray"
     asked_for = options.request("lab-scope", None, Strength(), "same")
     assert Path(asked_for.model) == school.shelf.folder / "lab-scope" / "best.safetensors"
 
