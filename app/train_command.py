@@ -236,7 +236,7 @@ def undone(folder: Path | None) -> Iterator[None]:
 
 def budget_of(config: TrainingConfig) -> str:
     """When a run ends, and how to say otherwise."""
-    steps, minutes = f"for {config.steps:,} steps", f"for {config.minutes:g} minutes"
+    steps, minutes = f"for {config.steps:,} steps", f"for {config.minutes:g} minute{'' if config.minutes == 1 else 's'}"
     if not config.steps:
         return f"{minutes} (--minutes or --steps changes that)"
     return f"{steps} or {minutes}, whichever ends first" if config.minutes else steps

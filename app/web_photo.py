@@ -17,7 +17,7 @@ from denoise_se.app.request import Request
 from denoise_se.app.web_work import Work
 from denoise_se.batch import run_batch
 from denoise_se.blending import Strength
-from denoise_se.display import BROWSER_FORMATS, as_shown, difference, residual
+from denoise_se.display import BROWSER_FORMATS, RESIDUAL_GAIN, as_shown, difference, residual, shown_gain
 from denoise_se.errors import ImageError, UsageError
 from denoise_se.formats import output_suffix
 from denoise_se.image import Image
@@ -47,7 +47,7 @@ class Photo:
     """A denoised photo: `source` as uploaded, `folder` for all that is made of it.
 
     recorded: the network's result for each page; estimated: the first page's noise; size: its width and height as it is
-    shown.
+    shown; gains: how many times brighter each page is shown.
     """
 
     source: Path
@@ -57,6 +57,7 @@ class Photo:
     estimated: NoiseEstimate
     size: tuple[int, int]
     reference: Path | None = None
+    gains: tuple[float, ...] = ()
     kept: dict[Request, Saved] = field(default_factory=dict)
     _last: list[object] = field(default_factory=lambda: [None])  # one list for all copies
 
@@ -65,7 +66,7 @@ class Photo:
         """Read a photo and run the network over it. Raises DenoiseError, and CancelledError within a tile."""
         work.step(0.0, "Reading")
         refuse_many_pixels([source], request.max_pixels)
-        recorded = []
+        recorded, gains = [], []
         with open_pages(source, max_pixels=request.max_pixels) as pages:
             for number, page in enumerate(pages):
                 if len(pages) == 1 and stored_bytes(page) <= WHOLE_BYTES:
@@ -75,10 +76,11 @@ class Photo:
                     size = (height, width) if page.metadata.orientation in TURNED else (width, height)
                     estimated = estimate_noise(Watched(page, partial(work.step, 0.0, "Estimating the noise")))
                     work.step(0.0, "Loading the model")  # the first time its graph is made too
+                gains.append(shown_gain(page))
                 tiles = partial(_tiles, work, number, len(pages))
                 denoiser = request.denoiser_for(page.shape[2])
                 recorded.append(record(denoiser, page, folder / f"page-{number}.npy", request.sigma, progress=tiles))
-        return cls(source, folder, request, tuple(recorded), estimated, size, reference)
+        return cls(source, folder, request, tuple(recorded), estimated, size, reference, tuple(gains))
 
     @property
     def pages(self) -> int:
@@ -147,20 +149,20 @@ class Photo:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _viewable(self, path: Path, page: int) -> str:
-        if probe(path).format in BROWSER_FORMATS:
+        if probe(path).format in BROWSER_FORMATS and self.gains[page] == 1:
             return str(path)
         made = self.folder / f"{path.parent.name}-{path.stem}-{page}-shown.png"
         if not made.exists():
-            write(made, as_shown(page_of(path, page, self.request.max_pixels)))
+            write(made, as_shown(page_of(path, page, self.request.max_pixels), self.gains[page]))
         return str(made)
 
     def _map(self, saved: Saved, kind: str, page: int, of: Path | None = None) -> str:
         made = saved.path.with_name(f"{'before' if of else 'after'}-{page}-{kind}.png")
         if not made.exists():
             of_what = self.source if kind == "residual" else self.reference or self.source
-            draw = residual if kind == "residual" else difference
+            draw, gain = residual if kind == "residual" else difference, RESIDUAL_GAIN * self.gains[page]
             pixels = self.request.max_pixels
-            write(made, draw(page_of(of_what, page, pixels), page_of(of or saved.path, page, pixels)))
+            write(made, draw(page_of(of_what, page, pixels), page_of(of or saved.path, page, pixels), gain))
         return str(made)
 
 

@@ -210,7 +210,8 @@ class PhotoTab(PhotoLayout):
         if view == "difference" and photo.reference is None:
             view = "compare"
         saved = photo.saved(amount, format)
-        pictures = photo.pictures(saved, view, min(int(page), photo.pages) - 1)
+        number = min(int(page), photo.pages) - 1
+        pictures = photo.pictures(saved, view, number)
         tags = TAGS[view]
         value = {
             **pictures,
@@ -223,6 +224,8 @@ class PhotoTab(PhotoLayout):
         notices = [self.service.cache.without_folders(text) for text in saved.row.notices]
         if photo.at(amount, format).left_alone(saved.row):
             notices.append(f"{LEFT_ALONE.capitalize()}. If you see some, take “photo” or set its level.")
+        if (gain := photo.gains[number]) > 1:
+            notices.append(f"It uses 1/{gain:g} of its range, and is shown {gain:g} times brighter than it is.")
         command = command_line(photo, amount, format)
         return {
             self.status: "",

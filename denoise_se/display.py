@@ -12,17 +12,26 @@ import numpy as np
 
 from denoise_se.errors import UsageError
 from denoise_se.image import Image
+from denoise_se.scanlines import ArrayScanlines, Scanlines
+from denoise_se.white_level import full_range, white_level
 
 BROWSER_FORMATS = ("png", "jpg", "webp", "bmp")
 RESIDUAL_GAIN = 4.0  # noise of sigma 10 (8-bit units) then spans a third of the grey scale
 _BAND = 256  # rows in work at a time, so that no float copy of the whole image is made
 
 
-def as_shown(image: Image) -> Image:
-    """The image in 8 bits, turned upright, its values clipped to their range; alpha and colour profile are kept."""
+def shown_gain(source: Scanlines) -> float:
+    """How many times brighter an image [H, W, C] is shown: 1, or where a deep one uses a small part of its range, as
+    counts of 12 bits in 16 do, the power of two that networks see it with (see `white_level`)."""
+    return max(1.0, full_range(source.dtype) / white_level(source, 0.0))
+
+
+def as_shown(image: Image, gain: float = 1.0) -> Image:
+    """The image, `gain` times brighter, in 8 bits, turned upright, its values clipped to their range; alpha and colour
+    profile are kept."""
     upright = image.upright()
     alpha = None if upright.alpha is None else _eight_bits(upright.alpha[..., None])[..., 0]
-    return replace(upright, pixels=_eight_bits(upright.pixels), alpha=alpha)
+    return replace(upright, pixels=_eight_bits(upright.pixels, gain), alpha=alpha)
 
 
 def residual(noisy: Image, clean: Image, gain: float = RESIDUAL_GAIN) -> Image:
@@ -65,25 +74,24 @@ def _common_channels(first: Image, second: Image) -> int:
 
 def _unit(pixels: np.ndarray) -> np.ndarray:
     """Values in [0, 1] as float32."""
-    scale = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1.0
-    return pixels.astype(np.float32) / np.float32(scale)
+    return pixels.astype(np.float32) / np.float32(full_range(pixels.dtype))
 
 
-def _eight_bits(pixels: np.ndarray) -> np.ndarray:
+def _eight_bits(pixels: np.ndarray, gain: float = 1.0) -> np.ndarray:
     if pixels.dtype == np.uint8:
         return pixels
     shown = np.empty(pixels.shape, np.uint8)
     for start in range(0, len(pixels), _BAND):
         rows = slice(start, start + _BAND)
-        shown[rows] = np.clip(np.rint(255 * _unit(pixels[rows])), 0, 255)
+        shown[rows] = np.clip(np.rint(255 * np.float32(gain) * _unit(pixels[rows])), 0, 255)
     return shown
 
 
 def thumbnail(image: Image, side: int = 320) -> Image:
-    """As shown, with its longer side at most `side` pixels (area average)."""
+    """As shown, as bright as `shown_gain` has it, with its longer side at most `side` pixels (area average)."""
     import cv2
 
-    shown = as_shown(image)
+    shown = as_shown(image, shown_gain(ArrayScanlines(image.pixels)))
     scale = min(1.0, side / max(shown.height, shown.width))
     size = (max(1, round(shown.width * scale)), max(1, round(shown.height * scale)))
     pixels = cv2.resize(shown.pixels, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], shown.channels)

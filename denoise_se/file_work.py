@@ -124,7 +124,7 @@ class FileWork:
         denoiser = lane or self.denoiser_for(page.shape[2])
         level = denoiser.noise_level(page, self.settings.sigma)
         pixels = page.pixels if page.pixels.flags.writeable else np.empty_like(page.pixels)
-        inspection = self.inspector.begin(page.shape, page.dtype, page.metadata.orientation)
+        inspection = self.inspector.begin(page, page.metadata.orientation)
         # small images, side by side, are finished
         progress = self._progress() if lane is None else self.watcher.tiles
         for band in denoiser.bands(page, level, self.settings.strength, progress):
@@ -151,7 +151,7 @@ class FileWork:
         if self._unchanged(job, loaded):
             page, denoiser = loaded.pages[0], self.denoiser_for(loaded.pages[0].shape[2])
             level = denoiser.noise_level(page, self.settings.sigma)
-            inspection = self.inspector.begin(page.shape, page.dtype, page.metadata.orientation)
+            inspection = self.inspector.begin(page, page.metadata.orientation)
             for band in denoiser.bands(page, level, self.settings.strength, self._progress()):
                 inspection.add(band)
             row = _with_model(row, [denoiser], [level], time.perf_counter() - began)
@@ -167,7 +167,7 @@ class FileWork:
                 denoisers.append(denoiser)
                 levels.append(denoiser.noise_level(page, self.settings.sigma))
                 if number == 0:  # the report shows the first page
-                    inspection = self.inspector.begin(page.shape, page.dtype, page.metadata.orientation)
+                    inspection = self.inspector.begin(page, page.metadata.orientation)
                     inspected = self._inspected(inspection, denoiser, levels[0])
                 progress = self._progress(number, len(loaded.pages))
                 for band in denoiser.bands(page, levels[-1], self.settings.strength, progress):

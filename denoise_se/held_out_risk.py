@@ -12,6 +12,7 @@ a comparison of two is surer than each figure. Pixels near black and white, wher
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from denoise_se.datasets import Example
 from denoise_se.network_psnr import decibels
-from denoise_se.noise_model import NoiseModel
+from denoise_se.noise_model import NoiseModel, Noisy
 from denoise_se.objectives import own_noise, with_noise
 from denoise_se.removed_noise import flat_parts
 
@@ -29,7 +30,8 @@ Denoise = Callable[[Tensor, Tensor], Tensor]  # noisy [B, C, H, W] and its noise
 STEP = 0.03  # e: above, the network bends; far below, float32 has too few digits
 CLIPPING = 2.5  # standard deviations of the noise
 LEAST_INSIDE = 0.05  # of the pixels; with fewer all count
-SMALLEST = 1e-6  # an estimate can be below 0 by chance
+LEAST_LEFT = 0.1  # of the variance that the start removes in flat parts
+SMALLEST = 1e-6  # an estimate below it says that the measured noise is not that of the images
 
 
 class Risk(Protocol):
@@ -42,8 +44,9 @@ class Risk(Protocol):
 class HeldOutRisk:
     """Estimates for noisy images [1, C, H, W] in [0, 1] with the measured `noise`.
 
-    Noise that is measured too low makes it look right to leave some in. Where that is to be feared, `start` is given:
-    what it removes in flat parts is noise, so what another network leaves of it there counts as error too.
+    Noise that is measured too low, or that differs from what was measured, makes it look right to leave some in. Where
+    that is to be feared, `start` is given: what it removes in flat parts is noise, so what another network leaves of it
+    there counts as error too, and with more than a LEAST_LEFT of it left a network counts as no better than the start.
     """
 
     noise: NoiseModel
@@ -52,20 +55,27 @@ class HeldOutRisk:
     def __call__(self, network: Denoise, image: Example, generator: torch.Generator) -> Tensor:
         """The mean squared error of `network` on the image, a scalar; below 0 by chance where it is very small."""
         noisy, told = with_noise(None, image, generator)
-        added, level = own_noise(self.noise, noisy, generator)
-        result = network(noisy, told)
-        moved = network(noisy + STEP * added, told)
-        each = (noisy - result).square() - level.square() + 2 * added * (moved - result) / STEP
-        inside = ((result > CLIPPING * level) & (result < 1 - CLIPPING * level)).float()
-        if float(inside.mean()) < LEAST_INSIDE:
-            inside = torch.ones_like(inside)
-        risk = (each * inside).sum() / inside.sum()
+        made = own_noise(self.noise, noisy, generator)
+        result, risk = _stein(network, noisy, told, made)
         if self.start is None:
             return risk
-        before = placed(self.start, noisy.device)(noisy, told)
+        before, risk_before = _stein(placed(self.start, noisy.device), noisy, told, made)
         flat = torch.from_numpy(flat_parts(before[0].permute(1, 2, 0).cpu().numpy())).to(noisy.device)
-        left = (noisy - before).square() - (noisy - result).square()
-        return risk + left[..., flat].mean().clamp_min(0)
+        removed, removed_before = ((noisy - clean).square()[..., flat].mean() for clean in (result, before))
+        left = (removed_before - removed).clamp_min(0)
+        return (torch.maximum(risk, risk_before) if left > LEAST_LEFT * removed_before else risk) + left
+
+
+def _stein(network: Denoise, noisy: Tensor, told: Tensor, made: Noisy) -> tuple[Tensor, Tensor]:
+    """What a network makes of the image, and Stein's estimate of its mean squared error, with `made` as more noise."""
+    added, level = made
+    result = network(noisy, told)
+    moved = network(noisy + STEP * added, told)
+    each = (noisy - result).square() - level.square() + 2 * added * (moved - result) / STEP
+    inside = ((result > CLIPPING * level) & (result < 1 - CLIPPING * level)).float()
+    if float(inside.mean()) < LEAST_INSIDE:
+        inside = torch.ones_like(inside)
+    return result, (each * inside).sum() / inside.sum()
 
 
 def placed(denoise: Denoise, device: torch.device) -> Denoise:
@@ -74,5 +84,6 @@ def placed(denoise: Denoise, device: torch.device) -> Denoise:
 
 
 def as_psnr(risks: Tensor) -> Tensor:
-    """The PSNR in dB of the mean of some estimates."""
-    return decibels(risks.mean().clamp_min(SMALLEST))
+    """The PSNR in dB of the mean of some estimates; NaN where it is below SMALLEST, which nothing can be."""
+    mean = risks.mean()
+    return decibels(mean) if mean >= SMALLEST else torch.full_like(mean, math.nan)

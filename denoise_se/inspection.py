@@ -8,6 +8,7 @@ import numpy as np
 
 from denoise_se.blending import Strength
 from denoise_se.denoiser import Denoiser
+from denoise_se.display import shown_gain
 from denoise_se.level_grid import Known, held
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.preview import Preview, PreviewMaker
@@ -15,7 +16,7 @@ from denoise_se.quality import QualityEstimate, estimate_psnr, looks_clipped
 from denoise_se.report import Row
 from denoise_se.restorer import Band, Restorer
 from denoise_se.samples import Sample, as_one
-from denoise_se.scanlines import ArrayScanlines
+from denoise_se.scanlines import ArrayScanlines, Scanlines
 from denoise_se.white_level import full_range
 
 
@@ -32,21 +33,19 @@ class Inspector:
     quality: bool = False
     previews: dict[str, Preview] = field(default_factory=dict)
 
-    def begin(self, shape: tuple[int, int, int], dtype: np.dtype, orientation: int = 1) -> Inspection:
-        """For an image [H, W, C] of `dtype`, shown by its EXIF orientation."""
-        return Inspection(self, shape, dtype, orientation)
+    def begin(self, source: Scanlines, orientation: int = 1) -> Inspection:
+        """For an image [H, W, C], shown by its EXIF orientation."""
+        return Inspection(self, source, orientation)
 
 
 class Inspection:
     """One image's: `add` its bands in order, then `row`."""
 
-    def __init__(
-        self, inspector: Inspector, shape: tuple[int, int, int], dtype: np.dtype, orientation: int = 1
-    ) -> None:
+    def __init__(self, inspector: Inspector, source: Scanlines, orientation: int = 1) -> None:
         self.inspector = inspector
         most = inspector.picture_bytes
-        self.maker = None if most is None else PreviewMaker(*shape, orientation, most)
-        self.sample = Sample(*shape, dtype) if inspector.noise or inspector.quality else None
+        self.maker = None if most is None else PreviewMaker(*source.shape, orientation, most, shown_gain(source))
+        self.sample = Sample(*source.shape, source.dtype) if inspector.noise or inspector.quality else None
 
     def add(self, band: Band) -> None:
         if self.maker is not None:

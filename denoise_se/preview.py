@@ -63,10 +63,18 @@ class PreviewMaker:
         ((0, 0, 3, 2), 7.0)
     """
 
-    def __init__(self, height: int, width: int, channels: int, orientation: int = 1, most: int = MOST_BYTES) -> None:
-        """For an image of `height` x `width` >= 1x1 pixels and 1 or 3 channels, shown by its EXIF orientation (1 to 8),
-        in pictures of `most` bytes (at least LEAST_BYTES) together."""
-        self.shape, self.orientation, self.most = (height, width, channels), orientation, most
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        channels: int,
+        orientation: int = 1,
+        most: int = MOST_BYTES,
+        gain: float = 1.0,
+    ) -> None:
+        """For an image of `height` x `width` >= 1x1 pixels and 1 or 3 channels, shown by its EXIF orientation (1 to 8)
+        and `gain` times brighter, in pictures of `most` bytes (at least LEAST_BYTES) together."""
+        self.shape, self.orientation, self.most, self.gain = (height, width, channels), orientation, most, gain
         self.step = max(1, -(-max(height, width) // _FINE))
         fine = (-(-height // self.step), -(-width // self.step), channels)
         self.sums = np.zeros((2, *fine), np.uint32)  # 8-bit codes of step x step pixels stay far below 2**32
@@ -131,7 +139,7 @@ class PreviewMaker:
         bins = np.flatnonzero(np.diff(rows // self.step, prepend=-1))
         across = np.arange(0, self.shape[1], self.step)
         for sums, kept, values in zip(self.sums, self.rows, (noisy, clean), strict=True):
-            codes = _codes(values)
+            codes = _codes(values, self.gain)
             summed = np.add.reduceat(np.add.reduceat(codes, bins, 0, np.uint32), across, 1, np.uint32)
             sums[rows[0] // self.step : rows[-1] // self.step + 1] += summed
             kept[ring] = np.concatenate([codes[:, left : left + self.side[1]] for left in self.lefts], axis=1)
@@ -173,9 +181,11 @@ def _whole(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.rint(np.clip(values, 0, 1) * np.float32(65535)), np.uint16)
 
 
-def _codes(values: np.ndarray) -> np.ndarray:
-    """8-bit codes; 16-bit values are rounded, 65535 being 255."""
-    return values if values.dtype == np.uint8 else ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+def _codes(values: np.ndarray, gain: float) -> np.ndarray:
+    """8-bit codes; 16-bit values are made `gain` times brighter and rounded, 65535 being 255."""
+    if values.dtype == np.uint8:
+        return values
+    return ((np.minimum(values * np.float64(gain), 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _turned_box(box: tuple[int, int, int, int], size: tuple[int, int], orientation: int) -> tuple[int, int, int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -181,7 +182,7 @@ class RunFolder(Callback):
             return
         self._saved = float("-inf")
         if trainer.is_global_zero:
-            if row["val_psnr"] > self.record.best_psnr:
+            if self.record.beaten_by(row):
                 self.record.best_psnr = row["val_psnr"]
                 self._write_best(task, row)
             self._write_metrics()
@@ -211,6 +212,8 @@ class RunFolder(Callback):
         if task.budget.signal is not None:
             raise self.interrupted(task.budget.signal)
         if self.report is not None and trainer.is_global_zero:
+            if self.tell is not None:
+                self.tell("trained; measuring the result")
             self.record.outcome = dict(self.report(self.folder, load_checkpoint(self.best), partial(self._heed, task)))
         self.describe(task)
 
@@ -236,7 +239,8 @@ class RunFolder(Callback):
         return Interrupted(f"{self.folder}: stopped by {signal.Signals(number).name}; {mend}", number)
 
     def _write_best(self, task: DenoisingTask, row: Mapping[str, float]) -> None:
-        psnr = {"validation": {"psnr": row["val_psnr"], "ssim": row["val_ssim"], "images": self.record.images[1]}}
+        scores = {"psnr": row["val_psnr"], "ssim": row["val_ssim"], "images": self.record.images[1]}
+        psnr = {} if math.isnan(row["val_psnr"]) else {"validation": scores}
         weights = task.average.module.state_dict()
         save_checkpoint(self.best, weights, task.config.network, training=self.record.training(task), psnr=psnr)
 

@@ -184,16 +184,16 @@ def _noisy(
         refuse_shared_images(train, validation)
     way = plan_noisy_only(train, start)
     objective, why, turns = way.objective, way.why, way.turns
-    risk: Risk | None = HeldOutRisk(way.noise)
-    if start is not None and way.hidden:
-        network = start.network()
+    network = None if start is None else start.network()
+    # the level of noise that is independent from pixel to pixel can be trusted, that of others reads low
+    risk: Risk | None = HeldOutRisk(way.noise, None if turns else network)
+    if start is not None and network is not None and way.hidden:
         pictures = resynthesised(train, start, max(config.patch, SMALLEST_SIDE))
         if pictures:
             scaled = to_learn(Scaled(way.noise), config.network, [picture.clean for picture in pictures])
             objective, turns = Supervised(scaled), False
             train, risk = pictures, ResynthesisRisk(scaled, network)
         else:
-            risk = HeldOutRisk(way.noise, network)
             why += "; the pictures are too small to be halved, so Recorrupted-to-Recorrupted"
     measured: NoiseModel | None = None if held_out is not None else way.noise
     return TrainingPlan(

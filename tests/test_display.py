@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from denoise_se.display import as_shown, difference, residual, thumbnail
+from denoise_se.display import as_shown, difference, residual, shown_gain, thumbnail
 from denoise_se.errors import UsageError
 from denoise_se.image import Image
+from denoise_se.scanlines import ArrayScanlines
 
 
 def grey(*values: int, dtype: type = np.uint8) -> Image:
@@ -22,6 +23,22 @@ def test_sixteen_bits_and_floats_are_shown_in_eight() -> None:
     assert as_shown(grey(1999, dtype=np.uint16)).pixels.ravel().tolist() == [8]
     floats = Image(np.array([[[0.0999], [0.1001]]], np.float32), None, "tiff")
     assert as_shown(floats).pixels.ravel().tolist() == [25, 26]
+
+
+@pytest.mark.parametrize(
+    ("brightest", "dtype", "gain"),
+    [(4095, np.uint16, 16), (1100, np.uint16, 32), (20_000, np.uint16, 1), (60, np.uint8, 1), (0, np.uint16, 1)],
+)
+def test_what_uses_a_small_part_of_its_range_is_shown_brighter(brightest: int, dtype: type, gain: int) -> None:
+    image = grey(0, brightest, dtype=dtype)
+    assert shown_gain(ArrayScanlines(image.pixels)) == gain
+    shown = round(255 * gain * brightest / np.iinfo(dtype).max)
+    assert as_shown(image, gain).pixels.ravel().tolist() == [0, shown]
+    assert thumbnail(image).pixels.ravel().tolist() == [0, shown]
+
+
+def test_floats_that_count_beyond_white_are_shown_clipped() -> None:
+    assert shown_gain(ArrayScanlines(np.full((4, 4, 1), 900.0, np.float32))) == 1
 
 
 def test_the_residual_is_grey_where_nothing_changed_and_four_times_the_change_elsewhere() -> None:

@@ -14,6 +14,7 @@ from denoise_se.inspection import Inspector
 from denoise_se.report import Row
 from denoise_se.restorer import Band
 from denoise_se.samples import SAMPLE_PIXELS, Sample, as_one, sample_windows
+from denoise_se.scanlines import ArrayScanlines
 from denoise_se.tiling import Span
 
 ROW = Row("in/a.png", "out/a.png", "done")
@@ -55,7 +56,7 @@ def inspected(inspector: Inspector, denoiser: Denoiser, sigma: float | None = No
     random = np.random.default_rng(0)
     clean = np.full((200, 300, 1), 128, np.uint8)
     noisy = np.clip(np.rint(clean + random.normal(0, 12, clean.shape)), 0, 255).astype(np.uint8)
-    inspection = inspector.begin(noisy.shape, noisy.dtype)
+    inspection = inspector.begin(ArrayScanlines(noisy))
     inspection.add(Band(Span(0, 120), noisy[:120], clean[:120]))
     inspection.add(Band(Span(120, 200), noisy[120:], clean[120:]))
     return inspection.row(ROW, denoiser, sigma, 12.0, Strength())
@@ -79,3 +80,15 @@ def test_pictures_go_by_the_row_s_output_and_nothing_else_is_done(denoiser: Deno
     inspector = Inspector(picture_bytes=20_000)
     assert inspected(inspector, denoiser) == ROW
     assert inspector.previews["out/a.png"].size == (300, 200)
+
+
+def test_counts_of_12_bits_in_16_are_shown_as_bright_as_they_would_be_alone() -> None:
+    counts = np.tile(np.linspace(0, 4095, 64).astype(np.uint16), (64, 1))[..., None]
+    pictures = []
+    for pixels in (counts, counts * 16):
+        inspector = Inspector(picture_bytes=48 * 1024)
+        inspection = inspector.begin(ArrayScanlines(pixels))
+        inspection.add(Band(Span(0, 64), pixels, pixels))
+        inspection.row(ROW, None, None, 12.0, Strength())  # type: ignore[arg-type]
+        pictures.append(inspector.previews[ROW.output])
+    assert pictures[0].crops == pictures[1].crops and pictures[0].thumbnails == pictures[1].thumbnails

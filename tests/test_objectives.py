@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -210,6 +211,7 @@ def test_the_risk_is_the_error_to_the_clean_image_for_banded_noise(keep: float, 
     assert abs(float(estimates.mean() - errors.mean())) < 4 * spread + 1e-5
     assert spread < 0.3 * 0.05**2
     assert float(as_psnr(errors)) == pytest.approx(-10 * torch.log10(errors.mean()).item())
+    assert as_psnr(torch.tensor([0.01, -0.02])).isnan(), "no error is below 0: the noise that was measured does not fit"
 
 
 def test_the_risk_leaves_out_what_is_cut_off_at_black() -> None:
@@ -228,13 +230,16 @@ def test_noise_left_in_flat_parts_counts_where_the_measured_noise_is_too_low() -
     better, worse = Shrink(0.0, 0.0), Shrink(1.0, 0.0)
     trusting, wary = HeldOutRisk(half), HeldOutRisk(half, better)
 
-    def total(risk: HeldOutRisk, network: Shrink) -> float:
-        return sum(float(risk(network, alone(noisy[i : i + 1]), seeded(i))) for i in range(len(noisy)))
+    def risks(risk: HeldOutRisk, network: Shrink) -> np.ndarray:
+        return np.array([float(risk(network, alone(noisy[i : i + 1]), seeded(i))) for i in range(len(noisy))])
 
-    assert total(wary, better) == pytest.approx(total(trusting, better)), "the start itself leaves nothing"
-    left = total(wary, worse) - total(trusting, worse)
+    start = risks(trusting, better)
+    np.testing.assert_allclose(risks(wary, better), start, err_msg="the start itself leaves nothing")
+    left = risks(wary, worse) - np.maximum(risks(trusting, worse), start)  # no better than the start
     flat_noise = 6 * float((noisy - 0.5).square().mean())
-    assert left == pytest.approx(flat_noise, rel=0.25)
+    assert left.sum() == pytest.approx(flat_noise, rel=0.25)
+    nearly = Shrink(0.03, 0.0)  # takes 94 % of the variance, which is near enough: as the estimate has it
+    np.testing.assert_allclose(risks(wary, nearly), risks(trusting, nearly), atol=0.1 * flat_noise / 6)
 
 
 def test_greyed_patches_have_the_luma_of_their_noise_in_all_channels_and_half_are_grey() -> None:

@@ -484,6 +484,31 @@ def test_a_disk_that_is_full_names_the_file_and_keeps_the_last_state(
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
+@pytest.mark.parametrize(
+    ("estimated", "scores", "kept"),
+    [
+        (False, [30.0, 30.05, 30.01], 1),
+        (True, [30.0, 30.05, 30.09], 0),  # an estimate may be wrong by so much
+        (True, [30.0, 30.05, 30.2, 30.15], 2),
+        (True, [30.0, float("nan"), 30.2], 2),
+        (True, [float("nan"), 40.0], 0),  # what cannot be judged at the start cannot be compared with
+    ],
+)
+def test_weights_are_kept_when_they_beat_the_start_by_more_than_an_estimate_may_be_wrong(
+    estimated: bool, scores: list[float], kept: int
+) -> None:
+    recipe = {"drawings": 0.0, "batch": 8}
+    record = RunRecord(recipe, "data", None, (10, 4), estimated=estimated)
+    for step, score in enumerate(scores):
+        row = {"step": step, "val_psnr": score, "val_ssim": math.nan, "patches_per_second": math.nan}
+        record.rows.append(row)
+        if step == 0 or record.beaten_by(row):
+            record.best_psnr = score
+    assert record.improved == (kept > 0)
+    told = next(line for key, line in record.summary().items() if f"best (step {kept})" in key)
+    assert told.startswith("cannot be estimated" if math.isnan(scores[kept]) else f"{scores[kept]:.2f} dB")
+
+
 # --- fine-tuning -----------------------------------------------------------------------------------------------------
 
 
