@@ -11,6 +11,7 @@ import gradio as gr
 from denoise_se.app import web_parts as parts
 from denoise_se.app.web_curve import draw_curve
 from denoise_se.app.web_learning import Lesson
+from denoise_se.app.web_models import plain_name
 from denoise_se.app.web_photo import refuse_many_pixels
 from denoise_se.app.web_photo_layout import SUFFIXES
 from denoise_se.app.web_photo_tab import QUIET, Updates
@@ -111,7 +112,7 @@ class LearnTab:
                 raise UsageError("teaching models is switched off on this server (--allow-training)")
             if not 0 < minutes <= options.max_minutes:
                 raise UsageError(f"{minutes:g} minutes; give 1 to {options.max_minutes:g}")
-            name = name.strip().lower()
+            name = plain_name(name)
             if name in options.offered:
                 raise UsageError(f"model name {name!r} is taken; choose another")
             photos, originals = options.check_files(as_paths(noisy)), as_paths(clean)

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+import unicodedata
 from pathlib import Path
 
 from denoise_se.checkpoint import ALIASES, CHECKPOINTS
@@ -13,6 +14,15 @@ from denoise_se.errors import UsageError
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 KEPT = ("best.safetensors", "best.int8.json", "card.md", "curve.png", "metrics.csv")  # of a run's folder
+
+
+def plain_name(text: str) -> str:
+    """What people call a model as its name: "My Canon 5D" becomes my-canon-5d. Raises UsageError for none."""
+    letters = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()  # é as e
+    name = re.sub(r"[^a-z0-9]+", "-", letters.lower()).strip("-")[:40].strip("-")
+    if not name:
+        raise UsageError("give the new model a name first, as my-camera")
+    return name
 
 
 def default_folder() -> Path:

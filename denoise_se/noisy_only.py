@@ -22,6 +22,7 @@ from denoise_se.white_level import full_range
 MEASURED_IMAGES = 24  # spread over the set; more say little more
 MEASURED_SIDE = 768  # of their centres
 HIDDEN = 1.15  # times the measured variance, removed by the start: then the measured one reads too low
+BANDED = 0.1  # of the noise's standard deviation; what is less may be the picture's, and does little
 WHITE = 0.1  # correlation of neighbouring pixels below which noise counts as independent from pixel to pixel
 
 
@@ -64,7 +65,8 @@ def plan_noisy_only(images: Sequence[Pair], start: Checkpoint | None) -> NoisyOn
     if variance <= 0:
         raise UsageError("no noise was found in these images, so there is nothing to learn from them")
     across, down = _correlation(profile)
-    banded = [name for name, values in (("row", profile.row), ("column", profile.column)) if any(values)]
+    least = BANDED * variance**0.5
+    banded = [name for name, values in (("row", profile.row), ("column", profile.column)) if max(values) > least]
     found = f"{hidden}sigma {255 * variance**0.5:.1f} at middle brightness, correlation of neighbouring pixels " + (
         f"{across:.2f} across and {down:.2f} down, {' and '.join(banded) or 'no'} banding"
     )

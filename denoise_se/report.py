@@ -174,9 +174,9 @@ def as_table(rows: Sequence[Row], engine: str = "") -> Table:
     table = Table("image", "status", "size", "model", "sigma", "seconds", *(n.replace("_", "\n") for n in numbers))
     caption = [f"computed by {engine}"] if engine else []
     reasons = Counter(row.psnr_estimated_reason for row in rows if row.psnr_estimated_reason)
-    caption += [f"no psnr_estimated of {count}: {text}" for text, count in reasons.most_common(MOST_REASONS)]
+    caption += [f"PSNR not estimated for {count}: {text}" for text, count in reasons.most_common(MOST_REASONS)]
     if len(reasons) > MOST_REASONS:
-        caption.append(f"and {len(reasons) - MOST_REASONS} other reasons, which --report has")
+        caption.append(f"and for {len(reasons) - MOST_REASONS} more reasons, which --report has")
     table.caption = "\n".join(caption) or None
     names = short_names(rows)
     ranked = sorted(rows, key=lambda row: row.status != "failed")

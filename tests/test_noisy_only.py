@@ -42,6 +42,7 @@ def noisy_set(spec: str, count: int = 6) -> list[Pair]:
         ("gaussian:20", Neighbours, True),
         ("poisson-gaussian:gain=0.01,read=0.01", Neighbours, True),
         ("gaussian:8+banding:row=12", Recorrupted, False),
+        ("gaussian:20+banding:row=1", Neighbours, True),  # next to nothing beside the grain
         ("correlated:sigma=15,radius=0.8", Recorrupted, False),
     ],
 )

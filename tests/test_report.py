@@ -98,10 +98,10 @@ def test_the_terminal_table_tells_files_of_one_name_apart() -> None:
 def test_the_terminal_table_says_why_there_is_no_estimate_and_how_often() -> None:
     refused = [replace(DONE, input=f"{i}.png", psnr_estimated_reason="no noise was found") for i in range(3)]
     text = printed((*refused, replace(DONE, psnr_estimated_reason="the image is too small")))
-    assert "no psnr_estimated of 3: no noise was found" in text
-    assert "no psnr_estimated of 1: the image is too small" in text
+    assert "PSNR not estimated for 3: no noise was found" in text
+    assert "PSNR not estimated for 1: the image is too small" in text
     many = printed(tuple(replace(DONE, psnr_estimated_reason=f"{i}% of the pixels") for i in range(300)))
-    assert "and 297 other reasons" in many and len(many.splitlines()) < 40
+    assert "and for 297 more reasons" in many and len(many.splitlines()) < 40
 
 
 def test_the_terminal_table_puts_failures_first_and_stops_after_twenty() -> None:

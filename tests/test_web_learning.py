@@ -15,7 +15,7 @@ import pytest
 
 from denoise_se.app.web_curve import draw_curve
 from denoise_se.app.web_learning import Lesson, School
-from denoise_se.app.web_models import Shelf
+from denoise_se.app.web_models import Shelf, plain_name
 from denoise_se.app.web_options import WebOptions
 from denoise_se.blending import Strength
 from denoise_se.errors import UsageError
@@ -162,6 +162,16 @@ def test_a_name_that_is_no_plain_word_or_taken_is_refused_before_anything_is_wri
     with pytest.raises(UsageError, match="model name"):
         school.start(name, [photo], [photo], 5, "")
     assert not school.home.exists() and not school.shelf.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [("My Canon 5D", "my-canon-5d"), ("  lab_scope ", "lab-scope"), ("Caméra/../2", "camera-2"), ("a" * 50, "a" * 40)],
+)
+def test_what_a_model_is_called_becomes_its_name(typed: str, name: str) -> None:
+    assert plain_name(typed) == name
+    with pytest.raises(UsageError, match="give the new model a name first"):
+        plain_name(" /画像.")
 
 
 def test_a_folder_for_models_that_cannot_be_written_is_told_before_the_training(photo: Path, tmp_path: Path) -> None:
