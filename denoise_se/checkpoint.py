@@ -82,8 +82,12 @@ class CheckpointFile:
     psnr: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> Checkpoint:
-        """The checkpoint with its weights, checked; raises CheckpointError like `load_checkpoint`."""
-        return _load(self.name, self.path)
+        """The checkpoint with its weights, checked; raises CheckpointError like `load_checkpoint`, and where the file
+        is another one by now."""
+        loaded = _load(self.name, self.path)
+        if _digest(self.path) != self.digest:
+            raise CheckpointError(f"{self.path}: was replaced while it was in use; start again to take the new one")
+        return loaded
 
 
 def resolve(model: str | Path) -> tuple[str, Path]:
@@ -138,14 +142,19 @@ def open_checkpoint(model: str | Path) -> CheckpointFile:
 
     name, path = resolve(model)
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = _digest(path)
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise _unreadable(path, error) from error
     config = _read_config(path, metadata)
     return CheckpointFile(name, path, digest, config, _json(path, metadata, "training"), _json(path, metadata, "psnr"))
+
+
+def _digest(path: Path) -> str:
+    """The file's sha256. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:

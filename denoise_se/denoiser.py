@@ -156,7 +156,8 @@ class Denoiser(Restorer):
 
         Args:
             noisy: [H, W] or [H, W, C], C = 1 or 3 (RGB), uint8, uint16 or float. Integers stand for their full range,
-                floats for [0, 1]; floats are clipped neither on the way in nor on the way out, and many that lie far
+                floats for [0, 1]; floats are clipped neither on the way in nor on the way out (but where noise was
+                cut off at an end, nothing goes beyond it), and many that lie far
                 outside, as in a float image from 0 to 255, bring a UserWarning. A one-channel network
                 treats the channels of a colour image one by one; a three-channel one sees a grey image in triplicate.
             sigma: standard deviation of the noise in 8-bit units (25 means 25/255 of the range) for the whole image, or
@@ -196,14 +197,21 @@ class Denoiser(Restorer):
         return Denoised(output, mean_level(level), time.perf_counter() - began)
 
     def noise_level(self, source: Scanlines, sigma: Known | None = None) -> Known:
-        """The sigma that the network is given for an image, in 8-bit units: `sigma` checked, or estimated from the
-        image; for a blind network how the image's noise was cut off. Raises UsageError."""
+        """What is known of an image's noise: for a blind network how it was cut off, for another the level that it is
+        told, in 8-bit units: one, a map [H, W], or a grid where it grows with brightness or was cut off. It is `sigma`
+        checked, or estimated; what this gave once is taken as it is. Raises UsageError."""
+        if isinstance(sigma, ClippedNoise) and not self.blind:
+            raise UsageError(
+                f"{self.checkpoint.name} is told a noise level; how noise was cut off is for blind networks"
+            )
         if isinstance(sigma, LevelGrid | ClippedNoise):
             return sigma
-        if self.blind:
-            return self._left_of(noise_cut_off(source), source)
         if sigma is None:
-            return self.level_for(source, estimate_noise(source))
+            return (
+                self._left_of(noise_cut_off(source), source)
+                if self.blind
+                else self.level_for(source, estimate_noise(source))
+            )
         try:
             level = np.asarray(sigma, np.float32)
         except (TypeError, ValueError):
@@ -212,7 +220,9 @@ class Denoiser(Restorer):
             raise UsageError("sigma must be a number from 0 to 255, in 8-bit units (25 means 25/255)")
         if level.ndim and level.shape != source.shape[:2]:
             raise UsageError(f"the map of sigma has shape {level.shape}, the image {source.shape[:2]}")
-        if level.ndim and (level != level.flat[0]).any():
+        if self.blind:
+            return self._left_of(noise_cut_off(source), source)
+        if level.size and (level != level.flat[0]).any():
             return level
         one = float(level.flat[0]) if level.size else 0.0
         return level_in_file(source, one) if one and self._undoes_cutting(source) else one
@@ -260,7 +270,9 @@ class Denoiser(Restorer):
             return
         total = math.prod(map(len, self.cutter.grid(height, width)))
         backend = self.backend if self.rounded or source.dtype == np.uint8 else self.backend.fine()
-        gates, white = None, max(white_level(source, level), self._least_white(source, level))
+        eight_bits = source.dtype == np.uint8 or (self.rounded and source.dtype.kind == "f")  # which are not brightened
+        white = full_range(source.dtype) if eight_bits else white_level(source, level)
+        gates, white = None, max(white, self._least_white(source, level))
         if total > 1 or height * width > WHOLE_PIXELS or self.network.channels < channels:
             gates = backend.squeeze(*self.cutter.samples(source, level, white))
         report(0, total)

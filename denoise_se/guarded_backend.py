@@ -85,7 +85,7 @@ class GuardedBackend:
         core = (..., slice(top, height - bottom), slice(left, width - right))
         at = place.row, place.column
         uncut = None if place.uncut is None else place.uncut[core]
-        broken = takes_too_much(window[core], restored, level[core], at, uncut)
+        broken = takes_too_much(window[core], restored, level[core], at, uncut, place.one)
         if broken.any():
             better = self.exact().denoise(window, level, None if gates is None else gates.exact(), place)
             rows, columns = (edges(start, length) for start, length in zip(at, restored.shape[2:], strict=True))
@@ -101,10 +101,11 @@ def takes_too_much(
     level: np.ndarray,
     at: tuple[int, int] = (0, 0),
     uncut: np.ndarray | None = None,
+    one: float = 1.0,
 ) -> NDArray[np.bool_]:
     """In which blocks, [rows, columns] of them, more is taken out of [1, C, h, w] than noise of `level` [1, 1, h, w],
-    all in [0, 1]; `at` is where its first pixel lies in the image, whose blocks these are. `uncut` [h, w] are the
-    levels before noise was cut off where `level` says what is left of it."""
+    all in units in which white is `one`; `at` is where its first pixel lies in the image, whose blocks these are.
+    `uncut` [h, w] are the levels before noise was cut off where `level` says what is left of it."""
     _, channels, height, width = noisy.shape
     rows, columns = edges(at[0], height), edges(at[1], width)
     same = not any(level.strides[2:])  # one level, repeated
@@ -122,7 +123,7 @@ def takes_too_much(
         else:
             told = np.add.reduceat(np.square(level[strip]).sum((0, 1)), columns[:-1]) / pixels
         # noise that was cut off at black or white left about as much less of its energy as there are such pixels
-        whole = ((noisy[strip] != 0) & (noisy[strip] != 1)).sum((0, 1))
+        whole = ((noisy[strip] != 0) & (noisy[strip] != np.float32(one))).sum((0, 1))
         left = np.add.reduceat(whole, columns[:-1]) / (channels * pixels)
         if uncut is None:
             told = told * left

@@ -128,7 +128,8 @@ def _cut_off(
     if not any(reached):
         return None
     noise = noise or estimate_noise(source)
-    reached[0] &= not isinstance(level_by_brightness(source, noise), LevelGrid)
+    grows = isinstance(level, LevelGrid) or isinstance(level_by_brightness(source, noise), LevelGrid)
+    reached[0] &= not grows
     independent, told = noise.white_sigma, level.mean if isinstance(level, LevelGrid) else level
     if not any(reached) or independent < INDEPENDENT * min(told, noise.sigma) or independent == 0:
         return None
@@ -146,10 +147,9 @@ def _cut_off(
 def noise_cut_off(source: Scanlines, noise: NoiseEstimate | None = None) -> ClippedNoise:
     """The noise of an image [H, W, C] where it shows that it was cut off, else UNCUT. `noise` is what was found in it,
     or is estimated where a first look finds that worth its time."""
-    if noise is None:
-        if max(ends_reached(source)) < LEAST_CUT or _finest(source) < LEAST_SEEN:
-            return UNCUT
-        noise = estimate_noise(source)
+    if max(ends_reached(source)) < LEAST_CUT or _finest(source) < LEAST_SEEN:
+        return UNCUT
+    noise = noise or estimate_noise(source)
     found = _cut_off(source, level_by_brightness(source, noise), noise) if noise.level else None
     return UNCUT if found is None else found[0]
 
@@ -164,7 +164,7 @@ def _finest(source: Scanlines) -> float:
     found = []
     for _, rows in in_bands(source):
         whole = rows[: len(rows) // 2 * 2, : width // 2 * 2]
-        above, below = (whole[start::step][: len(whole) // 2].astype(np.float32) for start in (0, 1))
+        above, below = (whole[start::step].astype(np.float32) for start in (0, 1))
         first, second, third, fourth = above[:, ::2], above[:, 1::2], below[:, ::2], below[:, 1::2]
         highest = np.maximum(np.maximum(first, second), np.maximum(third, fourth))
         lowest = np.minimum(np.minimum(first, second), np.minimum(third, fourth))
@@ -173,7 +173,7 @@ def _finest(source: Scanlines) -> float:
     return 255 / full * float(np.median(values)) / 2 / NORMAL_MEDIAN if values.size else 0.0
 
 
-def cut_off_by(known: Known | None) -> ClippedNoise:
+def cut_off_by(known: Known) -> ClippedNoise:
     """How the noise was cut off; UNCUT if it was not."""
     law = known.law if isinstance(known, LevelGrid) else known
     return law if isinstance(law, ClippedNoise) else UNCUT

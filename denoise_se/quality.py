@@ -100,7 +100,8 @@ def estimate_psnr(
         trace += float(traces.sum())
         squares += float(traces @ traces)
     risk = (error - total + 2 * trace) / kept
-    spread = (noise.sigma_interval[1] - noise.sigma_interval[0]) / (2 * NORMAL_95 * noise.sigma) if sigma is None else 0
+    known = sigma is not None and law.gain == law.speckle == 0  # else it is what was estimated that counts
+    spread = 0.0 if known else (noise.sigma_interval[1] - noise.sigma_interval[0]) / (2 * NORMAL_95 * noise.sigma)
     # By chance: the noise's energy and, with it, the level, which count by 1 - 2 df/dy; and the signs.
     energy = math.hypot((2 / kept) ** 0.5, 2 * spread) * abs(total - 2 * trace) / kept
     uncertain = math.hypot(energy, 2 * squares**0.5 / kept)

@@ -49,19 +49,19 @@ class Models:
     by_channels: Mapping[int, str]
     options: Mapping[str, Any]
 
-    def load(self) -> Mapping[str, Denoiser]:
-        """By name. Raises CheckpointError and UsageError."""
+    def load(self, folder: Path) -> Mapping[str, Denoiser]:
+        """By name, from files that are put into `folder`, where engines find them as long as they work. Raises
+        CheckpointError and UsageError."""
         from denoise_se.denoiser import Denoiser
 
         loaded = {}
-        with tempfile.TemporaryDirectory() as folder:
-            for number, (name, contents) in enumerate(self.files.items()):
-                # a checkpoint is called by its stem, or by its folder if that is "best"
-                home = Path(folder, str(number), name)
-                home.mkdir(parents=True)
-                for suffix, content in contents.items():
-                    home.joinpath(name + suffix).write_bytes(content)
-                loaded[name] = Denoiser.load(home / f"{name}.safetensors", **self.options)
+        for number, (name, contents) in enumerate(self.files.items()):
+            # a checkpoint is called by its stem, or by its folder if that is "best"
+            home = Path(folder, str(number), name)
+            home.mkdir(parents=True)
+            for suffix, content in contents.items():
+                home.joinpath(name + suffix).write_bytes(content)
+            loaded[name] = Denoiser.load(home / f"{name}.safetensors", **self.options)
         return loaded
 
 
@@ -115,6 +115,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.halt = Stop()
+        self.files = tempfile.TemporaryDirectory()
 
     def refusal(self, order: Order, models: Models, clerk: Any) -> str:
         """Loads the models. Why this machine cannot do the work; nothing when it can.
@@ -133,7 +134,7 @@ class Worker:
                 return apart.format(order.folder)
         if order.marker is not None and not order.marker.exists():
             return apart.format(f"the output folder {order.marker.parent}")
-        loaded = models.load()
+        loaded = models.load(Path(self.files.name))
         self.denoisers: dict[int, Denoiser] = {channels: loaded[name] for channels, name in models.by_channels.items()}
         return ""
 

@@ -51,8 +51,8 @@ class Restorer(ABC):
 
     @abstractmethod
     def noise_level(self, source: Scanlines, sigma: Known | None = None) -> Known:
-        """The sigma that the network is given for an image, in 8-bit units: `sigma` checked, or estimated from the
-        image; for a blind network how the image's noise was cut off. Raises UsageError."""
+        """What is known of an image's noise: the level that the network is told, in 8-bit units, or for a blind one how
+        the noise was cut off. Raises UsageError."""
 
     @abstractmethod
     def tiles(self, source: Scanlines, known: Known, progress: Progress | None = None) -> Iterator[RestoredTile]:

@@ -68,7 +68,8 @@ class Cutter:
                 uncut = level.uncut_window(above, beside) if isinstance(level, LevelGrid) else None
                 if uncut is not None:
                     uncut = _in_units(uncut, white, held.dtype)
-                place = WindowPlace(cut, kept[0].start, kept[1].start, uncut)
+                one = float(np.float32(full_range(held.dtype)) / np.float32(white))
+                place = WindowPlace(cut, kept[0].start, kept[1].start, uncut, one)
                 noisy = held[rows.within(above), columns.slice].copy()  # a view would keep all rows
                 yield Window(rows, columns, kept, noisy, planes, levels, place)
 

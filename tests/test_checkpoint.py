@@ -14,8 +14,16 @@ import pytest
 import torch
 from safetensors.torch import load, save
 from test_blocks import features, randomised
+from tiny_model import save_tiny
 
-from denoise_se.checkpoint import CHECKPOINTS, MAX_METADATA_BYTES, load_checkpoint, resolve, save_checkpoint
+from denoise_se.checkpoint import (
+    CHECKPOINTS,
+    MAX_METADATA_BYTES,
+    load_checkpoint,
+    open_checkpoint,
+    resolve,
+    save_checkpoint,
+)
 from denoise_se.errors import EXIT_REFUSED, CheckpointError
 from denoise_se.model_card import render_card
 from denoise_se.network import NetworkConfig, build_network
@@ -128,6 +136,15 @@ def test_a_pickle_is_refused_under_any_name_and_its_code_does_not_run(tmp_path, 
 @pytest.mark.parametrize("name", ["missing.safetensors", "grey", "", "a" * 300, "no\0name"])
 def test_a_checkpoint_that_is_not_there_is_refused_with_the_names_that_are(name):
     assert "give one of gray, color, photo, gray-best, color-best" in refusal(name)
+
+
+def test_a_file_that_was_replaced_since_it_was_opened_is_not_taken_for_what_it_was(tmp_path):
+    path = save_tiny(tmp_path / "m.safetensors", channels=1)
+    opened = open_checkpoint(path)
+    assert opened.load().config == opened.config
+    save_tiny(path, channels=3)
+    with pytest.raises(CheckpointError, match=r"m\.safetensors: was replaced while it was in use"):
+        opened.load()
 
 
 def test_a_folder_or_another_suffix_is_refused(tmp_path):

@@ -15,9 +15,11 @@ from tiny_model import save_tiny
 
 from denoise_se import Denoiser
 from denoise_se.clipping import PAGE, ClippedNoise, clipped_moments, ends_reached
+from denoise_se.errors import UsageError
 from denoise_se.image_io import read
 from denoise_se.level_grid import UNCUT, LevelGrid, cut_off_by, held, level_in_file, noise_cut_off
 from denoise_se.metrics import psnr
+from denoise_se.noise_estimation import estimate_noise
 from denoise_se.noise_line import NoiseLaw
 from denoise_se.scanlines import ArrayScanlines
 from denoise_se.tiling import Span
@@ -173,16 +175,18 @@ def test_photo_which_learnt_some_of_it_leaves_a_page_white_or_black_too(value):
     assert abs(255 * floats.mean() - value) < 1.5
 
 
-@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
-def test_what_a_network_leaves_is_put_right_and_no_more(share):
+@pytest.mark.parametrize("shares", [(0.0, 0.0), (0.4, 0.4), (0.2, 0.7), (1.0, 1.0)])
+def test_what_a_network_leaves_is_put_right_and_no_more(shares):
     noise = ClippedNoise(WHITE_NOISE, black=True, white=True)
     shown = noise.page(3, np.dtype(np.uint8)) / np.float32(255)
-    shift = share * SIGMA / 255 / math.sqrt(2 * math.pi)  # of a half-normal
-    result = np.full_like(shown, shift)
-    result[:, PAGE:] = 1 - shift
+    black, white = (share * SIGMA / 255 / math.sqrt(2 * math.pi) for share in shares)  # of a half-normal
+    result = np.full_like(shown, black)
+    result[:, PAGE:] = 1 - white
     left = noise.as_left(result)
-    assert left.left == pytest.approx((share, share), abs=1e-3)
-    assert left.unclipped(np.float32([shift, 1 - shift])) == pytest.approx([0, 1], abs=2e-3)
+    assert left.left == pytest.approx(shares, abs=1e-3)
+    assert left.unclipped(np.float32([black, 1 - white])) == pytest.approx([0, 1], abs=2e-3)
+    inner = np.float32([black + 0.05, 0.95 - white])  # less is undone away from the ends
+    assert (np.abs(left.unclipped(inner) - inner) <= np.array([black, white]) + 1e-6).all()
     learnt = noise.as_left(np.where(result < 0.5, -0.01, 1.01))  # a network may go beyond
     np.testing.assert_array_equal(learnt.unclipped(np.float32([0.01, 0.5, 0.99])), np.float32([0.01, 0.5, 0.99]))
 
@@ -209,6 +213,19 @@ def test_only_what_shows_independent_noise_at_its_ends_is_looked_at_closely(monk
     assert photo.noise_level(ArrayScanlines(overexposed)) == UNCUT
     for shape in ((1, 1, 3), (1, 50, 3), (3, 5, 1)):
         assert photo.noise_level(ArrayScanlines(np.zeros(shape, np.uint8))) == UNCUT
+
+
+def test_the_same_is_found_whether_the_noise_was_estimated_before_or_not():
+    for sigma in (2, 3, 6, 25):
+        source = ArrayScanlines(in_file(np.concatenate([page(255), page(120)], axis=1), sigma)[..., None])
+        assert noise_cut_off(source) == noise_cut_off(source, estimate_noise(source))
+
+
+def test_how_noise_was_cut_off_is_no_level_for_a_network_that_needs_one():
+    with pytest.raises(UsageError, match="gray is told a noise level"):
+        Denoiser.load("gray")(in_file(page(255)), UNCUT)
+    with pytest.raises(UsageError, match="sigma must be a number from 0 to 255"):
+        Denoiser.load("photo")(in_file(page(255)), -5.0)
 
 
 def test_noise_that_hides_in_an_overexposed_picture_is_seen():

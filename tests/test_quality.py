@@ -82,6 +82,20 @@ def test_an_estimated_level_does_too_with_a_wider_margin() -> None:
     assert known.margin < found.margin and abs(found.psnr - truth(clean, smooth(noisy))) < found.margin
 
 
+def test_of_noise_that_grows_with_brightness_a_level_that_is_given_says_little() -> None:
+    clean = scene(0.2, 0.8)
+    photons = np.random.default_rng(0).normal(size=clean.shape) * np.sqrt(0.01 * clean)
+    noisy = (clean + photons).astype(np.float32)
+    noise = estimate_noise(noisy)
+    assert noise.gain_interval[0] > 0.005
+    given, found = (
+        estimate_psnr(lambda pixels: pixels, [noisy], noise, sigma=sigma, clipped=False)
+        for sigma in (noise.sigma, None)
+    )
+    assert given.margin is not None and found.margin is not None
+    assert given.margin == pytest.approx(found.margin, rel=0.05)  # what was estimated counts in both
+
+
 @pytest.mark.parametrize(("gain", "speckle"), [(0.01, 0.0), (0.0, 0.1)])
 def test_noise_that_grows_with_brightness_is_weighed_by_brightness(gain: float, speckle: float) -> None:
     clean = scene(0.2, 0.8)

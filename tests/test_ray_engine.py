@@ -7,9 +7,13 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 from cluster.harness import run_losing_a_worker, start
 from killing.harness import digests, make_images
@@ -25,6 +29,7 @@ from denoise_se.plan import make_plan
 from denoise_se.ray_engine import output_marker
 from denoise_se.ray_worker import Clerk, Done, Models, Order, Task, Worker
 
+KINDS = ("safetensors", "int8.json")
 OPTIONS = {"device": "cpu", "backend": "auto", "precision": "auto", "tile": "auto"}
 
 
@@ -46,16 +51,17 @@ class Alone(Worker):
         Clerk(Path("out").absolute()).append(entry)
 
 
-def alone(work: Path, *, version: str | None = None, marker: Path | None = None) -> tuple[Alone, str]:
-    """A worker, and why it refuses."""
+def alone(
+    work: Path, *, version: str | None = None, marker: Path | None = None, files: Mapping[str, bytes] | None = None
+) -> tuple[Alone, str]:
+    """A worker, with the files of its model, and why it refuses."""
     from importlib.metadata import version as installed
 
     digest = settings_digest({})
     version = version or installed("denoise-se")
     order = Order(Settings(sigma=25.0), digest, Inspector(), version, Path("out"), work, marker)
-    models = Models(
-        {"tiny": {".safetensors": (work / "tiny.safetensors").read_bytes()}}, {1: "tiny", 3: "tiny"}, OPTIONS
-    )
+    files = files or {".safetensors": (work / "tiny.safetensors").read_bytes()}
+    models = Models({"tiny": files}, {1: "tiny", 3: "tiny"}, OPTIONS)
     worker = Alone()
     return worker, worker.refusal(order, models, None)
 
@@ -71,6 +77,21 @@ def test_a_worker_tells_of_each_image_and_its_entries_come_into_the_manifest(wor
     assert [event.number for event in done] == [10, 11, 12, 13, 14]
     assert {(event.row.status, event.row.model) for event in done} == {("done", "tiny")}
     assert sorted(manifest.Manifest(Path("out"), {}).entries) == [job.relative.as_posix() for job in plan.jobs]
+
+
+def test_a_worker_has_what_large_and_deep_images_need_of_the_model(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # networks with given gates, and with float parts of other precision, are made when the first image needs them
+    monkeypatch.setenv("DENOISE_SE_CACHE", "")
+    shipped = [Path(str(resources.files("denoise_se.checkpoints") / f"gray-fast.{kind}")) for kind in KINDS]
+    worker, _ = alone(work, files={f".{kind}": file.read_bytes() for kind, file in zip(KINDS, shipped, strict=True)})
+    (work / "in").mkdir()
+    for name, shape, dtype in (("large", (1100, 1000), np.uint8), ("deep", (40, 50), np.uint16)):
+        pixels = np.random.default_rng(0).normal(0.5, 0.1, shape).clip(0, 1) * np.iinfo(dtype).max
+        cv2.imwrite(f"in/{name}.png", pixels.astype(dtype))
+    plan = make_plan([Path("in")], Path("out"))
+    plan.home.mkdir()
+    events = list(worker.work([Task(i, job, None) for i, job in enumerate(plan.jobs)]))
+    assert [(e.row.status, e.row.error) for e in events if isinstance(e, Done)] == [("done", "")] * 2
 
 
 def test_a_worker_that_is_told_to_stop_ends_after_the_image_at_work(work: Path) -> None:
