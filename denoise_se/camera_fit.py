@@ -18,11 +18,10 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 from torch import Tensor
 
-from denoise_se.blending import LUMA_WEIGHTS
 from denoise_se.camera_noise import Camera
 from denoise_se.errors import UsageError
 from denoise_se.loaded import centre, to_unit
-from denoise_se.noise_model import Range
+from denoise_se.noise_model import Range, luma
 from denoise_se.training_images import Pair
 
 PARAMETERS = ("gain", "read", "luma", "chroma")
@@ -72,12 +71,11 @@ def measures(noise: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
     """Levels [BANDS + 1], binary logarithms of standard deviations: luma from dark to bright, then colour; and
     correlations [2 * len(LAGS)] of luma and of colour. Of [1, 3, H, W] each, slow differences left out."""
     noise = noise - F.avg_pool2d(F.pad(noise, (SMOOTH // 2,) * 4, mode="reflect"), SMOOTH, stride=1)
-    weights = noise.new_tensor(LUMA_WEIGHTS)[:, None, None]
-    luma = (noise * weights).sum(dim=1, keepdim=True)
-    colour = noise - luma
-    order = (clean * weights).sum(dim=1).flatten().argsort()
-    levels = [band.square().mean() for band in luma.flatten()[order].chunk(BANDS)] + [colour.square().mean()]
-    correlations = [_correlation(part, lag) for part in (luma, colour) for lag in LAGS]
+    grey = luma(noise)
+    colour = noise - grey
+    order = luma(clean).flatten().argsort()
+    levels = [band.square().mean() for band in grey.flatten()[order].chunk(BANDS)] + [colour.square().mean()]
+    correlations = [_correlation(part, lag) for part in (grey, colour) for lag in LAGS]
     return 0.5 * torch.stack(levels).clamp_min(1e-12).log2(), torch.stack(correlations)
 
 

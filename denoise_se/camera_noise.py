@@ -15,10 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from denoise_se.blending import LUMA_WEIGHTS
 from denoise_se.errors import NoiseSpecError
 from denoise_se.noise import Jpeg
-from denoise_se.noise_model import NoiseModel, Noisy, Range, level_of, standard_normal
+from denoise_se.noise_model import NoiseModel, Noisy, Range, level_of, luma, standard_normal
 
 # factors of the white balance in usual light
 RED_BALANCE, BLUE_BALANCE = Range(1.3, 2.4), Range(1.3, 2.2)
@@ -64,9 +63,8 @@ class Camera(NoiseModel):
         gain, read = self.gain.draw(clean, generator), self.read.draw(clean, generator)
         sensor = (gain * linear + read**2).sqrt() * standard_normal(clean, generator)
         noise = linear_to_srgb((linear + demosaic(sensor)) * balance) - clean.clamp(0, 1)
-        luma = (noise * noise.new_tensor(LUMA_WEIGHTS)[:, None, None]).sum(dim=1, keepdim=True)
-        blurred = []
-        for part, radius in ((luma, self.luma), (noise - luma, self.chroma)):
+        grey, blurred = luma(noise), []
+        for part, radius in ((grey, self.luma), (noise - grey, self.chroma)):
             size = 2 * math.ceil(3 * radius.high) + 1
             blurred.append(gaussian_blur2d(part, size, radius.draw(clean, generator).view(-1, 1).expand(-1, 2)))
         noise = blurred[0] + blurred[1]

@@ -84,7 +84,7 @@ def with_drawing(
     patch: Tensor, rng: np.random.Generator, draw: Callable[[NDArray[np.uint8], np.random.Generator], Any] = drawn
 ) -> Tensor:
     """A drawing [C, p, p] of a patch's kind, mostly in its place."""
-    codes = patch.cpu() if patch.dtype == torch.uint8 else (patch.to(torch.int32) // 257).to(torch.uint8)
+    codes = patch.cpu() if patch.dtype == torch.uint8 else ((patch.to(torch.int32) + 128) // 257).to(torch.uint8)
     drawing = torch.from_numpy(draw(codes.permute(1, 2, 0).numpy(), rng)).permute(2, 0, 1).contiguous()
     return (drawing if patch.dtype == torch.uint8 else deepened(drawing)).to(patch.device)
 

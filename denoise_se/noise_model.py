@@ -8,6 +8,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from denoise_se.blending import LUMA_WEIGHTS
+
 
 class Noisy(NamedTuple):
     """`image` [B, C, H, W], not clipped; `level` [B, 1, H, W], the standard deviation of its noise."""
@@ -59,3 +61,8 @@ def standard_normal(like: Tensor, generator: torch.Generator) -> Tensor:
 def level_of(variance: Tensor, clean: Tensor) -> Tensor:
     """The noise-level map [B, 1, H, W] of a per-channel variance that broadcasts to `clean`."""
     return variance.expand_as(clean).mean(dim=1, keepdim=True).clamp_min(0).sqrt()
+
+
+def luma(images: Tensor) -> Tensor:
+    """[B, 1, H, W] of RGB images, by the weights of Rec. 601."""
+    return (images * images.new_tensor(LUMA_WEIGHTS)[:, None, None]).sum(dim=1, keepdim=True)

@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from denoise_se.blending import LUMA_WEIGHTS
 from denoise_se.datasets import Example, Patches
 from denoise_se.loaded import to_unit
-from denoise_se.noise_model import AddNoise, NoiseModel, Noisy
+from denoise_se.noise_model import AddNoise, NoiseModel, Noisy, luma
 
 if TYPE_CHECKING:
     from denoise_se.training import DenoisingTask
@@ -145,11 +144,6 @@ def greyed(noisy: Noisy, clean: Tensor, share: float, generator: torch.Generator
         torch.where(chosen, level * weaker.nan_to_num(1.0).sqrt(), level),
         clean,
     )
-
-
-def luma(images: Tensor) -> Tensor:
-    """[B, 1, H, W] of RGB images, by the weights of Rec. 601."""
-    return (images * images.new_tensor(LUMA_WEIGHTS)[:, None, None]).sum(dim=1, keepdim=True)
 
 
 def own_noise(noise: NoiseModel, noisy: Tensor, generator: torch.Generator) -> Noisy:
