@@ -22,6 +22,7 @@ from denoise_se.errors import ImageError, UsageError
 from denoise_se.formats import output_suffix
 from denoise_se.image import Image
 from denoise_se.image_io import open_pages, probe, write
+from denoise_se.level_grid import Known
 from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
 from denoise_se.opened_file import WHOLE_BYTES
 from denoise_se.page import ImagePage, stored_bytes
@@ -56,8 +57,8 @@ class Photo:
     recorded: tuple[Recorded, ...]
     estimated: NoiseEstimate
     size: tuple[int, int]
+    gains: tuple[float, ...]
     reference: Path | None = None
-    gains: tuple[float, ...] = ()
     kept: dict[Request, Saved] = field(default_factory=dict)
     _last: list[object] = field(default_factory=lambda: [None])  # one list for all copies
 
@@ -79,8 +80,11 @@ class Photo:
                 gains.append(shown_gain(page))
                 tiles = partial(_tiles, work, number, len(pages))
                 denoiser = request.denoiser_for(page.shape[2])
-                recorded.append(record(denoiser, page, folder / f"page-{number}.npy", request.sigma, progress=tiles))
-        return cls(source, folder, request, tuple(recorded), estimated, size, reference, tuple(gains))
+                known: Known | None = request.sigma
+                if number == 0 and known is None:  # which is not estimated twice
+                    known = denoiser.level_for(page, estimated)
+                recorded.append(record(denoiser, page, folder / f"page-{number}.npy", known, progress=tiles))
+        return cls(source, folder, request, tuple(recorded), estimated, size, tuple(gains), reference)
 
     @property
     def pages(self) -> int:

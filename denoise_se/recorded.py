@@ -45,7 +45,7 @@ class Recorded(Restorer):
 
 
 def record(
-    denoiser: Denoiser, source: Scanlines, path: Path, sigma: float | None = None, progress: Progress | None = None
+    denoiser: Denoiser, source: Scanlines, path: Path, sigma: Known | None = None, progress: Progress | None = None
 ) -> Recorded:
     """Run the network over an image and keep its full result as a .npy file `[H, W, C]` float32 in units of the range.
 
