@@ -115,6 +115,12 @@ def run_denoise(errand: Errand, request: Request) -> int:
         table_console().print(as_table(outcome.rows, computed_by))
     sum_up(request, plan, outcome, errors)
     if errand.report is not None:
+        earlier = sum(row.status == "skipped" for row in outcome.rows)
+        if earlier and (inspector.noise or inspector.quality):
+            errors.print(
+                f"note: {errand.report}: lacks the pictures, noise and estimates of {earlier} image(s) that an earlier "
+                "run did; --overwrite does them again"
+            )
         settings = described(errand, request, computed_by)
         try:
             write_report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +23,17 @@ def plot_measurement(path: str | Path, measurement: Measurement) -> None:
     path = Path(path)
     check_output("--plot", path, PLOT_SUFFIXES)
     profile, names = measurement.profile, CHANNELS[measurement.profile.channels]
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
-    line, lags, table = figure.subplots(1, 3)
+    panels = 3 if profile.channels > 1 else 2  # one channel has nothing to be correlated with
+    figure = Figure(figsize=(4.4 * panels, 4.5), layout="constrained")
+    figure.suptitle(textwrap.fill(profile.source, 50 * panels), fontsize="medium")
+    line, lags, *others = figure.subplots(1, panels)
     ends = np.array([0.0, 1.0])
     for name, points, gain, read in zip(names, measurement.points, profile.gain, profile.read_noise, strict=True):
         color, error = COLOURS[name], points.variance * points.relative
         line.errorbar(points.brightness, points.variance, error, fmt="o", ms=3, lw=0.8, color=color)
         line.plot(ends, gain * ends + read**2, color=color, label=f"{name}: {gain:.2e} x + ({read:.2e})²")
     highest = max(float(points.variance.max()) for points in measurement.points)
-    line.set(xlabel="brightness x", ylabel="variance of the grain", title=profile.source, xlim=(0, 1))
+    line.set(xlabel="brightness x", ylabel="variance of the grain", xlim=(0, 1))
     line.set_ylim(0, 1.4 * highest or None)
     line.legend(fontsize="small")
 
@@ -45,10 +48,11 @@ def plot_measurement(path: str | Path, measurement: Measurement) -> None:
     lags.legend(fontsize="small")
 
     shown = profile.channel_correlation
-    table.imshow(shown, vmin=-1, vmax=1, cmap="RdBu_r")
-    table.set_xticks(range(len(names)), names)
-    table.set_yticks(range(len(names)), names)
-    for (i, j), value in np.ndenumerate(shown):
-        table.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if abs(value) > 0.6 else "black")
-    table.set_title("correlation of the channels")
+    for table in others:
+        table.imshow(shown, vmin=-1, vmax=1, cmap="RdBu_r")
+        table.set_xticks(range(len(names)), names)
+        table.set_yticks(range(len(names)), names)
+        for (i, j), value in np.ndenumerate(shown):
+            table.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if abs(value) > 0.6 else "black")
+        table.set_title("correlation of the channels")
     write_whole(path, drawn(figure, path.suffix))

@@ -576,6 +576,8 @@ def test_reports_hold_the_noise_always_and_a_csv_only_when_quality_is_to_be_esti
     assert told == asked
     page = Path("r.html").read_text()
     assert 'class="pair"' in page and ">noise before<" in page and f"<td>{tiny}</td>" in page
+    resumed = run("denoise", "in", "-o", "out", "--model", tiny, "--resume", "--report", "r.html", *flag)
+    assert "r.html: lacks the pictures, noise and estimates of 1 image(s)" in " ".join(resumed.err.split())
 
 
 def test_one_bad_file_gives_exit_code_1_and_its_name_on_stderr(run: Run, tiny: Path) -> None:
