@@ -138,7 +138,7 @@ def calibrate_run(checkpoint: CheckpointFile, train: Sequence[Batch], validation
 
     Few pictures of one camera leave out much that a network is given later: so ranges are found on their clean sides
     with the noise that was rehearsed, too, and on drawings with it. In place of the search, which takes many times as
-    long, the last convolutions are left in float, two at a time: the search left those of the shipped `photo`.
+    long, the last convolutions are left in float, two at a time: as the search did for the shipped `photo`.
     """
     network = checkpoint.load().network()
     network.fold_batchnorm()

@@ -21,7 +21,7 @@ from denoise_se.scanlines import Scanlines, in_bands
 FAR = 5.0  # standard deviations from an end of the range, where clipping takes under a millionth
 ENDLESS = 1e6  # standard deviations to an end that nothing reaches; products with its probability stay finite
 POINTS = 1025  # brightnesses from 0 to 1 in a table
-STEPS = 65536  # of means from 0 to 1; what they move by changes by less than 1e-5 from one to the next
+STEPS = 65536  # of means from 0 to 1; what they move by changes by less than 2e-5 from one to the next
 SLIGHT = 1e-4  # of the range: changes below it, of 0.03 codes of 8 bits, are not made
 AT_ONCE = 65536  # values, which stay in a core's cache
 PAGE = 64  # pixels: the side of the black square and of the white one that a network is shown

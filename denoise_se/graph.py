@@ -34,6 +34,7 @@ SOURCES = (  # what a graph depends on besides the weights
     "quantisation.py",
     "graph.py",
     "openvino_backend.py",
+    "tiling.py",
 )
 
 

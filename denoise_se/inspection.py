@@ -75,9 +75,7 @@ class Inspection:
         row = replace(row, noise_before=round(noisy.sigma, 4), noise_after=round(clean.sigma, 4))
         if not self.inspector.quality:
             return row
-        if isinstance(level, np.ndarray):
-            found = QualityEstimate(None, reason="the noise level was given as a map")
-        elif not isinstance(denoiser, Denoiser):
+        if not isinstance(denoiser, Denoiser):
             found = QualityEstimate(None, reason="a result that was kept is not computed again")
         else:
             scale = np.float32(full_range(self.sample.noisy.dtype))

@@ -118,9 +118,8 @@ def estimate_noise(image: NDArray[np.generic] | Scanlines, *, data_range: float 
     if patches is None:
         return _nothing(channels)
     copies = 1
-    if (
-        channels == 3 and np.abs(patches.dct - patches.dct[:1]).max() < SAME
-    ):  # grey in triplicate: there is nothing to compare
+    # grey in triplicate: there is nothing to compare
+    if channels == 3 and np.abs(patches.dct - patches.dct[:1]).max() < SAME:
         patches = replace(patches, dct=patches.dct[:1], means=patches.means[:1])
         channels, copies = 1, 3
     mix = OPPONENT if channels == 3 else np.eye(1)

@@ -16,7 +16,7 @@ from denoise_se.noise_profile import NoiseProfile
 from denoise_se.objectives import Neighbours, Objective, Recorrupted
 from denoise_se.profile_noise import ProfileNoise
 from denoise_se.removed_noise import IMAGES, excess, removed_noise, removed_profile
-from denoise_se.training_images import Pair
+from denoise_se.training_images import Pair, thinned
 from denoise_se.white_level import full_range
 
 MEASURED_IMAGES = 24  # spread over the set; more say little more
@@ -45,13 +45,13 @@ def plan_noisy_only(images: Sequence[Pair], start: Checkpoint | None) -> NoisyOn
         UsageError: images that are too small, or hold nothing that says what their noise is.
     """
     chosen = [pair.clean for pair in images if min(pair.clean.shape[1:]) >= MIN_SIDE]
-    chosen = chosen[:: -(-len(chosen) // MEASURED_IMAGES) or 1]
+    chosen = thinned(chosen, MEASURED_IMAGES)
     if not chosen:
         raise UsageError(f"no image is at least {MIN_SIDE}x{MIN_SIDE} pixels, so their noise cannot be measured")
     pictures = [centre(image, MEASURED_SIDE).permute(1, 2, 0).numpy() for image in chosen]
     profile, hidden = measure_noise(pictures, used=1.0).profile, ""
     if start is not None:
-        few = pictures[:: -(-len(pictures) // IMAGES)]
+        few = thinned(pictures, IMAGES)
         floats = [picture.astype(np.float32) / np.float32(full_range(picture.dtype)) for picture in few]
         removed = removed_noise(floats, start, ProfileNoise(profile))
         times = excess(removed, profile) ** 0.5
@@ -84,7 +84,7 @@ def plan_noisy_only(images: Sequence[Pair], start: Checkpoint | None) -> NoisyOn
 def has_banding(pairs: Sequence[Pair]) -> bool:
     """Whether the noise of noisy/clean pairs shifts rows or columns as a whole, so that it must not be turned."""
     differences = []
-    for pair in pairs[:: -(-len(pairs) // MEASURED_IMAGES)]:
+    for pair in thinned(pairs, MEASURED_IMAGES):
         if pair.noisy is not None:
             noisy, clean = (to_unit(centre(image, MEASURED_SIDE)) for image in (pair.noisy, pair.clean))
             differences.append((noisy - clean).permute(1, 2, 0).numpy())

@@ -13,7 +13,7 @@ from denoise_se.errors import DatasetError
 from denoise_se.likeness import COMPARED, of_other_scene
 from denoise_se.loaded import grey_centre
 from denoise_se.misalignment import MOST_SHIFT, shift_between
-from denoise_se.training_images import Pair
+from denoise_se.training_images import Pair, thinned
 
 MOST_PAIRS = 200  # spread evenly over a larger set
 SAME_EXPOSURE = 0.8  # of the mean brightness of two sides, either by the other
@@ -29,7 +29,7 @@ def checked(pairs: Sequence[Pair]) -> list[str]:
     Raises:
         DatasetError: most that were looked at show two scenes.
     """
-    looked_at = [pair for pair in pairs[:: -(-len(pairs) // MOST_PAIRS)] if pair.noisy is not None]
+    looked_at = [pair for pair in thinned(pairs, MOST_PAIRS) if pair.noisy is not None]
     equal, strangers, shifted = [], [], []
     times: dict[str, float] = {}
     rougher = 0

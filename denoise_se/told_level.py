@@ -22,7 +22,7 @@ from denoise_se.network_config import NetworkConfig
 from denoise_se.noise import NoiseChain, NoiseMixture, is_gaussian
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.noise_model import AddNoise, Noisy
-from denoise_se.training_images import Pair
+from denoise_se.training_images import Pair, thinned
 
 IMAGES, SIDE = 16, 512  # that estimates are compared with the truth on, twice each, and how much of their middle
 LEAST = 1 / 255  # of noise; of less an estimate says little
@@ -90,7 +90,7 @@ def to_learn(noise: AddNoise, network: NetworkConfig, images: Sequence[Tensor]) 
     if isinstance(noise, NoiseMixture):
         return NoiseMixture(tuple(to_learn(model, network, images) for model in noise.models))
     samples = []
-    chosen = images[:: -(-len(images) // IMAGES) or 1]
+    chosen = thinned(images, IMAGES)
     for index, image in enumerate([*chosen, *chosen]):
         clean = to_unit(centre(image, SIDE)[None])
         noisy = noise(clean, torch.Generator().manual_seed(index)).image

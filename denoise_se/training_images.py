@@ -106,6 +106,11 @@ def spread(items: Sequence[Item], most: int | None) -> list[Item]:
     return [items[index] for index in np.linspace(0, len(items) - 1, most).round().astype(int)]
 
 
+def thinned(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of the items: all, or every second, third and so on from the first."""
+    return list(items[:: -(-len(items) // most) or 1])
+
+
 def _load_alone(folder: Path, channels: int, minimum: int, one_kind: bool, mend: str, reading: Reading) -> list[Pair]:
     def load(path: Path) -> list[list[Loaded]]:
         return [as_seen([page], channels, reading.keep) for page in reading.decode(path)]
@@ -170,7 +175,7 @@ def split_validation(pairs: Sequence[Pair], fraction: float = 0.1, most: int = 1
             pages += len(files[file])
     train = [pair for file in ranked if file not in kept for pair in files[file]]
     validation = [pair for file in ranked if file in kept for pair in files[file]]
-    return train, validation[:: -(-len(validation) // most)]
+    return train, thinned(validation, most)
 
 
 def _by_scene(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:

@@ -72,10 +72,12 @@ class OutcomeReport:
         Raises:
             TrainingError: the picture cannot be written.
         """
+        networks = {} if self.start is None else {"start": self.start.network()}
+        networks["tuned"] = tuned.network()
         cases = []
         for index in range(len(self.validation)):
             heed()
-            cases.append(self._case(index, tuned))
+            cases.append(self._case(index, networks))
         heed()
         lines = dict(self.remarks)
         lines |= self._removed(cases) if self.measured is not None else self._scores(cases, heed)
@@ -106,7 +108,7 @@ class OutcomeReport:
         return None if pair.noisy is not None else self.noise
 
     @torch.no_grad()
-    def _case(self, index: int, tuned: Checkpoint) -> MeasuredImage:
+    def _case(self, index: int, networks: Mapping[str, Denoising]) -> MeasuredImage:
         pair = self.validation[index]
         image = Example(*(part[None] for part in WholeImages(self.validation)[index].in_unit()))
         noisy, level = with_noise(self._noise_of(pair), image, generator_of(self.seed, 1, index))
@@ -114,8 +116,7 @@ class OutcomeReport:
         def restored(network: Denoising) -> Pixels:
             return _pixels((network(noisy, level).clamp(0, 1) * 255).round() / 255)
 
-        results = {} if self.start is None else {"start": restored(self.start.network())}
-        results["tuned"] = restored(tuned.network())
+        results = {name: restored(network) for name, network in networks.items()}
         clean = None if self.measured is not None else _pixels(image.clean)
         return MeasuredImage(pair.name, _pixels(noisy), clean, results)
 

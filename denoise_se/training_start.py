@@ -23,6 +23,7 @@ from denoise_se.noise import NoiseChain, NoiseMixture, goes_on, is_gaussian
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.noisy_only import WHITE
 from denoise_se.told_level import estimated_level
+from denoise_se.training_images import thinned
 from denoise_se.training_layout import Layout, is_stack, scene_folders
 from denoise_se.warm_start import in_channels
 
@@ -103,7 +104,7 @@ def _samples(
             groups += [[file] for file in files if is_stack(file)] or [files[:2]]
     else:
         groups += [[file] for file in image_files(layout.folder)]
-    for group in groups[:: -(-len(groups) // MOST_SCENES) or 1]:
+    for group in thinned(groups, MOST_SCENES):
         with suppress(ImageError, NoiseSpecError):
             pages = [Reading(max_pixels=max_pixels).decode(file, 2) for file in group]
             two = pages[0][:2] if layout.kind == "burst" and len(pages[0]) > 1 else [page[0] for page in pages]
