@@ -10,7 +10,7 @@ import gradio as gr
 
 from denoise_se.app import web_parts as parts
 from denoise_se.app.web_curve import draw_curve
-from denoise_se.app.web_learning import Lesson
+from denoise_se.app.web_learning import Lesson, gain
 from denoise_se.app.web_models import plain_name
 from denoise_se.app.web_photo import refuse_many_pixels
 from denoise_se.app.web_photo_layout import SUFFIXES
@@ -156,8 +156,10 @@ def _progress(lesson: Lesson) -> tuple[float, str]:
         return 1.0, f"Stopping {lesson.name}, and keeping what it has learned"
     if not curve:
         return 0.0, f"Reading the photos for {lesson.name}"
-    gained, minute = max(psnr for _, psnr in curve) - curve[0][1], min(lesson.seconds / 60, lesson.minutes)
-    text = f"{lesson.name}: minute {minute:.0f} of {lesson.minutes:g}, {gained:+.2f} dB"
+    if curve[-1][0] >= 60 * lesson.minutes:
+        return 0.99, f"{lesson.name}: trained, measuring what it has learned, {gain(curve):+.2f} dB"
+    minute = min(lesson.seconds / 60, lesson.minutes)
+    text = f"{lesson.name}: minute {minute:.0f} of {lesson.minutes:g}, {gain(curve):+.2f} dB"
     return min(0.99, lesson.seconds / (60 * lesson.minutes)), text
 
 

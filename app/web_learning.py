@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from denoise_se.app.web_cache import linked
 from denoise_se.app.web_models import KEPT, Shelf
 from denoise_se.app.web_parts import without_options
 from denoise_se.errors import EXIT_DONE, EXIT_TERMINATED, UsageError, last_message
+from denoise_se.training_config import LEAST_ESTIMATED_GAIN
 
 LATE = 600  # seconds over its budget that a run may take to read, validate and write
 PATIENCE = 20  # seconds to write what was reached when it is stopped
@@ -36,6 +38,7 @@ class Lesson:
     minutes: float
     folder: Path
     process: subprocess.Popen[bytes]
+    least_gain: float = 0.0  # dB, by which the run replaces its start
     began: float = field(default_factory=time.monotonic)
     cancelled: bool = False
     state: State = "running"
@@ -52,12 +55,19 @@ class Lesson:
         return time.monotonic() - self.began
 
     def curve(self) -> list[tuple[float, float]]:
-        """(seconds, validation PSNR in dB) of each validation up to now, the untrained one first."""
+        """(seconds, validation PSNR in dB) of each validation up to now that could be judged, the untrained one first;
+        empty when that one could not."""
         try:
             with (self.run / "metrics.csv").open(newline="") as file:
-                return [(float(row["seconds"]), float(row["val_psnr"])) for row in csv.DictReader(file)]
+                rows = [(float(row["seconds"]), float(row["val_psnr"])) for row in csv.DictReader(file)]
         except (OSError, KeyError, ValueError):  # not there yet
             return []
+        return [row for row in rows if not math.isnan(row[1]) and not math.isnan(rows[0][1])]
+
+
+def gain(curve: Sequence[tuple[float, float]]) -> float:
+    """By how many dB the best validation is above the untrained one; 0 where none is, or that could not be judged."""
+    return max([0.0, *(psnr - curve[0][1] for _, psnr in curve if psnr > curve[0][1])]) if curve else 0.0
 
 
 class School:
@@ -101,7 +111,7 @@ class School:
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
-            self.lesson = Lesson(name, owner, minutes, folder, process)
+            self.lesson = Lesson(name, owner, minutes, folder, process, 0.0 if clean else LEAST_ESTIMATED_GAIN)
             self._watch = threading.Thread(target=self._follow, args=(self.lesson,), name="lesson")
             self._watch.start()
             return self.lesson
@@ -160,13 +170,13 @@ class School:
     def _outcome(self, lesson: Lesson) -> tuple[State, str]:
         """How it ended, and what is told of it; keeps the model when it is worth it. Raises UsageError."""
         curve, code = lesson.seen, lesson.process.returncode
-        best = max((psnr for _, psnr in curve), default=0.0)
+        gained = gain(curve)
         if code not in (EXIT_DONE, EXIT_TERMINATED) and not lesson.cancelled:
             return "failed", _last_words(lesson)
-        if len(curve) > 1 and best > curve[0][1] and (lesson.run / KEPT[0]).is_file():
+        if gained > lesson.least_gain and (lesson.run / KEPT[0]).is_file():
             self.shelf.add(lesson.run, lesson.name)
-            gain = best - curve[0][1]
-            return "learned", f"{lesson.name}: {best:.2f} dB on photos kept aside, {gain:.2f} dB more than before."
+            text = f"{curve[0][1] + gained:.2f} dB on photos kept aside, {gained:.2f} dB more than before."
+            return "learned", f"{lesson.name}: {text}"
         if lesson.cancelled:
             return "no better", "Stopped before it was better than the model it started from; nothing was added."
         return "no better", "The model it started from is as good on these photos; nothing was added."

@@ -101,6 +101,24 @@ def test_without_clean_photos_noisy_ones_alone_are_trained_on(
     assert asked[0][2] == "--noisy" and "--pairs" not in asked[0]
 
 
+@pytest.mark.parametrize(
+    ("gains", "clean", "state"),
+    [
+        ("0,0.05", True, "learned"),
+        ("0,0.05", False, "no better"),  # an estimate, for which the run keeps its start
+        ("0,0.2", False, "learned"),
+        ("0,nan,0.2", False, "learned"),
+        ("nan,0.2", False, "no better"),  # what could not be judged before cannot be compared with
+    ],
+)
+def test_a_model_is_offered_when_the_run_kept_it(
+    school: School, photo: Path, monkeypatch: pytest.MonkeyPatch, gains: str, clean: bool, state: str
+) -> None:
+    stubbed(monkeypatch, gains, 0)
+    assert ended(school.start("mine", [photo], [photo] if clean else [], 5, "")).state == state
+    assert school.shelf.names() == (["mine"] if state == "learned" else [])
+
+
 @pytest.mark.parametrize("gains", ["0,-0.2,0", "0", ""])
 def test_a_model_that_is_no_better_is_not_offered(
     school: School, photo: Path, monkeypatch: pytest.MonkeyPatch, gains: str
