@@ -206,14 +206,10 @@ class Denoiser(Restorer):
             )
         if isinstance(sigma, LevelGrid | ClippedNoise):
             return sigma
-        if sigma is None:
-            return (
-                self._left_of(noise_cut_off(source), source)
-                if self.blind
-                else self.level_for(source, estimate_noise(source))
-            )
+        if sigma is None and not self.blind:
+            return self.level_for(source, estimate_noise(source))
         try:
-            level = np.asarray(sigma, np.float32)
+            level = np.asarray(0.0 if sigma is None else sigma, np.float32)
         except (TypeError, ValueError):
             level = np.full((), np.nan, np.float32)
         if not ((level >= 0) & (level <= 255)).all():

@@ -68,7 +68,8 @@ class RunRecord:
         before, where = self.rows[0], f"{self.images[1] - self.drawn} validation images"
         if self.drawn:
             where += f" and {self.drawn} sheets of drawings (which count {self.recipe['drawings']:.0%})"
-        best = next(row for row in self.rows if row["val_psnr"] == self.best_psnr) if self.improved else before
+        judged = [row for row in self.rows if not math.isnan(row["val_psnr"])]
+        best = max(judged, key=lambda row: row["val_psnr"]) if self.improved and judged else before
         kind = "PSNR estimated without clean images" if self.estimated else "PSNR"
         similarity = "" if self.estimated else f", SSIM {best['val_ssim']:.4f}"
         notes = {}
