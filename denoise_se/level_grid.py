@@ -130,8 +130,8 @@ def _cut_off(
     noise = noise or estimate_noise(source)
     grows = isinstance(level, LevelGrid) or isinstance(level_by_brightness(source, noise), LevelGrid)
     reached[0] &= not grows
-    independent, told = noise.white_sigma, level.mean if isinstance(level, LevelGrid) else level
-    if not any(reached) or independent < INDEPENDENT * min(told, noise.sigma) or independent == 0:
+    independent, over_all = noise.white_sigma, level.mean if isinstance(level, LevelGrid) else level
+    if not any(reached) or independent < INDEPENDENT * min(over_all, noise.sigma) or independent == 0:
         return None
     if isinstance(level, LevelGrid):
         law, scale = level.law, level.scale
@@ -156,8 +156,8 @@ def noise_cut_off(source: Scanlines, noise: NoiseEstimate | None = None) -> Clip
 
 def _finest(source: Scanlines) -> float:
     """A first look at the noise, in 8-bit units: from the median absolute value of the finest wavelet's (Haar)
-    diagonal coefficients, as in `classical.wavelet_sigma`, of about LOOKED_AT blocks of 2 pixels a side. Blocks that
-    are wholly black or white, as what is overexposed, do not count."""
+    diagonal coefficients, of about LOOKED_AT blocks of 2 pixels a side. Blocks that are wholly black or white, as
+    what is overexposed, do not count. (`classical.wavelet_sigma` needs the whole image in memory and PyWavelets.)"""
     height, width, _ = source.shape
     step = max(1, height * width // (4 * LOOKED_AT)) * 2  # from one pair of rows to the next
     full = full_range(source.dtype)

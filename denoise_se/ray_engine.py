@@ -37,6 +37,7 @@ MOST_AT_ONCE = 16  # images given to a worker
 ROUNDS = 4  # each worker comes back about so often, so that none has much left when the others are done
 MOST_LOSSES = 3  # of workers at one image
 WAIT_SECONDS = 60  # for the first worker, until the user is told
+CLOSE_SECONDS = 3  # that workers have to leave nothing behind
 LOOK_SECONDS = 0.2  # between two looks at signals
 PARTS = 1000  # a share of an image, as the watcher is told it
 
@@ -184,10 +185,12 @@ class _Run:
                     self._welcome(found)
 
     def end(self) -> None:
-        """The manifest's last entries. Raises ImageError."""
+        """The workers' files go, and the manifest's last entries come. Raises ImageError."""
         import ray
         from ray.exceptions import RayError
 
+        if closing := [hand.actor.close.options(max_task_retries=0).remote() for hand in self.hands]:
+            ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
         try:
             ray.get(self.clerk.close.remote())
         except (RayError, OSError) as error:

@@ -6,15 +6,18 @@ Both are plain classes that `ray_engine` makes actors of; nothing here starts or
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from denoise_se.atomic_file import lock
 from denoise_se.conveyor import AbandonedError, Conveyor
 from denoise_se.file_work import Settings
 from denoise_se.inspection import Inspector
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from denoise_se.denoiser import Denoiser
     from denoise_se.preview import Preview
 
+MODEL_FILES, LOCK = "denoise-se-models-", "lock"
 READ_AHEAD = 2
 SHARE_SECONDS = 0.5  # between two words of how far an image is
 EVENTS = 64  # on the way to the driver
@@ -110,12 +114,32 @@ class Order:
     marker: Path | None
 
 
+class ModelFiles:
+    """A new `folder` on this machine for the files of models, until it is closed. Those that killed workers left go
+    when the next one is made, where files can be locked."""
+
+    def __init__(self) -> None:
+        for left in Path(tempfile.gettempdir()).glob(f"{MODEL_FILES}*"):
+            with suppress(OSError), (left / LOCK).open("rb") as stream:
+                if lock(stream):
+                    shutil.rmtree(left)
+        locked: bool | None = False
+        while locked is False:  # by one that took it for a left one meanwhile
+            self.folder = Path(tempfile.mkdtemp(prefix=MODEL_FILES))
+            self.stream = (self.folder / LOCK).open("xb")
+            locked = lock(self.stream)
+
+    def close(self) -> None:
+        self.stream.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 class Worker:
     """An actor with a model loaded: first `refusal`, then `work` as often as there is some."""
 
     def __init__(self) -> None:
         self.halt = Stop()
-        self.files = tempfile.TemporaryDirectory()
+        self.files = ModelFiles()
 
     def refusal(self, order: Order, models: Models, clerk: Any) -> str:
         """Loads the models. Why this machine cannot do the work; nothing when it can.
@@ -134,9 +158,13 @@ class Worker:
                 return apart.format(order.folder)
         if order.marker is not None and not order.marker.exists():
             return apart.format(f"the output folder {order.marker.parent}")
-        loaded = models.load(Path(self.files.name))
+        loaded = models.load(self.files.folder)
         self.denoisers: dict[int, Denoiser] = {channels: loaded[name] for channels, name in models.by_channels.items()}
         return ""
+
+    def close(self) -> None:
+        """Leaves nothing on this machine; the last that is asked of it."""
+        self.files.close()
 
     def process(self) -> int:
         """Its process id."""

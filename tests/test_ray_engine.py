@@ -27,7 +27,7 @@ from denoise_se.inspection import Inspector
 from denoise_se.manifest import Entry, settings_digest
 from denoise_se.plan import make_plan
 from denoise_se.ray_engine import output_marker
-from denoise_se.ray_worker import Clerk, Done, Models, Order, Task, Worker
+from denoise_se.ray_worker import Clerk, Done, ModelFiles, Models, Order, Task, Worker
 
 KINDS = ("safetensors", "int8.json")
 OPTIONS = {"device": "cpu", "backend": "auto", "precision": "auto", "tile": "auto"}
@@ -92,6 +92,20 @@ def test_a_worker_has_what_large_and_deep_images_need_of_the_model(work: Path, m
     plan.home.mkdir()
     events = list(worker.work([Task(i, job, None) for i, job in enumerate(plan.jobs)]))
     assert [(e.row.status, e.row.error) for e in events if isinstance(e, Done)] == [("done", "")] * 2
+
+
+def test_the_files_of_models_go_with_their_worker_and_those_of_killed_ones_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    killed, alive = ModelFiles(), ModelFiles()
+    (killed.folder / "weights").write_bytes(b"weights")
+    killed.stream.close()  # as the system does when a process ends
+    next_one = ModelFiles()
+    assert not killed.folder.exists() and alive.folder.is_dir() and next_one.folder.is_dir()
+    alive.close()
+    next_one.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_worker_that_is_told_to_stop_ends_after_the_image_at_work(work: Path) -> None:
