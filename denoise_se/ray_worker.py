@@ -11,11 +11,12 @@ import signal
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from denoise_se.atomic_file import lock
 from denoise_se.conveyor import AbandonedError, Conveyor
@@ -115,8 +116,8 @@ class Order:
 
 
 class ModelFiles:
-    """A new `folder` on this machine for the files of models, until it is closed. Those that killed workers left go
-    when the next one is made, where files can be locked."""
+    """A new `folder` on this machine for the files of models, until it is closed or its process ends. Those that killed
+    workers left go when the next one is made, where files can be locked."""
 
     def __init__(self) -> None:
         for left in Path(tempfile.gettempdir()).glob(f"{MODEL_FILES}*"):
@@ -128,10 +129,12 @@ class ModelFiles:
             self.folder = Path(tempfile.mkdtemp(prefix=MODEL_FILES))
             self.stream = (self.folder / LOCK).open("xb")
             locked = lock(self.stream)
+        self.close = weakref.finalize(self, _left, self.stream, self.folder)
 
-    def close(self) -> None:
-        self.stream.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+def _left(stream: BinaryIO, folder: Path) -> None:
+    stream.close()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class Worker:
