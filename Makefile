@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fuzz kill kill-training load cluster memory throughput own-noise patterns grey-and-dark lint samples wheel clean
+.PHONY: demo test fuzz kill kill-training load cluster memory throughput own-noise patterns grey-and-dark camera-counts lint samples wheel clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -45,6 +45,9 @@ own-noise: .venv/installed  ## retrain on noise that no model knows; OWN="--clea
 
 patterns: .venv/installed  ## what the models do to lettering, lines and checks; PATTERNS="--model gray --sigma 10"
 	$(BIN)/python tests/patterns.py $(PATTERNS)
+
+camera-counts: .venv/installed  ## pairs as scientific cameras count; COUNTS="FOLDER OUT --offset 400"
+	$(BIN)/python tests/camera_counts.py $(COUNTS)
 
 grey-and-dark: .venv/installed  ## noise that is the same in all channels, and dark pictures; PICTURES="FOLDER --model color"
 	$(BIN)/python tests/grey_and_dark.py $(PICTURES)

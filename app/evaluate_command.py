@@ -40,12 +40,10 @@ def run_evaluate(
     methods: list[Method] = []
     for name in dict.fromkeys(names):
         denoiser = Denoiser.load(name)
-        methods.append(ModelMethod(denoiser.checkpoint.name, denoiser.network.channels, denoiser.for_8_bits()))
+        methods.append(ModelMethod(denoiser.checkpoint.name, denoiser.network.channels, denoiser))
         if self_ensemble:
             eightfold = Denoiser.load(name, self_ensemble=True)
-            methods.append(
-                ModelMethod(f"{denoiser.checkpoint.name} x8", denoiser.network.channels, eightfold.for_8_bits())
-            )
+            methods.append(ModelMethod(f"{denoiser.checkpoint.name} x8", denoiser.network.channels, eightfold))
     methods += parse_against(against) if against else []
     with Progress(console=message_console(), disable=quiet) as progress:
         task = progress.add_task("measuring", total=None)

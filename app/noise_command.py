@@ -190,8 +190,9 @@ def _pages(path: Path) -> Iterator[tuple[Source, Image]]:
 
 def _profile_table(measurement: Measurement) -> Table:
     profile = measurement.profile
-    names = "channel", "gain (95 %)", "read noise (95 %)", "rows", "columns", "correlation (h, v)"
-    table = Table(*names, caption=profile.source)
+    names = ["channel", "gain (95 %)", "read noise (95 %)", "rows", "columns", "correlation (h, v)"]
+    shows_black = any(profile.black)
+    table = Table(*names, *(["black"] if shows_black else []), caption=profile.source)
     across, down = profile.correlation_at(1)
     for c, name in enumerate(CHANNELS[profile.channels]):
         table.add_row(
@@ -201,6 +202,7 @@ def _profile_table(measurement: Measurement) -> Table:
             f"{profile.row[c]:.2e}",
             f"{profile.column[c]:.2e}",
             f"{across[c]:.2f}, {down[c]:.2f}",
+            *([f"{profile.black[c]:.2e}"] if shows_black else []),
         )
     return table
 
@@ -208,7 +210,7 @@ def _profile_table(measurement: Measurement) -> Table:
 def _growth(noise: NoiseEstimate) -> str:
     """The gain, or the speckle as a noise spec has it."""
     if noise.speckle == 0:
-        return _with_interval(noise.gain, noise.gain_interval)
+        return _with_interval(noise.gain, noise.gain_interval) + (f" above {noise.black:.2e}" if noise.black else "")
     return "speckle:{:.3f} ({:.3f} to {:.3f})".format(noise.speckle, *noise.speckle_interval)
 
 

@@ -84,7 +84,7 @@ class Contender:
     @cached_property
     def _method(self) -> Method:
         if self.ours:
-            return ModelMethod(self.name, self._ours.network.channels, self._ours.for_8_bits())
+            return ModelMethod(self.name, self._ours.network.channels, self._ours).for_files(np.dtype(np.uint8))
         method = parse_against(self.label)[0]
         if not self.backend:
             return method

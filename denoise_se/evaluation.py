@@ -150,6 +150,8 @@ class _Bench:
         for method in self.methods:
             if method.channels not in (None, channels):
                 continue
+            if isinstance(method, ModelMethod):
+                method = method.for_files(target.dtype)
             if (method.name, channels) not in self._warm:
                 self._run(method, noisy[:_WARM_UP_SIDE, :_WARM_UP_SIDE], sigma, case)
                 self._warm.add((method.name, channels))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,6 +42,12 @@ class ModelMethod:
     name: str
     channels: int | None
     denoiser: Callable[..., NDArray[Any]]
+
+    def for_files(self, dtype: np.dtype[Any]) -> ModelMethod:
+        """This method as it works on files of `dtype`, for floats that stand for such ones."""
+        if dtype == np.uint8 and isinstance(self.denoiser, Denoiser):
+            return replace(self, denoiser=self.denoiser.for_8_bits())
+        return self
 
     def __call__(self, noisy: Pixels, sigma: float | None) -> Pixels:
         return np.asarray(self.denoiser(noisy, sigma=sigma), dtype=np.float32)

@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 NO_BANDING = Range(0, 0)
+AT_ZERO = Range(0, 0)
 JPEG_SIDE = 65_500  # pixels, libjpeg's JPEG_MAX_DIMENSION
 
 
@@ -60,19 +61,21 @@ class Gaussian(NoiseModel):
 
 @dataclass(unsafe_hash=True)
 class PoissonGaussian(NoiseModel):
-    """``y = x + n``, ``n ~ N(0, gain * x + read^2)``: photon and read noise of a linear sensor.
+    """``y = x + n``, ``n ~ N(0, gain * max(0, x - black) + read^2)``: photon and read noise of a linear sensor.
 
     The normal approximation of Foi et al., "Practical Poissonian-Gaussian noise modeling", TIP 2008, eq. 3; it holds
-    above about ten photons a pixel, that is x > 10 * gain. `gain` and `read` in units of the range [0, 1].
+    above about ten photons a pixel, that is x - black > 10 * gain. `gain`, `read` and `black`, the brightness of a
+    pixel without light (0 unless given), in units of the range [0, 1].
     """
 
     gain: Range
     read: Range
-    limits: ClassVar[Mapping[str, Range]] = {"gain": Range(0, 1), "read": Range(0, 1)}
+    black: Range = AT_ZERO
+    limits: ClassVar[Mapping[str, Range]] = {"gain": Range(0, 1), "read": Range(0, 1), "black": Range(0, 1)}
 
     def forward(self, clean: Tensor, generator: torch.Generator) -> Noisy:
         gain, read = self.gain.draw(clean, generator), self.read.draw(clean, generator)
-        variance = gain * clean.clamp_min(0) + read**2
+        variance = gain * (clean - self.black.draw(clean, generator)).clamp_min(0) + read**2
         return Noisy(clean + variance.sqrt() * standard_normal(clean, generator), level_of(variance, clean))
 
 

@@ -101,6 +101,10 @@ CASES: dict[str, dict[str, float]] = {
         "rows (8-bit)": 4.0,
         "columns (8-bit)": 2.0,
     },
+    "poisson-gaussian:gain=0.01,read=0.005,black=0.07": {
+        "gain": 0.01,
+        "sigma at 0.5 (8-bit)": 255 * (0.01 * 0.43 + 0.005**2) ** 0.5,
+    },
     "correlated:sigma=10,radius=0.7": {
         "sigma at 0.5 (8-bit)": 10.0,
         "correlation at 1 px": _sampled_gaussian(0.7, 1),

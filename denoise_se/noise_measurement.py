@@ -292,6 +292,7 @@ def _profile(
         gain_interval=tuple(line.gain_interval() for line in floors),
         read_noise=tuple(min(1.0, line.floor**0.5) for line in floors),
         read_noise_interval=tuple(roots(line.floor, line.floor_error) for line in floors),
+        black=tuple(line.black for line in floors),
         row_covariance=_nested(rows),
         column_covariance=_nested(columns),
         correlation=_nested(table),

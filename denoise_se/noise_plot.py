@@ -27,11 +27,15 @@ def plot_measurement(path: str | Path, measurement: Measurement) -> None:
     figure = Figure(figsize=(4.4 * panels, 4.5), layout="constrained")
     figure.suptitle(textwrap.fill(profile.source, 50 * panels), fontsize="medium")
     line, lags, *others = figure.subplots(1, panels)
-    ends = np.array([0.0, 1.0])
-    for name, points, gain, read in zip(names, measurement.points, profile.gain, profile.read_noise, strict=True):
+    for name, points, gain, read, black in zip(
+        names, measurement.points, profile.gain, profile.read_noise, profile.black, strict=True
+    ):
         color, error = COLOURS[name], points.variance * points.relative
         line.errorbar(points.brightness, points.variance, error, fmt="o", ms=3, lw=0.8, color=color)
-        line.plot(ends, gain * ends + read**2, color=color, label=f"{name}: {gain:.2e} x + ({read:.2e})²")
+        light = f"(x - {black:.2e})" if black else "x"
+        kink = np.array([0.0, black, 1.0])
+        variance = gain * np.maximum(0, kink - black) + read**2
+        line.plot(kink, variance, color=color, label=f"{name}: {gain:.2e} {light} + ({read:.2e})²")
     highest = max(float(points.variance.max()) for points in measurement.points)
     line.set(xlabel="brightness x", ylabel="variance of the grain", xlim=(0, 1))
     line.set_ylim(0, 1.4 * highest or None)

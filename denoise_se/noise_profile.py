@@ -2,12 +2,13 @@
 
 The noise of channel c at brightness x (range [0, 1]) and place p is taken to be
 
-    n_c(p) = sqrt(gain_c * x + read_c^2) * z_c(p) + row_c(p_y) + column_c(p_x)
+    n_c(p) = sqrt(gain_c * max(0, x - black_c) + read_c^2) * z_c(p) + row_c(p_y) + column_c(p_x)
 
 where z is stationary Gaussian noise of variance 1 with ``E[z_c(p) z_d(p + lag)] = correlation[c][d][lag]``, and row and
 column are white along their axis, with covariances between the channels. The first factor is Foi et al., "Practical
-Poissonian-Gaussian noise modeling", TIP 2008, eq. 3. It holds where the variance is a straight line of brightness: raw
-and linear images, and developed photos as far as a straight line fits their curve.
+Poissonian-Gaussian noise modeling", TIP 2008, eq. 3, with the offset that cameras add to their counts. It holds where
+the variance is a straight line of brightness: raw and linear images, and developed photos as far as a straight line
+fits their curve.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from denoise_se.atomic_file import write_whole
 from denoise_se.errors import ProfileError, reason
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_REACH = 16  # lags beyond are no grain but a pattern of the picture
 MAX_FILE_BYTES = 4_000_000
 
@@ -38,7 +39,8 @@ class NoiseProfile:
 
     Attributes:
         source: what it was measured on, in words.
-        gain, read_noise: [C] each, C = 1 (grey) or 3 (RGB): var(x) = gain * x + read_noise^2.
+        gain, read_noise, black: [C] each, C = 1 (grey) or 3 (RGB): var(x) = gain * max(0, x - black) + read_noise^2.
+            black is 0, or the darkest that was measured where the noise surely begins above 0.
         gain_interval, read_noise_interval: [C] pairs (low, high), 95 %.
         row_covariance, column_covariance: [C][C], of the numbers that shift a whole row or column.
         correlation: [C][C][2R+1][2R+1], by channels and lag (vertical, horizontal) from -R to R; 1 at lag 0 of a
@@ -53,6 +55,7 @@ class NoiseProfile:
     gain_interval: tuple[Interval, ...]
     read_noise: tuple[float, ...]
     read_noise_interval: tuple[Interval, ...]
+    black: tuple[float, ...]
     row_covariance: Matrix
     column_covariance: Matrix
     correlation: tuple[tuple[Matrix, ...], ...]
@@ -66,6 +69,7 @@ class NoiseProfile:
             ends = _check(f"{key}_interval", getattr(self, f"{key}_interval"), (channels, 2), 0, math.inf)
             if (ends[:, 0] > ends[:, 1]).any():
                 raise ProfileError(f"'{key}_interval' has a low end above its high end")
+        _check("black", self.black, (channels,), 0, 1)
         for key in ("row_covariance", "column_covariance"):
             matrix = _check(key, getattr(self, key), (channels, channels), -1, 1)
             if not np.allclose(matrix, matrix.T, atol=1e-9) or np.linalg.eigvalsh(matrix).min() < -1e-9:
@@ -118,7 +122,8 @@ class NoiseProfile:
     def variance(self, brightness: float | NDArray[np.floating]) -> NDArray[np.float64]:
         """[..., C], of all the noise at a brightness in [0, 1], one or [..., C], banding included."""
         flat = np.square([self.read_noise, self.row, self.column]).sum(axis=0)
-        return np.asarray(np.array(self.gain) * brightness + flat)
+        light = np.maximum(0, np.asarray(brightness) - np.array(self.black))
+        return np.asarray(np.array(self.gain) * light + flat)
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, atomically. Raises ProfileError when the file cannot be written."""
@@ -154,6 +159,8 @@ class NoiseProfile:
             raise ProfileError(
                 f"{path}: 'schema_version' {schema} is newer than this program's {SCHEMA_VERSION}; update denoise-se"
             )
+        if schema == 1 and isinstance(values.get("gain"), list):  # which knew no black
+            values.setdefault("black", [0.0] * len(values["gain"]))
         known = {field.name for field in fields(cls)}
         for key in known ^ values.keys():
             raise ProfileError(f"{path}: key {key[:40]!r} is {'missing' if key in known else 'unknown'}")

@@ -6,7 +6,7 @@ but noise; see `noise_estimation` for the method and its sources.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +28,14 @@ BINS = 24  # of brightness, over all channels, for the gain
 
 @dataclass(frozen=True)
 class Variance:
-    """A variance, its standard error (both in 8-bit units squared), how many patches it was measured on, and which
-    share of all patches was found flat beyond those that are measured on in any case."""
+    """A variance, its standard error (both in 8-bit units squared), how many patches it was measured on, which share of
+    all patches was found flat beyond those that are measured on in any case, and how bright these patches are."""
 
     value: float
     error: float
     patches: int
     flat: float
+    brightness: float
 
 
 def variance(patches: DctPatches, mix: Float) -> Variance:
@@ -44,8 +45,9 @@ def variance(patches: DctPatches, mix: Float) -> Variance:
     low = energy[:, (patches.order >= 2) & (patches.order <= LOW)]
     high = energy[:, patches.order >= HIGH]
     top = patches.order[patches.order >= HIGH] >= TOP
-    found = flat_variance(low, high, top, np.ones(len(low)), patches.overlap)
     means, weights = patches.means[mix != 0], np.square(mix[mix != 0])
+    bright = weights @ means
+    found = flat_variance(low, high, top, np.ones(len(low)), bright, patches.overlap)
     for _ in range(12):  # the factor depends on sigma
         before = found.value
         if not clips(means, before**0.5, patches.low, patches.high):
@@ -54,13 +56,15 @@ def variance(patches: DctPatches, mix: Float) -> Variance:
         usable = factor >= MIN_CLIP_FACTOR
         if not usable.any():
             break
-        found = flat_variance(low[usable], high[usable], top, factor[usable], patches.overlap)
+        found = flat_variance(low[usable], high[usable], top, factor[usable], bright[usable], patches.overlap)
         if abs(found.value - before) <= 0.004 * before:
             break
     return found
 
 
-def flat_variance(low: Array, high: Array, top: NDArray[np.bool_], factor: Float, overlap: float) -> Variance:
+def flat_variance(
+    low: Array, high: Array, top: NDArray[np.bool_], factor: Float, bright: Float, overlap: float
+) -> Variance:
     """Variance of the noise from squared coefficients low [N, L] and high [N, K], of which `top` [K] gives the result,
     and from what clipping left of them [N]."""
     from scipy.special import chdtri
@@ -70,7 +74,7 @@ def flat_variance(low: Array, high: Array, top: NDArray[np.bool_], factor: Float
     ordered = score[ranks]
     limit = float(chdtri(low.shape[1], 1 - FLAT_QUANTILE))
     bound = np.inf
-    best = Variance(0.0, 0.0, 0, 0.0)
+    best = Variance(0.0, 0.0, 0, 0.0, 0.0)
     sums, share = np.zeros(high.shape[1]), 0.0
     least = more = min(len(score), max(MIN_FLAT, len(score) // 200))
     # Upwards from the flattest: from above, an image full of texture may take its texture for noise.
@@ -84,11 +88,11 @@ def flat_variance(low: Array, high: Array, top: NDArray[np.bool_], factor: Float
         if value > bound:  # more than chance: the patches added last are not flat
             break
         best = Variance(
-            *_middle_half(each[top] if samples >= MIN_TOP else each, samples), more, (more - least) / len(score)
+            *_middle_half(each[top] if samples >= MIN_TOP else each, samples), more, (more - least) / len(score), 0.0
         )
         bound = min(bound, value + 2 * error)
         more = min(2 * more, int(np.searchsorted(ordered, value * limit)))
-    return best
+    return replace(best, brightness=float(bright[ranks[: best.patches]].mean())) if best.patches else best
 
 
 def _middle_half(each: Float, samples: float) -> tuple[float, float]:
@@ -106,7 +110,7 @@ def brightness_points(patches: DctPatches, channel: int) -> tuple[Float, Float, 
     for members in np.array_split(np.argsort(patches.means[channel], kind="stable"), BINS // len(patches.means)):
         if len(members):
             found = variance(patches.select(members), mix)
-            points.append((patches.means[channel, members].mean() * 255, found.value, found.error))
+            points.append((found.brightness * 255, found.value, found.error))
     x, v, error = np.array(points).T / 255**2
     return x, v, np.divide(error, v, out=np.ones_like(v), where=v > 0)
 

@@ -20,7 +20,8 @@ _LOST_ENERGY = 1e-3  # of the kernel, by cutting its tails
 
 @dataclass(unsafe_hash=True)
 class ProfileNoise(NoiseModel):
-    """``y_c = x_c + sqrt(gain_c * x_c + read_c^2) * z_c + row_c + column_c``, the noise of a `NoiseProfile`.
+    """``y_c = x_c + sqrt(gain_c * max(0, x_c - black_c) + read_c^2) * z_c + row_c + column_c``, the noise of a
+    `NoiseProfile`.
 
     z is white noise through a kernel whose spectrum is the square root of the correlation's, channels together, so
     that grain and colour cast come back as they were measured. Units and validity are the profile's. Grey profiles
@@ -49,8 +50,10 @@ class ProfileNoise(NoiseModel):
         kernel = clean.new_tensor(grain_kernel(profile))
         reach = kernel.shape[-1] // 2
         grain = F.conv2d(white(batch, channels, height + 2 * reach, width + 2 * reach), kernel)
-        gain, read = (clean.new_tensor(v)[:, None, None] for v in (profile.gain, profile.read_noise))
-        variance = gain * clean.clamp_min(0) + read**2
+        gain, read, black = (
+            clean.new_tensor(values)[:, None, None] for values in (profile.gain, profile.read_noise, profile.black)
+        )
+        variance = gain * (clean - black).clamp_min(0) + read**2
         noise = variance.sqrt() * grain
         for covariance, shape in ((profile.row_covariance, (height, 1)), (profile.column_covariance, (1, width))):
             if any(map(any, covariance)):

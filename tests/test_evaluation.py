@@ -18,10 +18,12 @@ from rich.console import Console
 from rich.table import Table
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
+from tiny_model import save_tiny
 
 from denoise_se.app.cli import main
 from denoise_se.app.console import table_console
 from denoise_se.crops import SIDE, best_crops, crops_png, cut_crop
+from denoise_se.denoiser import Denoiser
 from denoise_se.errors import DenoiseError, NoiseSpecError, UsageError
 from denoise_se.estimate_error import estimate_errors
 from denoise_se.evaluation import evaluate
@@ -130,6 +132,20 @@ def test_16_bit_files_are_measured_in_16_bits(tmp_path):
 
 
 # --- pairs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_model_is_measured_on_pairs_as_it_denoises_such_files(tmp_path, dtype):
+    """Counts of 10 bits in 16 are brightened there, dark pictures of 8 bits are not."""
+    clean = picture(0, 40, 40) // 8
+    noisy = clean + picture(1, 40, 40) // 32
+    scale = 1 if dtype == np.uint8 else 20
+    files = {"noisy": noisy.astype(dtype) * scale, "clean": clean.astype(dtype) * scale}
+    folders = [folder_of(tmp_path / name, {"a.png": pixels}) for name, pixels in files.items()]
+    denoiser = Denoiser.load(save_tiny(tmp_path / "m.safetensors", channels=1, noise_map=False), backend="torch")
+    result = evaluate([ModelMethod("tiny", 1, denoiser)], pairs=[tuple(folders)])
+    expected = peak_signal_noise_ratio(files["clean"], denoiser(files["noisy"]), data_range=np.iinfo(dtype).max)
+    assert by_method(result.means())["tiny"].psnr == pytest.approx(expected, abs=1e-3)
 
 
 def test_pairs_are_matched_by_subfolder_and_stem(tmp_path):

@@ -44,6 +44,19 @@ def test_the_level_of_photon_noise_follows_the_brightness() -> None:
     )
 
 
+def test_the_level_of_photon_noise_on_a_cameras_offset_follows_the_light() -> None:
+    """Counts of 16 bits: an offset of 100, 2 counts a photon, 3 counts of read noise."""
+    light = 1000 * scene() ** 2
+    rng = np.random.default_rng(3)
+    counts = 100 + 2 * rng.poisson(light / 2) + rng.normal(0, 3, light.shape)
+    source = ArrayScanlines(counts.round().astype(np.uint16))
+    level = level_by_brightness(source, estimate_noise(source))
+    assert isinstance(level, LevelGrid)
+    truth = np.sqrt(2 * light[..., 0] + 9) / 257
+    found = level.window(Span(0, light.shape[0]), Span(0, light.shape[1]))
+    assert np.median(np.abs(found / truth - 1)) < 0.1
+
+
 def test_the_level_of_multiplicative_noise_follows_the_brightness() -> None:
     clean = scene()
     source = ArrayScanlines((clean * (1 + 0.15 * np.random.default_rng(2).normal(size=clean.shape))).astype(np.float32))

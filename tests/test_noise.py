@@ -50,6 +50,8 @@ def constant(value, *shape):
         ("gaussian:25", 0.5, (25 / 255) ** 2),
         ("poisson-gaussian:gain=0.02,read=0.05", 0.4, 0.02 * 0.4 + 0.05**2),
         ("poisson-gaussian:gain=0.02,read=0.05", 0.0, 0.05**2),
+        ("poisson-gaussian:gain=0.02,read=0.05,black=0.1", 0.4, 0.02 * 0.3 + 0.05**2),
+        ("poisson-gaussian:gain=0.02,read=0.05,black=0.1", 0.05, 0.05**2),
         ("speckle:0.3", 0.5, (0.3 * 0.5) ** 2),
         ("gaussian:15+gaussian:20", 0.5, (25 / 255) ** 2),
     ],

@@ -242,13 +242,46 @@ def test_dark_parts_which_speckle_spares_do_not_bound_the_level():
     assert estimate_sigma(image.astype(np.float32)) == pytest.approx(truth, rel=0.05)
 
 
-@pytest.mark.parametrize("law", [NoiseLaw(0.01, 0.0004), NoiseLaw(0.0, 0.0004, 0.3), NoiseLaw(0.004, 0.001, 0.2)])
+@pytest.mark.parametrize(
+    "law",
+    [
+        NoiseLaw(0.01, 0.0004),
+        NoiseLaw(0.0, 0.0004, 0.3),
+        NoiseLaw(0.004, 0.001, 0.2),
+        NoiseLaw(0.01, 0.0004, black=0.3),
+    ],
+)
 def test_the_variance_read_off_noisy_pixels_has_the_right_mean(law):
     x = np.full(2_000_000, 0.6)
-    variance = law.gain * 0.6 + (law.speckle * 0.6) ** 2 + law.floor
+    variance = law.gain * (0.6 - law.black) + (law.speckle * 0.6) ** 2 + law.floor
     assert law.at(x[:1])[0] == pytest.approx(variance)
     noisy = x + np.random.default_rng(6).normal(0, variance**0.5, x.shape)
     assert law.unbiased(noisy).mean() == pytest.approx(variance, rel=3e-3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_brightness_that_begins_above_0_is_found_as_black(channels):
+    """As the counts of scientific cameras do: var = gain * (x - 0.2) + read^2."""
+    light = 0.7 * np.stack([(gradient() - 60) / 130] * channels, axis=2) ** 2
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        image = 0.2 + 0.01 * rng.poisson(light / 0.01) + rng.normal(0, 0.004, light.shape)
+        estimate = estimate_noise(image.astype(np.float32))
+        assert estimate.gain == pytest.approx(0.01, rel=0.1)
+        assert estimate.black == pytest.approx(0.2, abs=0.02)
+        np.testing.assert_allclose(estimate.law.at(np.array([0.3, 0.8])), 0.01 * np.array([0.1, 0.6]), rtol=0.15)
+        assert estimate.sigma == pytest.approx(255 * np.sqrt((0.01 * light + 0.004**2).mean()), rel=0.05)
+
+
+@pytest.mark.parametrize("black", [0.0, 0.2])
+def test_texture_in_bright_parts_does_not_hide_the_noise_of_photons(black):
+    """The flattest patches lie in the dark, where there is next to no noise."""
+    rng = np.random.default_rng(7)
+    light = 0.7 * np.tile(np.linspace(0, 1, 256), (256, 1)) ** 2
+    light[:, 100:164] = np.abs(light[:, 100:164] + rng.normal(0, 0.05, (256, 64)))
+    image = black + 0.002 * rng.poisson(light / 0.002) + rng.normal(0, 0.002, light.shape)
+    truth = 255 * np.sqrt((0.002 * light + 0.002**2).mean())
+    assert estimate_sigma(image.astype(np.float32)) == pytest.approx(truth, rel=0.1)
 
 
 def test_texture_at_some_brightness_does_not_bend_the_gain():

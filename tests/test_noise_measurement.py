@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from denoise_se.banding import row_covariance
 from denoise_se.errors import UsageError
@@ -90,6 +91,18 @@ def test_single_flats_are_measured_beneath_their_vignetting() -> None:
     frames = [shots(1, level * vignette, seed=i)[0] for i, level in enumerate([0.05, 0.2, 0.4, 0.6, 0.8])]
     found = measure_noise(frames, "flats").profile
     assert found.gain[0] == pytest.approx(GAIN, rel=0.06) and found.read_noise[0] == pytest.approx(READ, rel=0.15)
+
+
+@pytest.mark.parametrize("series", ["burst", None])
+def test_what_a_camera_adds_to_its_counts_holds_no_photons(series: str | None) -> None:
+    clean = np.maximum(0, 1.3 * (chart(1, 192) - 0.3))
+    found = measure_noise([0.3 + shot for shot in shots(6, clean, read=0.003)], series).profile
+    assert found.gain[0] == pytest.approx(GAIN, rel=0.08)
+    assert found.black[0] == pytest.approx(0.3, abs=0.05)
+    for light in (0.1, 0.4):
+        assert found.variance(0.3 + light)[0] == pytest.approx(GAIN * light + 0.003**2, rel=0.1)
+    again = ProfileNoise(found)(torch.full((1, 1, 200, 200), 0.4), torch.Generator().manual_seed(0)).image
+    assert float(again.var()) == pytest.approx(GAIN * 0.1, rel=0.15)
 
 
 def test_rounding_to_8_bits_and_clipping_are_not_counted_as_noise() -> None:
@@ -184,7 +197,6 @@ def test_what_holds_no_noise_to_measure_is_refused(images: list[np.ndarray], ser
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_noise_without_variance_makes_a_profile_that_adds_none(channels: int) -> None:
-    import torch
 
     found = measure_noise([chart(channels, 96)] * 3, "burst").profile
     clean = torch.full((1, channels, 32, 32), 0.5)

@@ -34,6 +34,7 @@ def profile(**changes) -> NoiseProfile:
         gain_interval=((0.009, 0.011), (0.019, 0.021), (0.0, 0.001)),
         read_noise=(0.01, 0.02, 0.05),
         read_noise_interval=((0.0, 0.02), (0.01, 0.03), (0.04, 0.06)),
+        black=(0.0, 0.1, 0.0),
         row_covariance=nested(1e-4 * np.array([[4, 4, 0], [4, 9, 0], [0, 0, 0]])),
         column_covariance=nested(np.zeros((3, 3))),
         correlation=nested(table),
@@ -54,7 +55,7 @@ def test_a_profile_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
     profile().save(tmp_path / "a.json")
     assert NoiseProfile.load(tmp_path / "a.json") == profile()
     values = json.loads((tmp_path / "a.json").read_text())
-    assert values["schema_version"] == 1 and values["gain"] == [0.01, 0.02, 0.0]
+    assert values["schema_version"] == 2 and values["gain"] == [0.01, 0.02, 0.0]
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
@@ -64,13 +65,14 @@ def test_a_profile_tells_its_parts() -> None:
     assert made.row == pytest.approx((0.02, 0.03, 0)) and made.column == (0, 0, 0)
     assert made.channel_correlation == pytest.approx(np.array([[1, 0.8, 0], [0.8, 1, 0], [0, 0, 1]]))
     assert made.autocorrelation[1] == pytest.approx(NEAR)
-    assert made.variance(0.5) == pytest.approx((0.005 + 1e-4 + 4e-4, 0.01 + 4e-4 + 9e-4, 25e-4))
+    assert made.variance(0.5) == pytest.approx((0.005 + 1e-4 + 4e-4, 0.008 + 4e-4 + 9e-4, 25e-4))
+    assert made.variance(0.05) == pytest.approx((0.0005 + 1e-4 + 4e-4, 4e-4 + 9e-4, 25e-4))  # no light below black
 
 
 WRONG = [
     ({"schema_version": None}, "'schema_version' is None, not a positive integer"),
     ({"schema_version": "1"}, "'schema_version' is 1, not a positive integer"),
-    ({"schema_version": 2}, "'schema_version' 2 is newer than this program's 1; update denoise-se"),
+    ({"schema_version": 3}, "'schema_version' 3 is newer than this program's 2; update denoise-se"),
     ({"colour": 1}, "key 'colour' is unknown"),
     ({"source": 3}, "'source' is not text"),
     ({"gain": 0.1}, "'gain' is not a list"),
@@ -80,6 +82,7 @@ WRONG = [
     ({"read_noise": [0.1, float("nan"), 0]}, "'read_noise' holds what is not a number"),
     ({"read_noise": [0.1, 0.1]}, "'read_noise' is not 3 numbers"),
     ({"read_noise": [[0.1], 0.1, 1]}, "'read_noise' is not 3 numbers"),
+    ({"black": [0.1, 1.1, 0]}, "'black' holds what is not a number from 0 to 1"),
     ({"gain_interval": [[0, 1], [1, 0], [0, 1]]}, "'gain_interval' has a low end above its high end"),
     ({"row_covariance": [[1, 0, 0], [1, 1, 0], [0, 0, 1]]}, "'row_covariance' is no covariance matrix"),
     ({"column_covariance": [[0.1, 0.2, 0], [0.2, 0.1, 0], [0, 0, 0]]}, "'column_covariance' is no covariance matrix"),
@@ -95,7 +98,7 @@ WRONG = [
 @pytest.mark.parametrize(("change", "words"), WRONG)
 def test_a_wrong_file_is_refused_by_its_key(tmp_path: Path, change: dict, words: str) -> None:
     path = tmp_path / "wrong.json"
-    path.write_text(json.dumps({"schema_version": 1, **asdict(profile()), **change}))
+    path.write_text(json.dumps({"schema_version": 2, **asdict(profile()), **change}))
     with pytest.raises(ProfileError, match=r"wrong\.json") as caught:
         NoiseProfile.load(path)
     assert words in str(caught.value)
@@ -103,11 +106,18 @@ def test_a_wrong_file_is_refused_by_its_key(tmp_path: Path, change: dict, words:
 
 @pytest.mark.parametrize("key", list(asdict(profile())))
 def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
-    values = {"schema_version": 1, **asdict(profile())}
+    values = {"schema_version": 2, **asdict(profile())}
     del values[key]
     (tmp_path / "a.json").write_text(json.dumps(values))
     with pytest.raises(ProfileError, match=f"key '{key}' is missing"):
         NoiseProfile.load(tmp_path / "a.json")
+
+
+def test_a_file_of_the_first_schema_has_black_at_0(tmp_path: Path) -> None:
+    values = {"schema_version": 1, **asdict(profile())}
+    del values["black"]
+    (tmp_path / "a.json").write_text(json.dumps(values))
+    assert NoiseProfile.load(tmp_path / "a.json") == profile(black=(0.0, 0.0, 0.0))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[1]", "null", '"x"', "\x00"])
@@ -136,7 +146,7 @@ def test_synthesised_noise_has_the_profiles_variance_grain_colours_and_rows() ->
     noise = drawn(ProfileNoise(profile()), clean)[0]
     rows = noise.mean(axis=2)
     grain = noise - rows[:, :, None]
-    assert grain.var(axis=(1, 2)) == pytest.approx([0.0051, 0.0104, 0.0025], rel=0.02)
+    assert grain.var(axis=(1, 2)) == pytest.approx([0.0051, 0.0084, 0.0025], rel=0.02)
     # of 600 rows: the standard error of a deviation is its 2.9 %, and each mean holds 1/600 of the grain
     assert rows.std(axis=1)[:2] == pytest.approx([0.02, 0.03], rel=0.12)
     assert np.corrcoef(rows[:2])[0, 1] == pytest.approx(4 / 6, abs=0.1)

@@ -53,10 +53,8 @@ def task(network: nn.Module | None = None, progress: float = 1.0, rank: int = 0,
 
 
 def banded(row: float = 0.05, read: float = 0.04) -> ProfileNoise:
-    covariance = ((row**2,),)
-    return ProfileNoise(
-        NoiseProfile("made", (0.0,), ((0.0, 0.0),), (read,), ((0.0, 1.0),), covariance, ((0.0,),), ((((1.0,),),),))
-    )
+    none, ends = (0.0,), ((0.0, 1.0),)
+    return ProfileNoise(NoiseProfile("made", none, ends, (read,), ends, none, ((row**2,),), (none,), ((((1.0,),),),)))
 
 
 class Shrink(nn.Module):
