@@ -38,7 +38,7 @@ from denoise_se.restorer import Progress, RestoredTile, Restorer, as_they_are
 from denoise_se.scanlines import BAND, ArrayScanlines, Scanlines
 from denoise_se.self_ensemble import SelfEnsemble
 from denoise_se.tiling import LANES_WINDOWS, WHOLE_PIXELS, Span, check_tile, window_bytes
-from denoise_se.white_level import full_range, white_level
+from denoise_se.white_level import full_range, seen, white_level
 from denoise_se.window import Cutter, Window
 
 
@@ -172,7 +172,7 @@ class Denoiser(Restorer):
 
         Raises:
             UsageError: an array of another shape or dtype, with values that are not finite, or a negative sigma.
-            DenoiseError: values so large that the network's result is not finite.
+            DenoiseError: the network's result is not finite, as its weights are too large.
         """
         return self._denoised(noisy, sigma, strength, progress)
 
@@ -307,9 +307,8 @@ class Denoiser(Restorer):
         """The core of a window, when the network is done with it. Raises DenoiseError."""
         clean = result.result()
         if not np.isfinite(clean).all():
-            reach = float(np.abs(window.planes).max()) * white
             raise DenoiseError(
-                f"the network's result is not finite; the image's values reach {reach:.3g}: scale them to about 0 to 1"
+                f"{self.checkpoint.name}: its result is not finite; train it again, or take another model"
             )
         if clean.shape[:2] != (1, channels):
             clean = clean.mean(axis=1, keepdims=True) if channels == 1 else clean.transpose(1, 0, 2, 3)
@@ -320,6 +319,10 @@ class Denoiser(Restorer):
             restored = restored * np.float32(white / full_range(window.noisy.dtype))
         if cut.black or cut.white:
             restored = cut.unclipped(restored)
+        visible = seen(window.noisy, white)
+        if visible is not window.noisy:
+            beyond = window.noisy.astype(np.float32) - visible.astype(np.float32)
+            restored = restored + beyond / np.float32(full_range(window.noisy.dtype))
         return RestoredTile(rows, columns, window.noisy, restored)
 
 

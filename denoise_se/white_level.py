@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.scanlines import Scanlines, in_bands
 
 DIM = 0.25  # a deep image whose values all lie below this share of its range uses a small part of it
 MOST_ABOVE = 0.005  # of the values of a float image that may lie above white, where that is above 2
+MOST_SEEN = 2.0  # times white, of what a network is given; what lies beyond stays as it is
 MOST_GAIN, MOST_LEVEL = 2.0**16, 50.0  # of such an image, and of its noise after it in 8-bit units
 
 
@@ -24,8 +26,8 @@ def white_level(source: Scanlines, level: ArrayLike | None = None) -> float:
     """The value that a network is to see as 1: that of the full range; in floats of which more than a few lie above 2
     (highlights, or counts) a power of two that is hardly exceeded, as networks know no such values; in a deep image
     that uses a small part of it (counts of a camera of 12 bits in 16, say) a power of two less, as networks and int8
-    are not made for differences that small. Not so much less that the noise, `level` in 8-bit units or else estimated,
-    would be stronger than networks know."""
+    are not made for differences that small. Single pixels (hot ones, cosmic rays) use none of the range. Not so much
+    less that the noise, `level` in 8-bit units or else estimated, would be stronger than networks know."""
     full = full_range(source.dtype)
     if source.dtype == np.uint8:
         return full
@@ -33,12 +35,27 @@ def white_level(source: Scanlines, level: ArrayLike | None = None) -> float:
         return highest
     peak = 0.0
     for _, rows in in_bands(source):
-        peak = max(peak, float(np.abs(rows).max()))
+        if np.abs(rows).max() > peak:
+            peak = max(peak, float(np.abs(_without_single(rows)).max()))
         if peak > DIM * full:
             return full
     strongest = float(np.max(estimate_noise(source).level if level is None else level))
     gain = min(full / peak if peak else 1.0, MOST_GAIN, MOST_LEVEL / strongest if strongest else MOST_GAIN)
     return full / 2.0 ** max(0, math.floor(math.log2(gain)))
+
+
+def seen(pixels: NDArray[np.generic], white: float) -> NDArray[np.generic]:
+    """What a network is to see of a file's `pixels`: no values beyond MOST_SEEN times `white`."""
+    most = MOST_SEEN * white
+    if pixels.dtype.kind == "u":
+        return pixels if most >= full_range(pixels.dtype) else np.minimum(pixels, pixels.dtype.type(most))
+    return pixels.clip(-most, most)
+
+
+def _without_single(rows: NDArray[np.generic]) -> NDArray[np.generic]:
+    """[n, W, C] without what is smaller than three pixels or a line: medians of 3x3."""
+    values = np.ascontiguousarray(rows if rows.dtype.kind == "u" else rows.astype(np.float32))
+    return cv2.medianBlur(values, 3)
 
 
 def _highest(source: Scanlines) -> float:

@@ -12,7 +12,7 @@ from denoise_se.level_grid import Level, LevelGrid
 from denoise_se.network_config import NetworkConfig
 from denoise_se.scanlines import Scanlines
 from denoise_se.tiling import WHOLE_PIXELS, Span, in_cells, spans, squeeze_windows, tile_shape
-from denoise_se.white_level import full_range
+from denoise_se.white_level import full_range, seen
 
 Grid = tuple[list[tuple[Span, Span]], list[tuple[Span, Span]]]
 
@@ -96,7 +96,8 @@ class Cutter:
     ) -> tuple[np.ndarray, np.ndarray]:
         """A window [h, w, C] as network input: [N, C, h, w], `white` as 1, and its noise levels [N, 1, h, w]."""
         planes = np.empty((1, pixels.shape[2], *pixels.shape[:2]), np.float32)
-        np.divide(pixels.transpose(2, 0, 1), np.float32(white), out=planes[0], dtype=np.float32, casting="unsafe")
+        visible = seen(pixels, white).transpose(2, 0, 1)
+        np.divide(visible, np.float32(white), out=planes[0], dtype=np.float32, casting="unsafe")
         if planes.shape[1] != self.network.channels:
             planes = planes.repeat(3, axis=1) if planes.shape[1] == 1 else planes.transpose(1, 0, 2, 3)
         values: float | np.ndarray

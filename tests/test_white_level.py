@@ -42,6 +42,33 @@ def test_a_dim_deep_image_is_raised_by_a_power_of_two_as_far_as_its_noise_allows
     assert white_level(source, level) == pytest.approx(white)
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_single_hot_pixels_do_not_make_a_dim_image_a_bright_one(dtype: type) -> None:
+    full = np.iinfo(dtype).max if dtype == np.uint16 else 1.0
+    values = np.random.default_rng(0).uniform(0.005, 0.03, (90, 100, 1))
+    dim = (full * values).astype(dtype)
+    hot = dim.copy()
+    hot[::30, ::25] = full
+    assert white_level(ArrayScanlines(hot), 0.1) == white_level(ArrayScanlines(dim), 0.1) < full
+    hot[40:42, 40:43] = full  # a bead of 2x3 pixels is part of the picture
+    assert white_level(ArrayScanlines(hot), 0.1) == full
+
+
+@pytest.mark.parametrize("tile", ["auto", 64])
+def test_hot_pixels_stay_and_spoil_nothing_else(tile: int | str) -> None:
+    rng = np.random.default_rng(1)
+    clean = np.tile(np.linspace(200, 1200, 160), (160, 1))
+    noisy = (clean + rng.normal(0, 30, clean.shape)).round().astype(np.uint16)
+    hot = noisy.copy()
+    hot[40, 40], hot[100, 120] = 65535, 30000
+    without, result = (Denoiser.load("gray", precision="fp32", tile=tile)(image, 30 / 257) for image in (noisy, hot))
+    np.testing.assert_allclose([result[40, 40], result[100, 120]], [65535, 30000], rtol=0.03)
+    far = np.ones(clean.shape, bool)
+    far[36:45, 36:45] = far[96:105, 116:125] = False
+    errors = [float(np.sqrt(np.mean(np.square(image - clean)[far]))) for image in (without, result)]
+    assert errors[0] < 6 and errors[1] < 1.1 * errors[0]
+
+
 def test_highlights_of_floats_spoil_neither_themselves_nor_what_is_beside_them() -> None:
     rng = np.random.default_rng(0)
     clean = np.full((96, 96), 0.4, np.float32)
