@@ -57,7 +57,7 @@ class Backend(Protocol):
     `in_lanes` gives the same with the cores shared out, for `lanes` threads that each denoise small windows of their
     own, to the same results: then cores wait less for each other. An engine of one lane cannot do that.
     `fine` gives one for images that are not rounded to 8 bits: in fp32 and int8 its results on parts of an image are
-    those on the whole to 1e-4. Its gates are its own.
+    those on the whole to 1e-4. Its gates are its own. `unquantised` gives one without int8, with gates of its own too.
     """
 
     description: str
@@ -67,6 +67,8 @@ class Backend(Protocol):
     def in_lanes(self) -> Backend: ...
 
     def fine(self) -> Backend: ...
+
+    def unquantised(self) -> Backend: ...
 
     def squeeze(self, windows: np.ndarray, level: np.ndarray) -> Any: ...
 

@@ -35,6 +35,9 @@ class GraphBackend(ABC):
     def fine(self) -> Backend:
         return self
 
+    def unquantised(self) -> Backend:
+        return self
+
     @abstractmethod
     def _make(self) -> Entry:
         """Trace the network, take it into use, and give what is to be kept; the facts hold `halo`."""

@@ -69,6 +69,9 @@ class GuardedBackend:
     def fine(self) -> GuardedBackend:
         return GuardedBackend(self.quick.fine(), self.exact, self.margin)
 
+    def unquantised(self) -> Backend:
+        return self.exact()
+
     def each(self, change: Callable[[Backend], Backend]) -> GuardedBackend:
         """The same of both backends after a change."""
         return GuardedBackend(change(self.quick), lambda: change(self.exact()), self.margin)

@@ -32,6 +32,9 @@ class SelfEnsemble:
     def fine(self) -> SelfEnsemble:
         return SelfEnsemble(self.backend.fine(), self.multiple)
 
+    def unquantised(self) -> SelfEnsemble:
+        return SelfEnsemble(self.backend.unquantised(), self.multiple)
+
     def squeeze(self, windows: np.ndarray, level: np.ndarray) -> np.ndarray:
         windows, level = self._filled(windows), self._filled(level)
         gates = [self.backend.squeeze(turned(windows, *how), turned(level, *how)) for how in SYMMETRIES]

@@ -45,6 +45,9 @@ class TorchBackend:
     def fine(self) -> TorchBackend:
         return self
 
+    def unquantised(self) -> TorchBackend:
+        return self
+
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.require(array, requirements=("C", "W"))).to(self.device)
 

@@ -12,9 +12,9 @@ from denoise_se.noise_estimation import estimate_noise
 from denoise_se.scanlines import Scanlines, in_bands
 
 DIM = 0.25  # a deep image whose values all lie below this share of its range uses a small part of it
-MOST_ABOVE = 0.005  # of the values of a float image that may lie above white, where that is above 2
-MOST_SEEN = 2.0  # times white, of what a network is given; what lies beyond stays as it is
-MOST_GAIN, MOST_LEVEL = 2.0**16, 50.0  # of such an image, and of its noise after it in 8-bit units
+MOST_ABOVE = 0.005  # of the values that may lie above white: of floats where that is above 2, and for weak noise
+MOST_GAIN, MOST_LEVEL = 2.0**16, 50.0  # of a dim image, and of its noise after it in 8-bit units
+LEAST_LEVEL = 1.0  # of noise, in 8-bit units; of weaker noise networks take less than they add
 
 
 def full_range(dtype: np.dtype) -> float:
@@ -27,29 +27,30 @@ def white_level(source: Scanlines, level: ArrayLike | None = None) -> float:
     (highlights, or counts) a power of two that is hardly exceeded, as networks know no such values; in a deep image
     that uses a small part of it (counts of a camera of 12 bits in 16, say) a power of two less, as networks and int8
     are not made for differences that small. Single pixels (hot ones, cosmic rays) use none of the range. Not so much
-    less that the noise, `level` in 8-bit units or else estimated, would be stronger than networks know."""
+    less that the noise, `level` in 8-bit units or else estimated, would be stronger than networks know. Where a `level`
+    that is given would be weaker than networks know, a power of two less again that few values exceed, as in a field of
+    stars."""
     full = full_range(source.dtype)
     if source.dtype == np.uint8:
         return full
-    if source.dtype.kind == "f" and (highest := _highest(source)) > 2:
+    if source.dtype.kind == "f" and (highest := 2.0 ** max(0, _exponent(source))) > 2:
         return highest
     peak = 0.0
     for _, rows in in_bands(source):
         if np.abs(rows).max() > peak:
             peak = max(peak, float(np.abs(_without_single(rows)).max()))
         if peak > DIM * full:
-            return full
+            break
+    if peak > DIM * full and level is None:
+        return full
     strongest = float(np.max(estimate_noise(source).level if level is None else level))
-    gain = min(full / peak if peak else 1.0, MOST_GAIN, MOST_LEVEL / strongest if strongest else MOST_GAIN)
-    return full / 2.0 ** max(0, math.floor(math.log2(gain)))
-
-
-def seen(pixels: NDArray[np.generic], white: float) -> NDArray[np.generic]:
-    """What a network is to see of a file's `pixels`: no values beyond MOST_SEEN times `white`."""
-    most = MOST_SEEN * white
-    if pixels.dtype.kind == "u":
-        return pixels if most >= full_range(pixels.dtype) else np.minimum(pixels, pixels.dtype.type(most))
-    return pixels.clip(-most, most)
+    gain = 1.0 if peak > DIM * full else min(full / peak if peak else 1.0, MOST_GAIN)
+    doublings = math.floor(math.log2(max(1.0, min(gain, MOST_LEVEL / strongest if strongest else gain))))
+    usual = 0.0 if level is None else float(np.median(np.asarray(level)))
+    if 0 < usual * 2.0**doublings < LEAST_LEVEL:
+        wanted = math.ceil(math.log2(LEAST_LEVEL / usual))
+        doublings = max(doublings, min(wanted, -_exponent(source)))
+    return full / 2.0**doublings
 
 
 def _without_single(rows: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -58,12 +59,13 @@ def _without_single(rows: NDArray[np.generic]) -> NDArray[np.generic]:
     return cv2.medianBlur(values, 3)
 
 
-def _highest(source: Scanlines) -> float:
-    """The least power of two, from 1 on, that at most MOST_ABOVE of the values exceed, whatever their sign."""
-    counts = np.zeros(130, np.int64)  # of the values up to 1, 2, 4, ...; no float32 is above 2**128
+def _exponent(source: Scanlines) -> int:
+    """Of the least power of two, in units of the range, that at most MOST_ABOVE of the values exceed, whatever their
+    sign; at most 128, as no float32 is above 2**128."""
+    counts = np.zeros(257, np.int64)  # of the values up to 2**-128, ..., 1, 2, 4, ...
     for _, rows in in_bands(source):
-        values = rows.astype(np.float32).ravel()
+        values = rows.astype(np.float32).ravel() / np.float32(full_range(rows.dtype))
         exponents = np.frexp(np.nextafter(values, np.float32(-np.inf)))[1]  # so that 2 itself counts as up to 2
-        counts += np.bincount(exponents.clip(0, 129), minlength=130)
+        counts += np.bincount(exponents.clip(-128, 128) + 128, minlength=257)
     above = counts.sum() - counts.cumsum()
-    return float(2.0 ** int(np.argmax(above <= MOST_ABOVE * counts.sum())))
+    return int(np.argmax(above <= MOST_ABOVE * counts.sum())) - 128

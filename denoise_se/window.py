@@ -12,15 +12,20 @@ from denoise_se.level_grid import Level, LevelGrid
 from denoise_se.network_config import NetworkConfig
 from denoise_se.scanlines import Scanlines
 from denoise_se.tiling import WHOLE_PIXELS, Span, in_cells, spans, squeeze_windows, tile_shape
-from denoise_se.white_level import full_range, seen
+from denoise_se.white_level import full_range
 
+# Times white: values beyond are not given to a network, which knows none. In a brightened picture they may lie so many
+# standard deviations of the noise above white.
+MOST_SEEN, NOISE_ABOVE = 2.0, 4.0
 Grid = tuple[list[tuple[Span, Span]], list[tuple[Span, Span]]]
 
 
 @dataclass(frozen=True)
 class Window:
     """A tile to be: its core's `rows` and `columns` and their `noisy` pixels; what the network reads, `planes`
-    [N, C, h, w] and `levels` [N, 1, h, w], with its `place`; `kept`, the rows and columns that the network gives."""
+    [N, C, h, w] and `levels` [N, 1, h, w], with its `place`; `kept`, the rows and columns that the network gives;
+    `told` [h, w], the core's levels in 8-bit units of what the network sees; `unseen` [h, w, C], the part of the core's
+    values that it is not given, in units of white, None where it is given all."""
 
     rows: Span
     columns: Span
@@ -29,6 +34,8 @@ class Window:
     planes: np.ndarray
     levels: np.ndarray
     place: WindowPlace
+    told: np.ndarray
+    unseen: np.ndarray | None
 
 
 class Cutter:
@@ -71,7 +78,9 @@ class Cutter:
                 one = float(np.float32(full_range(held.dtype)) / np.float32(white))
                 place = WindowPlace(cut, kept[0].start, kept[1].start, uncut, one)
                 noisy = held[rows.within(above), columns.slice].copy()  # a view would keep all rows
-                yield Window(rows, columns, kept, noisy, planes, levels, place)
+                told = levels[0, 0][rows.within(above), columns.within(beside)]
+                unseen = _unseen(noisy, white, self._most(told, level, white, noisy.dtype))
+                yield Window(rows, columns, kept, noisy, planes, levels, place, 255 * told, unseen)
 
     def samples(self, source: Scanlines, level: Level | None, white: float) -> tuple[np.ndarray, np.ndarray]:
         """What the gates of the whole image are found on, all of it or its sample windows: [N, C, h, w] and their
@@ -96,8 +105,7 @@ class Cutter:
     ) -> tuple[np.ndarray, np.ndarray]:
         """A window [h, w, C] as network input: [N, C, h, w], `white` as 1, and its noise levels [N, 1, h, w]."""
         planes = np.empty((1, pixels.shape[2], *pixels.shape[:2]), np.float32)
-        visible = seen(pixels, white).transpose(2, 0, 1)
-        np.divide(visible, np.float32(white), out=planes[0], dtype=np.float32, casting="unsafe")
+        np.divide(pixels.transpose(2, 0, 1), np.float32(white), out=planes[0], dtype=np.float32, casting="unsafe")
         if planes.shape[1] != self.network.channels:
             planes = planes.repeat(3, axis=1) if planes.shape[1] == 1 else planes.transpose(1, 0, 2, 3)
         values: float | np.ndarray
@@ -106,7 +114,25 @@ class Cutter:
         else:
             values = level[rows.slice, columns.slice] if isinstance(level, np.ndarray) else level or 0.0
         levels = _in_units(np.float32(values), white, pixels.dtype)
+        if pixels.dtype.kind == "f" or white < full_range(pixels.dtype):
+            most = self._most(levels, level, white, pixels.dtype)
+            planes = planes.clip(-most, most)
         return planes, np.broadcast_to(levels, (len(planes), 1, *planes.shape[2:]))
+
+    def _most(self, levels: np.ndarray, level: Level | None, white: float, dtype: np.dtype) -> np.ndarray:
+        """In units of white, the largest values that the network is given where it is told these levels."""
+        if level is None or white == full_range(dtype):
+            return np.asarray(MOST_SEEN, np.float32)
+        return 1 + np.float32(NOISE_ABOVE) * levels
+
+
+def _unseen(noisy: np.ndarray, white: float, most: np.ndarray) -> np.ndarray | None:
+    """`Window.unseen` for at `most` so much, [h, w] or the same everywhere."""
+    if noisy.dtype.kind == "u" and white == full_range(noisy.dtype):
+        return None
+    values = noisy.astype(np.float32) / np.float32(white)
+    unseen = values - values.clip(-most[..., None], most[..., None])
+    return unseen if unseen.any() else None
 
 
 def _in_units(levels: np.ndarray | np.float32, white: float, dtype: np.dtype) -> np.ndarray:

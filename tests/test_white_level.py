@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from denoise_se.denoiser import Denoiser
+from denoise_se.image_io import read
 from denoise_se.scanlines import ArrayScanlines
 from denoise_se.white_level import white_level
+
+SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 
 
 def floats(highlight: float, share: float) -> ArrayScanlines:
@@ -49,9 +54,9 @@ def test_single_hot_pixels_do_not_make_a_dim_image_a_bright_one(dtype: type) -> 
     dim = (full * values).astype(dtype)
     hot = dim.copy()
     hot[::30, ::25] = full
-    assert white_level(ArrayScanlines(hot), 0.1) == white_level(ArrayScanlines(dim), 0.1) < full
+    assert white_level(ArrayScanlines(hot), 2.0) == white_level(ArrayScanlines(dim), 2.0) < full
     hot[40:42, 40:43] = full  # a bead of 2x3 pixels is part of the picture
-    assert white_level(ArrayScanlines(hot), 0.1) == full
+    assert white_level(ArrayScanlines(hot), 2.0) == full
 
 
 @pytest.mark.parametrize("tile", ["auto", 64])
@@ -67,6 +72,38 @@ def test_hot_pixels_stay_and_spoil_nothing_else(tile: int | str) -> None:
     far[36:45, 36:45] = far[96:105, 116:125] = False
     errors = [float(np.sqrt(np.mean(np.square(image - clean)[far]))) for image in (without, result)]
     assert errors[0] < 6 and errors[1] < 1.1 * errors[0]
+
+
+def test_weak_noise_of_a_wide_range_is_raised_where_few_values_are_bright() -> None:
+    """A field of stars: noise of 20 counts on a sky of 300, a few stars of up to 60,000."""
+    rng = np.random.default_rng(2)
+    clean = np.full((256, 256), 300.0)
+    y, x = np.mgrid[:256, :256]
+    for row, column, flux in zip(*rng.uniform(10, 246, (2, 12)), np.geomspace(2e3, 4e5, 12), strict=True):
+        clean += flux / (2 * np.pi) * np.exp(-((y - row) ** 2 + (x - column) ** 2) / 2)
+    noisy = (clean + rng.normal(0, 20, clean.shape)).round().clip(0, 65535).astype(np.uint16)
+    clean = np.minimum(clean, 65535)
+    assert white_level(ArrayScanlines(noisy[..., None])) == 65535
+    assert white_level(ArrayScanlines(noisy[..., None]), 20 / 257) == 65535 / 16  # which 0.5 % exceed at most
+    result = Denoiser.load("gray")(noisy, 20 / 257).astype(float)
+    sky = clean < 301
+    assert np.std((result - clean)[sky]) < 20 / 4
+    bright = clean > 65535 / 16
+    assert np.abs(result - noisy)[bright].max() < 5 * 20  # too bright to be seen by the network, and hardly changed
+
+
+@pytest.mark.parametrize("model", ["gray", "color"])
+def test_of_noise_too_weak_for_the_network_nothing_is_made_worse(model: str) -> None:
+    rng = np.random.default_rng(3)
+    picture = read(sorted((SAMPLES / "clean").iterdir())[0]).pixels[:160, :160] / 255
+    clean = picture[..., 0] if model == "gray" else picture
+    denoiser = Denoiser.load(model)
+    for sigma in (0.05, 0.2, 0.5):
+        noisy = (65535 * (clean + rng.normal(0, sigma / 255, clean.shape))).round().clip(0, 65535).astype(np.uint16)
+        before, after = (
+            np.sqrt(np.mean(np.square(image / 65535 - clean))) for image in (noisy, denoiser(noisy, sigma))
+        )
+        assert after < 1.02 * before
 
 
 def test_highlights_of_floats_spoil_neither_themselves_nor_what_is_beside_them() -> None:
