@@ -27,6 +27,7 @@ from denoise_se.noise_measurement import MIN_SIDE, Measurement, measure_noise, u
 from denoise_se.page import Source, sourced
 from denoise_se.plan import check_there, listed
 from denoise_se.remote_files import real_path
+from denoise_se.white_level import full_range
 
 Item = TypeVar("Item")
 
@@ -49,7 +50,7 @@ def run_estimate(files: list[Path], series: str | None) -> int:
                 noise = estimate_noise(pixels)
                 table.add_row(
                     str(source),
-                    f"{noise.sigma:.2f}",
+                    _in_both_units(noise.sigma, pixels.dtype),
                     "{:.2f} to {:.2f}".format(*noise.sigma_interval),
                     _growth(noise),
                     _with_interval(noise.read_noise, noise.read_noise_interval),
@@ -205,6 +206,12 @@ def _profile_table(measurement: Measurement) -> Table:
             *([f"{profile.black[c]:.2e}"] if shows_black else []),
         )
     return table
+
+
+def _in_both_units(sigma: float, dtype: np.dtype) -> str:
+    """In 8-bit units, and in those of a deeper file."""
+    full = full_range(dtype)
+    return f"{sigma:.2f}" if dtype == np.uint8 else f"{sigma:.2f} ({sigma / 255 * full:.3g} of {full:.0f})"
 
 
 def _growth(noise: NoiseEstimate) -> str:
