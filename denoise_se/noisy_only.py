@@ -68,7 +68,7 @@ def plan_noisy_only(images: Sequence[Pair], start: Checkpoint | None) -> NoisyOn
     least = BANDED * variance**0.5
     banded = [name for name, values in (("row", profile.row), ("column", profile.column)) if max(values) > least]
     found = (
-        f"{hidden}sigma {255 * variance**0.5:.1f} at middle brightness (white, as it is learnt, being 255), correlation "
+        f"{hidden}sigma {255 * variance**0.5:.1f} at middle brightness (white, as learnt, being 255), correlation "
         f"of neighbouring pixels {across:.2f} across and {down:.2f} down, {' and '.join(banded) or 'no'} banding"
     )
     noise = ProfileNoise(profile)
