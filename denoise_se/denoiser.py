@@ -331,10 +331,11 @@ class Denoiser(Restorer):
         full = np.float32(full_range(window.noisy.dtype))
         if window.unseen is not None:
             restored = restored + window.unseen * (np.float32(white) / full)
-        if not self.blind and window.told.size and window.told.min() < BELIEVED[1]:
+        least, believed = (np.float32(end / 255) for end in BELIEVED)
+        if not self.blind and window.told.min(initial=1) < believed:
             noisy = window.noisy.astype(np.float32) / full
-            share = np.clip((window.told - BELIEVED[0]) / (BELIEVED[1] - BELIEVED[0]), 0, 1)[..., None]
-            restored = noisy + share.astype(np.float32) * (restored - noisy)
+            share = np.clip((window.told - least) / (believed - least), 0, 1)[..., None]
+            restored = noisy + share * (restored - noisy)
         return RestoredTile(rows, columns, window.noisy, restored)
 
 

@@ -24,7 +24,7 @@ Grid = tuple[list[tuple[Span, Span]], list[tuple[Span, Span]]]
 class Window:
     """A tile to be: its core's `rows` and `columns` and their `noisy` pixels; what the network reads, `planes`
     [N, C, h, w] and `levels` [N, 1, h, w], with its `place`; `kept`, the rows and columns that the network gives;
-    `told` [h, w], the core's levels in 8-bit units of what the network sees; `unseen` [h, w, C], the part of the core's
+    `told` [h, w], the core's levels as the network is told them; `unseen` [h, w, C], the part of the core's
     values that it is not given, in units of white, None where it is given all."""
 
     rows: Span
@@ -80,7 +80,7 @@ class Cutter:
                 noisy = held[rows.within(above), columns.slice].copy()  # a view would keep all rows
                 told = levels[0, 0][rows.within(above), columns.within(beside)]
                 unseen = _unseen(noisy, white, self._most(told, level, white, noisy.dtype))
-                yield Window(rows, columns, kept, noisy, planes, levels, place, 255 * told, unseen)
+                yield Window(rows, columns, kept, noisy, planes, levels, place, told, unseen)
 
     def samples(self, source: Scanlines, level: Level | None, white: float) -> tuple[np.ndarray, np.ndarray]:
         """What the gates of the whole image are found on, all of it or its sample windows: [N, C, h, w] and their
