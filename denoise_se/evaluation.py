@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from denoise_se.alike import counted
 from denoise_se.channel_names import KINDS
 from denoise_se.crops import Crop, best_crops, cut_crop
+from denoise_se.display import shown_gain
 from denoise_se.errors import DenoiseError, ImageError, NoiseSpecError, UsageError
 from denoise_se.evaluation_methods import NOISY, Method, ModelMethod, check_names
 from denoise_se.evaluation_scores import Evaluation, ImageScore
@@ -27,6 +28,7 @@ from denoise_se.metrics import mean_absolute_error, psnr, ssim
 from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
 from denoise_se.provenance import processor
 from denoise_se.quality import QualityEstimate, estimate_psnr, looks_clipped
+from denoise_se.scanlines import ArrayScanlines
 from denoise_se.threads import granted_cores
 
 if TYPE_CHECKING:
@@ -164,7 +166,11 @@ class _Bench:
             score(method.name, result, seconds, estimate)
             results[method.name] = result
         if results:
-            crop = cut_crop(f"{case.test_set} {noise}", case.image, unit_range(target), noisy, results)
+            gain = np.float32(
+                shown_gain(ArrayScanlines(target.reshape(*target.shape[:2], -1)))
+            )  # else counts are black
+            shown = {name: result * gain for name, result in results.items()}
+            crop = cut_crop(f"{case.test_set} {noise}", case.image, unit_range(target) * gain, noisy * gain, shown)
             self.crops = best_crops([*self.crops, crop])
 
     def notes(self, kinds: set[tuple[str, int]]) -> tuple[str, ...]:

@@ -146,6 +146,8 @@ def test_a_model_is_measured_on_pairs_as_it_denoises_such_files(tmp_path, dtype)
     result = evaluate([ModelMethod("tiny", 1, denoiser)], pairs=[tuple(folders)])
     expected = peak_signal_noise_ratio(files["clean"], denoiser(files["noisy"]), data_range=np.iinfo(dtype).max)
     assert by_method(result.means())["tiny"].psnr == pytest.approx(expected, abs=1e-3)
+    brightest = max(panel.pixels.max() for panel in result.crops[0].panels)
+    assert brightest < 64 if dtype == np.uint8 else brightest > 100  # as a viewer shows such files
 
 
 def test_pairs_are_matched_by_subfolder_and_stem(tmp_path):
