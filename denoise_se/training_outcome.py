@@ -172,8 +172,8 @@ class OutcomeReport:
         if old is None or self.start is None:
             return {}
         before, after = old_psnr(self.start, old, images), old_psnr(tuned, old, images)
-        where = "" if own else " (the program's sample pictures)"
-        return {f"on its old noise{where}": f"{before:.1f} -> {after:.1f} dB"}
+        where = "" if own else ", on the program's sample pictures"
+        return {f"on the noise that {self.start.name} knew{where}": f"{before:.1f} -> {after:.1f} dB"}
 
 
 def _crop(case: MeasuredImage) -> Crop:
