@@ -13,7 +13,7 @@ from denoise_se.banding import halves_covariance, row_covariance, row_halves
 from denoise_se.errors import UsageError
 from denoise_se.noise_estimation import OPPONENT
 from denoise_se.noise_line import NoiseLine, roots
-from denoise_se.noise_patches import DctPatches, cut
+from denoise_se.noise_patches import DctPatches, cut, lag_weights
 from denoise_se.noise_profile import NoiseProfile
 from denoise_se.noise_series import (
     Points,
@@ -258,27 +258,10 @@ def _table(spectrum: PatchSpectrum, patches: DctPatches, mix: Float, rows: Float
     full[..., upper] = covariance[..., order >= 4]
     for a in range(channels):
         full[a, a] = cleared[a]
-    lags = _lag_weights(patches)
+    lags = lag_weights(patches, PATCH_REACH)
     table = np.einsum("abk,kyx->abyx", full, lags) / 255**2
     back = np.linalg.inv(mix)
     return np.einsum("ca,abyx,db->cdyx", back, table, back)
-
-
-def _lag_weights(patches: DctPatches) -> Float:
-    """[K + 1, 2R+1, 2R+1]: what a unit of variance of each coefficient, the flat one first, adds at each lag."""
-    from scipy.fft import dct
-
-    def products(n: int) -> Float:
-        waves = dct(np.eye(n), norm="ortho", axis=0)
-        found = np.zeros((n, 2 * PATCH_REACH + 1))
-        for lag in range(min(n - 1, PATCH_REACH) + 1):
-            mean = (waves[:, lag:] * waves[:, : n - lag]).sum(axis=1) / (n - lag)
-            found[:, PATCH_REACH + lag] = found[:, PATCH_REACH - lag] = mean
-        return found
-
-    height, width = patches.shape
-    i, j = np.concatenate([np.zeros((2, 1), int), patches.index], axis=1)
-    return products(height)[i][:, :, None] * products(width)[j][:, None, :]
 
 
 def _profile(

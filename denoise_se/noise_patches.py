@@ -113,17 +113,20 @@ def cut(image: Scanlines, scale: float) -> DctPatches | None:
     )
 
 
-def lag_products(patches: DctPatches) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What a coefficient's unit of variance adds to the mean product of neighbours: horizontally, vertically, [K] each.
+def lag_weights(patches: DctPatches, reach: int) -> NDArray[np.float64]:
+    """[K + 1, 2R+1, 2R+1]: what a unit of variance of each coefficient, the flat one first, adds to the mean product of
+    pixels at each lag (vertical, horizontal) up to `reach`: the autocovariance is that of all, added up."""
 
-    With the variances v of all coefficients, v @ weights is the autocovariance at one pixel's distance.
-    """
-    ph, pw = patches.shape
-    rows, columns = _dct_matrix(ph), _dct_matrix(pw)
-    i, j = patches.index
-    beside = (columns[:, 1:] * columns[:, :-1]).sum(axis=1) / max(1, pw - 1)
-    below = (rows[:, 1:] * rows[:, :-1]).sum(axis=1) / max(1, ph - 1)
-    return beside[j] / ph, below[i] / pw
+    def products(n: int) -> NDArray[np.float64]:
+        waves = _dct_matrix(n)
+        found = np.zeros((n, 2 * reach + 1))
+        for lag in range(min(n - 1, reach) + 1):
+            found[:, reach + lag] = found[:, reach - lag] = (waves[:, lag:] * waves[:, : n - lag]).mean(axis=1)
+        return found
+
+    height, width = patches.shape
+    i, j = np.concatenate([np.zeros((2, 1), int), patches.index], axis=1)
+    return products(height)[i][:, :, None] * products(width)[j][:, None, :]
 
 
 def _joined(cells: Array, low_end: NDArray[np.int64], high_end: NDArray[np.int64]) -> Array:

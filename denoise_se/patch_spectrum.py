@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from denoise_se.noise_patches import DctPatches, lag_products
+from denoise_se.noise_patches import DctPatches, lag_weights
 from denoise_se.patch_noise import LOW
 
 Float = NDArray[np.float64]
@@ -121,9 +121,9 @@ def correlated_noise(patches: DctPatches, mix: Float) -> CorrelatedNoise:
     variance = float(np.mean(levels)) ** 2
     row, flat = completed(grey, order)
     size = len(row) + 1
-    beside, below = lag_products(patches)
     total = (row.sum() + flat) / size
-    across, down = ((row @ w + flat / size) / total if total > 0 else 0.0 for w in (beside, below))
+    covariance = np.tensordot(np.append(flat, row), lag_weights(patches, 1), 1)
+    across, down = (covariance[1, 2] / total, covariance[2, 1] / total) if total > 0 else (0.0, 0.0)
     return CorrelatedNoise(
         variance,
         2 * CORRELATED_ERROR * variance,

@@ -18,7 +18,7 @@ from denoise_se.clipping import clip_factor
 from denoise_se.errors import UsageError
 from denoise_se.noise_estimation import estimate_noise, estimate_sigma
 from denoise_se.noise_line import NoiseLaw
-from denoise_se.noise_patches import cut, lag_products
+from denoise_se.noise_patches import cut, lag_weights
 from denoise_se.scanlines import ArrayScanlines
 
 SIGMAS = [1, 2, 5, 10, 25, 50, 75]
@@ -371,13 +371,15 @@ def dct_variances(autocovariance):
 
 
 @pytest.mark.parametrize(("vertical", "horizontal"), [(0, 1), (7, 7), (3, 6), (5, 0)])
-def test_lag_products_turn_a_coefficient_into_the_covariance_of_neighbours(vertical, horizontal):
+def test_a_coefficients_variance_becomes_the_mean_product_of_neighbours(vertical, horizontal):
     wave = np.cos(np.pi * (2 * np.arange(8) + 1) * np.arange(8)[:, None] / 16)
     image = np.outer(wave[vertical], wave[horizontal])
     patches = cut(ArrayScanlines(image[..., None].astype(np.float32)), 1.0)
-    across, down = (np.square(patches.dct[0, 0]) @ weights for weights in lag_products(patches))
-    assert across == pytest.approx((image[:, 1:] * image[:, :-1]).mean(), abs=1e-6)
-    assert down == pytest.approx((image[1:] * image[:-1]).mean(), abs=1e-6)
+    covariance = np.tensordot(np.append(0, np.square(patches.dct[0, 0])), lag_weights(patches, 2), 1)
+    for down, across in ((0, 0), (0, 1), (1, 0), (2, 1)):
+        product = (image[down:, across:] * image[: 8 - down, : 8 - across]).mean()
+        assert covariance[2 + down, 2 + across] == pytest.approx(product, abs=1e-6)
+        assert covariance[2 - down, 2 - across] == pytest.approx(product, abs=1e-6)
 
 
 @pytest.mark.parametrize("mean", [10.0, 60.0, 128.0, 250.0])
