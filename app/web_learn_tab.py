@@ -22,6 +22,7 @@ from denoise_se.errors import DenoiseError, UsageError
 LOOK = 2.0  # seconds between two looks at a lesson
 INTRO = """<p class=intro>Every camera, scanner and microscope has its own noise. Give photos from yours: see what
 its noise is like, and teach a model exactly that.</p>"""
+SURE = "(name, ...others) => [name && confirm(`Remove the model ${name} for good?`) ? name : null, ...others]"
 OFF = "Teaching models is switched off on this server; its noise can be measured all the same."
 
 
@@ -68,6 +69,11 @@ class LearnTab:
                 self.status = gr.HTML("", elem_id="learn-status")
                 self.curve = gr.HTML("", elem_id="learn-curve")
                 self.stop = gr.Button("Stop", visible=False, elem_id="learn-cancel", size="sm")
+                names = self._removable()
+                self.learned = gr.Dropdown(
+                    names, label="Models learned here", elem_id="learned", visible=bool(names), interactive=True
+                )
+                self.remove = gr.Button("Remove", elem_id="learned-remove", visible=bool(names), size="sm")
         self.timer = gr.Timer(LOOK, active=False)
 
     @staticmethod
@@ -83,13 +89,14 @@ class LearnTab:
 
     def connect(self, page: gr.Blocks) -> None:
         """Ties the events, those of the page being opened too: a lesson goes on when its page is closed."""
-        told = [self.status, self.curve, self.start, self.stop, self.timer, *self.dropdowns]
+        told = [self.status, self.curve, self.start, self.stop, self.timer, self.learned, self.remove, *self.dropdowns]
         now: dict[str, Any] = {"queue": False, **QUIET}
         self.measure.click(
             self.show, [self.noisy], [self.profile], concurrency_id="measuring", concurrency_limit=1, **QUIET
         )
         self.start.click(self.begin, [self.noisy, self.clean, self.name, self.minutes], told, **now)
         self.stop.click(self.end, None, None, **now)
+        self.remove.click(self.take_away, [self.learned, *self.dropdowns], told, js=SURE, **now)
         self.timer.tick(self.look, None, told, **now)
         page.load(self.look, None, told, **now)
 
@@ -127,14 +134,46 @@ class LearnTab:
     def end(self, request: gr.Request) -> None:
         self.service.school.cancel(_owner(request))
 
+    def take_away(self, name: str | None, *chosen: str) -> Updates:
+        """Removes a model that was learned here, when that was confirmed; tabs that had it take the first one."""
+        if not name or name not in self._removable():
+            return {self.status: gr.skip()}
+        try:
+            self.service.options.shelf.remove(name)
+        except DenoiseError as error:
+            return {self.status: parts.problem(self.service.explained(error))}
+        offered = list(self.service.options.offered)
+        return {
+            **{
+                dropdown: gr.update(choices=offered, value=offered[0] if value == name else value)
+                for dropdown, value in zip(self.dropdowns, chosen, strict=True)
+            },
+            **self._learned(),
+            self.status: parts.note(f"{name} is removed."),
+        }
+
+    def _removable(self) -> list[str]:
+        """Learned models that the one person at this machine may remove."""
+        options = self.service.options
+        return options.shelf.names() if options.training and not options.shared else []
+
+    def _learned(self) -> Updates:
+        names = self._removable()
+        return {
+            self.learned: gr.update(choices=names, value=None, visible=bool(names)),
+            self.remove: gr.update(visible=bool(names)),
+        }
+
     def look(self, request: gr.Request) -> Updates:
         """How far the lesson is, and what may be chosen now."""
         lesson = self.service.school.lesson
         offered = gr.update(choices=list(self.service.options.offered))
         seen: Updates = dict.fromkeys(self.dropdowns, offered)
+        running = lesson is not None and lesson.state == "running"
+        if not running:  # while one is learned, the page is looked at again and again, and a choice would be lost
+            seen |= self._learned()
         if lesson is None:
             return seen
-        running = lesson.state == "running"
         return {
             **seen,
             self.status: parts.bar(*_progress(lesson)) if running else _told(lesson),

@@ -82,6 +82,16 @@ class Shelf:
         except OSError as error:
             raise UsageError(f"--models-dir: {name} cannot be written there ({error.strerror})") from error
 
+    def remove(self, name: str) -> None:
+        """Takes a model away, all of it or nothing. Raises UsageError."""
+        if name not in self.names():
+            raise UsageError(f"there is no learned model called {name[:60]!r}; reload the page to see those there are")
+        try:
+            with tempfile.TemporaryDirectory(prefix=".old-", dir=self.folder, ignore_cleanup_errors=True) as old:
+                (self.folder / name).rename(Path(old) / name)
+        except OSError as error:
+            raise UsageError(f"--models-dir: {name} cannot be removed there ({error.strerror})") from error
+
 
 def _weights(folder: Path) -> bool:
     return (folder / KEPT[0]).is_file()

@@ -506,3 +506,28 @@ def test_what_an_earlier_batch_gave_does_not_stand_beside_the_next_ones_photos(p
     page.click("#batch-cancel")
     page.wait_for_selector("#batch-status >> text=Cancelled")
     assert page.locator("#zip").is_hidden() and page.text_content("#table").strip() == ""
+
+
+def test_a_model_that_was_learned_here_can_be_removed_once_that_is_confirmed(browser, tmp_path: Path) -> None:
+    learned = tmp_path / "models" / "my-camera"
+    learned.mkdir(parents=True)
+    save_tiny(learned / "best.safetensors")
+    with serving(tmp_path) as server, opened(browser, server) as page:
+        page.get_by_role("tab", name="Many photos").click()
+        page.click("[aria-label=Model]:visible")
+        page.click("[role=option] >> text=my-camera")
+        page.get_by_role("tab", name="Learn the noise").click()
+        page.click("#learned input")
+        page.click("#learned [role=option] >> text=my-camera")
+        questions: list[str] = []
+        page.once("dialog", lambda dialog: (questions.append(dialog.message), dialog.dismiss()))
+        page.click("#learned-remove")
+        page.wait_for_timeout(1500)
+        assert learned.is_dir() and "my-camera" in questions[0]
+        page.once("dialog", lambda dialog: dialog.accept())
+        page.click("#learned-remove")
+        page.wait_for_selector("text=my-camera is removed")
+        assert not any((tmp_path / "models").iterdir())
+        page.wait_for_selector("#learned", state="hidden")
+        page.get_by_role("tab", name="Many photos").click()
+        assert page.input_value("[aria-label=Model]:visible") == "auto"

@@ -200,6 +200,19 @@ def test_a_folder_for_models_that_cannot_be_written_is_told_before_the_training(
     assert school.lesson is None
 
 
+def test_a_learned_model_is_removed_whole_and_others_are_not(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "models")
+    for name in ("one", "two"):
+        (shelf.folder / name).mkdir(parents=True)
+        (shelf.folder / name / "best.safetensors").write_bytes(b"weights")
+    shelf.remove("one")
+    assert shelf.names() == ["two"] and [path.name for path in shelf.folder.iterdir()] == ["two"]
+    for name in ("one", "..", "../models/two", "gray"):
+        with pytest.raises(UsageError, match="no learned model called"):
+            shelf.remove(name)
+    assert shelf.check_new("one") == "one"
+
+
 def test_two_photos_of_one_name_are_refused_by_name(school: School, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     twin = tmp_path / "other" / "a.png"
