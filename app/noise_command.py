@@ -23,11 +23,11 @@ from denoise_se.image import Image, wrong_range
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import open_pages
 from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
-from denoise_se.noise_measurement import MIN_SIDE, Measurement, measure_noise, used_share
+from denoise_se.noise_measurement import MIN_SIDE, Measurement, measure_noise, used_range
 from denoise_se.page import Source, sourced
 from denoise_se.plan import check_there, listed
 from denoise_se.remote_files import real_path
-from denoise_se.white_level import full_range
+from denoise_se.value_range import ValueRange, full_range
 
 Item = TypeVar("Item")
 
@@ -137,7 +137,7 @@ def _measured(files: list[Path], series: str | None) -> Measurement:
     found: list[tuple[Source, tuple[int, ...]]] = []
     images: list[NDArray[np.generic]] = []
     told: list[tuple[object, str]] = []
-    used = 0.0
+    used: ValueRange | None = None
     for path in _shown(files, "reading"):
         try:
             for source, page in _pages(path):
@@ -147,7 +147,8 @@ def _measured(files: list[Path], series: str | None) -> Measurement:
                 if wrong := wrong_range(page.pixels):
                     problems.append(f"{source}: {wrong}")
                 elif min(pixels.shape[:2]) >= MIN_SIDE:
-                    used = max(used, used_share(pixels))
+                    own = used_range(pixels, series)
+                    used = used.joined(own) if used else own
                 if series is not None:  # all of its shots are needed at once
                     images.append(pixels)
         except ImageError as error:

@@ -35,13 +35,13 @@ Sides = tuple[bool, bool, bool, bool]  # top, bottom, left, right
 class WindowPlace:
     """Where a window lies in its image: at which of its sides the image goes on, so that margins are `cut`, and the
     image's `row` and `column` where what is left of it starts. `uncut` [h, w] are its noise levels before noise was cut
-    off at black and white, where that is known; `one` is what white, where files cut off, is in the window."""
+    off at black and white, where that is known; `ends` are what 0 and white, where files cut off, are in the window."""
 
     cut: Sides = (False, False, False, False)
     row: int = 0
     column: int = 0
     uncut: np.ndarray | None = field(default=None, compare=False)
-    one: float = 1.0
+    ends: tuple[float, float] = (0.0, 1.0)
 
 
 WHOLE = WindowPlace()

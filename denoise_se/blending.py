@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from denoise_se.errors import UsageError
-from denoise_se.white_level import full_range
+from denoise_se.value_range import full_range
 
 # luma of ITU-R BT.601, section 2.5.1, as JPEG has it
 LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)

@@ -11,7 +11,7 @@ from denoise_se.image import Image
 from denoise_se.image_io import open_pages
 from denoise_se.metrics import mean_finite, psnr, ssim
 from denoise_se.remote_files import Location
-from denoise_se.white_level import full_range
+from denoise_se.value_range import full_range
 
 
 @dataclass(frozen=True)

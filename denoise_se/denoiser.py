@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from denoise_se.restorer import Progress, RestoredTile, Restorer, as_they_are
 from denoise_se.scanlines import BAND, ArrayScanlines, Scanlines
 from denoise_se.self_ensemble import SelfEnsemble
 from denoise_se.tiling import LANES_WINDOWS, WHOLE_PIXELS, Span, check_tile, window_bytes
-from denoise_se.white_level import full_range, white_level
+from denoise_se.value_range import ValueRange, full_range, value_range
 from denoise_se.window import Cutter, Window
 
 FINE = 1.5  # 8-bit units: below, int8 adds to the error of deep images (at 0.5 by 13 %, at 1 by 3 %)
@@ -271,36 +271,37 @@ class Denoiser(Restorer):
                 report(done, total)
             return
         total = math.prod(map(len, self.cutter.grid(height, width)))
-        eight_bits = source.dtype == np.uint8 or (self.rounded and source.dtype.kind == "f")  # which are not brightened
-        white = full_range(source.dtype) if eight_bits else white_level(source, level)
-        gates, white = None, max(white, self._least_white(source, level))
-        backend = self.backend
+        seen, gates, backend = self._seen(source, level), None, self.backend
         if not (self.rounded or source.dtype == np.uint8):
-            strongest = FINE if level is None else float(np.max(level)) * full_range(source.dtype) / white
+            strongest = FINE if level is None else 255 * float(seen.seen_levels(level, source.dtype).max())
             backend = backend.fine() if strongest >= FINE else backend.unquantised()
         if total > 1 or height * width > WHOLE_PIXELS or self.network.channels < channels:
-            gates = backend.squeeze(*self.cutter.samples(source, level, white))
+            gates = backend.squeeze(*self.cutter.samples(source, level, seen))
         report(0, total)
         network = ThreadPoolExecutor(1)  # works on a tile while the next is read and the one before is used
         try:
             running: tuple[Window, Future[np.ndarray]] | None = None
-            for done, window in enumerate(self.cutter.windows(source, level, white)):
+            for done, window in enumerate(self.cutter.windows(source, level, seen)):
                 started = window, network.submit(self._restored, backend, window, gates)
                 if running:
-                    yield self._tile(*running, channels, white, cut)
+                    yield self._tile(*running, channels, seen, cut)
                     report(done, total)
                 running = started
             assert running  # there is at least one
-            yield self._tile(*running, channels, white, cut)
+            yield self._tile(*running, channels, seen, cut)
             report(total, total)
         finally:
             network.shutdown(cancel_futures=True)
 
-    def _least_white(self, source: Scanlines, level: Level | None) -> float:
-        """What is to count as white so that noise stronger than any of the training becomes as strong as that: a
-        network makes little of levels that it never saw; a darker picture is a picture, too."""
+    def _seen(self, source: Scanlines, level: Level | None) -> ValueRange:
+        """The range of values that the network sees of an image: 8 bits are not stretched. Noise stronger than any of
+        the training becomes as strong as that: a network makes little of levels that it never saw; a picture of less
+        contrast is a picture, too."""
+        eight_bits = source.dtype == np.uint8 or (self.rounded and source.dtype.kind == "f")
+        seen = ValueRange(0.0, full_range(source.dtype)) if eight_bits else value_range(source, level)
         most = most_sigma(self.checkpoint.training)
-        return full_range(source.dtype) * float(np.max(level)) / most if level is not None and most else 0.0
+        least = full_range(source.dtype) * float(np.max(level)) / most if level is not None and most else 0.0
+        return replace(seen, span=max(seen.span, least))
 
     def _restored(self, backend: Backend, window: Window, gates: Any) -> np.ndarray:
         """What the network makes of a window [N, C, h, w], less the margins that are cut."""
@@ -311,7 +312,7 @@ class Denoiser(Restorer):
         return results[0] if len(results) == 1 else np.concatenate(results)
 
     def _tile(
-        self, window: Window, result: Future[np.ndarray], channels: int, white: float, cut: ClippedNoise
+        self, window: Window, result: Future[np.ndarray], channels: int, seen: ValueRange, cut: ClippedNoise
     ) -> RestoredTile:
         """The core of a window, when the network is done with it. Raises DenoiseError."""
         clean = result.result()
@@ -323,14 +324,12 @@ class Denoiser(Restorer):
             clean = clean.mean(axis=1, keepdims=True) if channels == 1 else clean.transpose(1, 0, 2, 3)
         rows, columns = window.rows, window.columns
         inner = rows.within(window.kept[0]), columns.within(window.kept[1])
-        restored = clean[0].transpose(1, 2, 0)[inner]
-        if white != full_range(window.noisy.dtype):
-            restored = restored * np.float32(white / full_range(window.noisy.dtype))
+        restored: np.ndarray = seen.given_back(clean[0].transpose(1, 2, 0)[inner], window.noisy)
         if cut.black or cut.white:
             restored = cut.unclipped(restored)
         full = np.float32(full_range(window.noisy.dtype))
         if window.unseen is not None:
-            restored = restored + window.unseen * (np.float32(white) / full)
+            restored = restored + window.unseen * np.float32(seen.span / full)
         least, believed = (np.float32(end / 255) for end in BELIEVED)
         if not self.blind and window.told.min(initial=1) < believed:
             noisy = window.noisy.astype(np.float32) / full

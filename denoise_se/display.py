@@ -13,7 +13,7 @@ import numpy as np
 from denoise_se.errors import UsageError
 from denoise_se.image import Image
 from denoise_se.scanlines import ArrayScanlines, Scanlines
-from denoise_se.white_level import full_range, white_level
+from denoise_se.value_range import full_range, white_level
 
 BROWSER_FORMATS = ("png", "jpg", "webp", "bmp")
 RESIDUAL_GAIN = 4.0  # noise of sigma 10 (8-bit units) then spans a third of the grey scale

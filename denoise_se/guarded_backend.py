@@ -88,7 +88,7 @@ class GuardedBackend:
         core = (..., slice(top, height - bottom), slice(left, width - right))
         at = place.row, place.column
         uncut = None if place.uncut is None else place.uncut[core]
-        broken = takes_too_much(window[core], restored, level[core], at, uncut, place.one)
+        broken = takes_too_much(window[core], restored, level[core], at, uncut, place.ends)
         if broken.any():
             better = self.exact().denoise(window, level, None if gates is None else gates.exact(), place)
             rows, columns = (edges(start, length) for start, length in zip(at, restored.shape[2:], strict=True))
@@ -104,10 +104,10 @@ def takes_too_much(
     level: np.ndarray,
     at: tuple[int, int] = (0, 0),
     uncut: np.ndarray | None = None,
-    one: float = 1.0,
+    ends: tuple[float, float] = (0.0, 1.0),
 ) -> NDArray[np.bool_]:
     """In which blocks, [rows, columns] of them, more is taken out of [1, C, h, w] than noise of `level` [1, 1, h, w],
-    all in units in which white is `one`; `at` is where its first pixel lies in the image, whose blocks these are.
+    which files cut off at these `ends`; `at` is where its first pixel lies in the image, whose blocks these are.
     `uncut` [h, w] are the levels before noise was cut off where `level` says what is left of it."""
     _, channels, height, width = noisy.shape
     rows, columns = edges(at[0], height), edges(at[1], width)
@@ -126,7 +126,7 @@ def takes_too_much(
         else:
             told = np.add.reduceat(np.square(level[strip]).sum((0, 1)), columns[:-1]) / pixels
         # noise that was cut off at black or white left about as much less of its energy as there are such pixels
-        whole = ((noisy[strip] != 0) & (noisy[strip] != np.float32(one))).sum((0, 1))
+        whole = np.logical_and.reduce([noisy[strip] != np.float32(end) for end in ends]).sum((0, 1))
         left = np.add.reduceat(whole, columns[:-1]) / (channels * pixels)
         if uncut is None:
             told = told * left

@@ -17,7 +17,7 @@ from denoise_se.report import Row
 from denoise_se.restorer import Band, Restorer
 from denoise_se.samples import Sample, as_one
 from denoise_se.scanlines import ArrayScanlines, Scanlines
-from denoise_se.white_level import full_range
+from denoise_se.value_range import full_range
 
 
 @dataclass

@@ -15,7 +15,7 @@ from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
 from denoise_se.noise_line import NoiseLaw
 from denoise_se.scanlines import Scanlines, in_bands
 from denoise_se.tiling import Span
-from denoise_se.white_level import full_range
+from denoise_se.value_range import full_range
 
 Level: TypeAlias = Union[float, NDArray[np.float32], "LevelGrid"]  # in 8-bit units: of a whole image, or of each pixel
 # What is known of an image's noise: the level that a network is told, or for a blind one how it was cut off.

@@ -23,13 +23,14 @@ from denoise_se.image import turned, wrong_range
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, open_pages, read
 from denoise_se.page import Source, sourced
 from denoise_se.scanlines import ArrayScanlines
-from denoise_se.white_level import full_range, white_level
+from denoise_se.value_range import MOST_BEYOND, ValueRange, full_range, value_range, white_level
 
 File = TypeVar("File")
 Page = TypeVar("Page")
 Keep = Callable[[Tensor], Tensor]  # what becomes of an image's pixels when they are decoded, see `PixelStore.keep`
 MOST_NEGATIVE = 0.01  # of the values of an image
-MOST_CLIPPED = 0.001  # of the values, by the gain of another image
+MOST_CLIPPED = 0.001  # of the values, by the range of another image
+WHOLE = ValueRange(0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -114,34 +115,45 @@ def as_seen(images: Sequence[Decoded], channels: int, keep: Keep = in_memory) ->
     """Images of one scene, or an image alone, as a network sees them.
 
     They lie as stored, which is how a sensor's rows lie and how `denoise` sees them; as shown where some are stored
-    turned and some are not. The range of the deep ones is that of the first of these, see `white_level`, but for what
-    would be clipped to white in the others; beside 8-bit ones it is that which is nearer to their brightness.
+    turned and some are not. The range of the deep ones is that of the first of these, see `value_range`, but for what
+    would be clipped in the others; beside 8-bit ones it is that from 0 on which is nearer to their brightness.
     """
     if len({image.orientation for image in images}) > 1:
         images = [image.upright() for image in images]
     deep = [image.pixels for image in images if image.pixels.dtype != np.uint8]
-    gain = full_range(deep[0].dtype) / white_level(ArrayScanlines(deep[0])) if deep else 1.0
-    while gain > 1 and any(_clipped(pixels, gain) > MOST_CLIPPED for pixels in deep):
-        gain /= 2
     shallow = [image.pixels for image in images if image.pixels.dtype == np.uint8]
+    seen = _common_range(deep, offset=not shallow) if deep else WHOLE
     if deep and shallow:  # counts beside codes are brought to their brightness, and nothing that has it already
         times = _brightness(shallow[0]) / _brightness(deep[0])
-        gain = min((1.0, gain), key=lambda gain: float(abs(np.log(gain / times))))
-    gains = [1.0 if image.pixels.dtype == np.uint8 else gain for image in images]
+        seen = min((WHOLE, seen), key=lambda seen: float(abs(np.log(1 / seen.span / times))))
+    ranges = [WHOLE if image.pixels.dtype == np.uint8 else seen for image in images]
     return [
         Loaded(image.source, keep(from_pixels(image.pixels, channels, own)), image.pixels.shape[2])
-        for image, own in zip(images, gains, strict=True)
+        for image, own in zip(images, ranges, strict=True)
     ]
+
+
+def _common_range(deep: Sequence[NDArray[np.generic]], *, offset: bool) -> ValueRange:
+    """What counts as 0 to 1 of these images, in units of their types' ranges; from 0 on without `offset`."""
+    first, full = ArrayScanlines(deep[0]), full_range(deep[0].dtype)
+    if offset and (seen := value_range(first).in_units_of(full)).black:
+        beyond = [np.mean((values < 0) | (values > 1)) for values in (_units(pixels, seen) for pixels in deep)]
+        if max(beyond) <= 2 * MOST_BEYOND + MOST_CLIPPED:
+            return seen
+    seen = ValueRange(0.0, white_level(first) / full)
+    while seen.span < 1 and any(np.mean(_units(pixels, seen) > 1) > MOST_CLIPPED for pixels in deep):
+        seen = ValueRange(0.0, 2 * seen.span)
+    return seen
+
+
+def _units(pixels: NDArray[np.generic], seen: ValueRange) -> NDArray[np.float32]:
+    """Where values lie in a range in units of their type's."""
+    return seen.seen(pixels.astype(np.float32) / np.float32(full_range(pixels.dtype)))
 
 
 def _brightness(pixels: NDArray[np.generic]) -> float:
     """The mean of the range, at least a code of 8 bits."""
     return max(float(np.asarray(pixels, np.float32).mean(dtype=np.float64)) / full_range(pixels.dtype), 1 / 255)
-
-
-def _clipped(pixels: NDArray[np.generic], gain: float) -> float:
-    """The share of the values that are above the range after the gain."""
-    return float(np.mean(np.asarray(pixels, np.float32) * gain > full_range(pixels.dtype)))
 
 
 def load_pixels(path: Path, channels: int) -> Tensor:
@@ -151,11 +163,12 @@ def load_pixels(path: Path, channels: int) -> Tensor:
     return as_seen([Decoded(Source(path), image.pixels, image.metadata.orientation)], channels)[0].pixels
 
 
-def from_pixels(pixels: NDArray[np.generic], channels: int, gain: float = 1.0) -> Tensor:
-    """As `load_pixels`, from an image [H, W, C], its values times `gain`; floats become uint16."""
-    if pixels.dtype.kind == "f" or gain != 1:
+def from_pixels(pixels: NDArray[np.generic], channels: int, seen: ValueRange = WHOLE) -> Tensor:
+    """As `load_pixels`, from an image [H, W, C], of which that range, in units of its type's, becomes 0 to 1; floats
+    become uint16."""
+    if pixels.dtype.kind == "f" or seen != WHOLE:
         dtype = np.dtype(np.uint16) if pixels.dtype.kind == "f" else pixels.dtype
-        scaled = pixels.astype(np.float32) * np.float32(gain / full_range(pixels.dtype) * full_range(dtype))
+        scaled = _units(pixels, seen) * np.float32(full_range(dtype))
         pixels = np.rint(scaled.clip(0, full_range(dtype))).astype(dtype)
     if channels == 1 and pixels.shape[2] == 3:
         pixels = np.rint(pixels.astype(np.float32) @ LUMA_WEIGHTS)[..., None].astype(pixels.dtype)

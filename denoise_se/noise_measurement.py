@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from denoise_se.noise_series import (
 from denoise_se.patch_noise import HIGH, brightness_points
 from denoise_se.patch_spectrum import PatchSpectrum, completed, correlation_weight, spectra
 from denoise_se.scanlines import ArrayScanlines
-from denoise_se.white_level import full_range, white_level
+from denoise_se.value_range import ValueRange, full_range, value_range, white_level
 
 Array = NDArray[np.float32]
 Float = NDArray[np.float64]
@@ -49,7 +50,7 @@ class Measurement:
 
 
 def measure_noise(
-    images: Iterable[NDArray[np.generic]], series: str | None = None, *, used: float | None = None
+    images: Iterable[NDArray[np.generic]], series: str | None = None, *, used: ValueRange | None = None
 ) -> Measurement:
     """The noise of one device.
 
@@ -58,8 +59,8 @@ def measure_noise(
         series: None for any noisy pictures, "burst" for shots of one scene that does not move, "flats" for evenly lit
             frames at several exposures (dark ones among them). A series says more: pictures hide weak noise, and the
             grain of single images is known no further than 6 pixels.
-        used: the share of their range that is measured as 0 to 1; the most that one of them uses (`used_share`) unless
-            given. With it, pictures are taken one after the other, and need not be in memory together.
+        used: what is measured as 0 to 1, in units of their range; all that they use (`used_range`) unless given.
+            With it, pictures are taken one after the other, and need not be in memory together.
 
     Raises:
         UsageError: no images, too small, of mixed kinds, or with nothing in them that can be measured.
@@ -72,28 +73,30 @@ def measure_noise(
         raise UsageError(f"--series {series!r}: give {' or '.join(SERIES)}, or leave it out for any noisy pictures")
     if used is None:
         images = [_checked(image) for image in images]
-        used = max(map(used_share, images), default=1.0)
-    frames = Frames(images, used)
+        used = reduce(ValueRange.joined, (used_range(image, series) for image in images)) if images else None
+    frames = Frames(images, used or ValueRange(0.0, 1.0))
     if series is None:
         return _of_pictures(frames)
     residuals = SERIES[series](list(frames))  # not kept here: of a camera's burst there is no room for both
     return measure_residuals(residuals, f"{series}: {frames.said()}", frames.rounding)
 
 
-def used_share(image: NDArray[np.generic]) -> float:
-    """1, or less for a deep image that uses a small part of its range, see `white_level`."""
-    return white_level(ArrayScanlines(image)) / full_range(image.dtype)
+def used_range(image: NDArray[np.generic], series: str | None = None) -> ValueRange:
+    """In units of an image's range [H, W, C], what is used of it, see `value_range`; from 0 on of evenly lit frames."""
+    source, full = ArrayScanlines(image), full_range(image.dtype)
+    seen = ValueRange(0.0, white_level(source)) if series == "flats" else value_range(source)
+    return seen.in_units_of(full)
 
 
 class Frames:
-    """Images as frames [H, W, C] of float32, of whose range the share `used` is 0 to 1; checked as they go by.
+    """Images as frames [H, W, C] of float32, of whose range `used` is 0 to 1; checked as they go by.
 
     Attributes:
         count, size: of those that went by, of the first (width, height).
         rounding: the variance of their files' rounding, mean over them.
     """
 
-    def __init__(self, images: Iterable[NDArray[np.generic]], used: float) -> None:
+    def __init__(self, images: Iterable[NDArray[np.generic]], used: ValueRange) -> None:
         self.images, self.used = images, used
         self.count, self.size, self.steps = 0, (0, 0), 0.0
 
@@ -104,11 +107,11 @@ class Frames:
             kinds.add(frame.shape[2])
             if len(kinds) > 1:
                 raise UsageError("some of the images are grey and some are colour; profile them apart")
-            white = self.used * full_range(frame.dtype)
+            full = full_range(frame.dtype)
             self.size = self.size if self.count else (frame.shape[1], frame.shape[0])
             self.count += 1
-            self.steps += 0.0 if frame.dtype.kind == "f" else 1 / white**2
-            yield frame.astype(np.float32) / np.float32(white)
+            self.steps += 0.0 if frame.dtype.kind == "f" else 1 / (self.used.span * full) ** 2
+            yield ValueRange(self.used.black * full, self.used.span * full).seen(frame)
         if not self.count:
             raise UsageError("no image to measure the noise of")
 
@@ -119,8 +122,10 @@ class Frames:
     def said(self) -> str:
         """What they are, in words."""
         text = f"{self.count} image(s), the first {self.size[0]}x{self.size[1]}"
-        if self.used < 1:
-            text += f", in units of 1/{round(1 / self.used)} of their range, of which they use no more"
+        if self.used.black:
+            text += f", in units of {self.used.span:.3g} of their range from {self.used.black:.3g} on, which they use"
+        elif self.used.span < 1:
+            text += f", in units of 1/{round(1 / self.used.span)} of their range, of which they use no more"
         return text
 
 

@@ -12,10 +12,10 @@ from denoise_se.level_grid import Level, LevelGrid
 from denoise_se.network_config import NetworkConfig
 from denoise_se.scanlines import Scanlines
 from denoise_se.tiling import WHOLE_PIXELS, Span, in_cells, spans, squeeze_windows, tile_shape
-from denoise_se.white_level import full_range
+from denoise_se.value_range import ValueRange, full_range
 
-# Times white: values beyond are not given to a network, which knows none. In a brightened picture they may lie so many
-# standard deviations of the noise above white.
+# Times white: values beyond are not given to a network, which knows none. Of a picture that is not seen in its type's
+# own range they may lie so many standard deviations of the noise above white, and below a black that is not 0.
 MOST_SEEN, NOISE_ABOVE = 2.0, 4.0
 Grid = tuple[list[tuple[Span, Span]], list[tuple[Span, Span]]]
 
@@ -25,7 +25,7 @@ class Window:
     """A tile to be: its core's `rows` and `columns` and their `noisy` pixels; what the network reads, `planes`
     [N, C, h, w] and `levels` [N, 1, h, w], with its `place`; `kept`, the rows and columns that the network gives;
     `told` [h, w], the core's levels as the network is told them; `unseen` [h, w, C], the part of the core's
-    values that it is not given, in units of white, None where it is given all."""
+    values that it is not given, as a network would see it, None where it is given all."""
 
     rows: Span
     columns: Span
@@ -42,8 +42,8 @@ class Cutter:
     """Cuts images for a network of this `halo`; `tile` is the cores' side, filled up to whole blocks, "auto", or 0 for
     one core.
 
-    Levels are the noise levels of an image in 8-bit units, as `Denoiser.noise_level` gives them; `white` is what
-    `white_level` gives.
+    Levels are the noise levels of an image in 8-bit units, as `Denoiser.noise_level` gives them; `seen` is the range
+    of values that the network sees.
     """
 
     def __init__(self, network: NetworkConfig, halo: int, tile: int | str) -> None:
@@ -60,7 +60,7 @@ class Cutter:
             shape = tile_shape(height, width, self.halo, multiple, self.network.features)
         return spans(height, shape[0], self.halo, multiple), spans(width, shape[1], self.halo, multiple)
 
-    def windows(self, source: Scanlines, level: Level | None, white: float) -> Iterator[Window]:
+    def windows(self, source: Scanlines, level: Level | None, seen: ValueRange) -> Iterator[Window]:
         """What the network is given of an image, row by row."""
         height, width, _ = source.shape
         rows_and_windows, columns_and_windows = self.grid(height, width)
@@ -69,20 +69,20 @@ class Cutter:
             fresh = source.rows(start + len(held), above.stop)
             held, start = np.concatenate([held[above.start - start :], fresh]), above.start
             for columns, beside in columns_and_windows:
-                planes, levels = self._input(held[:, beside.slice], level, white, above, beside)
+                planes, levels = self._input(held[:, beside.slice], level, seen, above, beside)
                 cut = above.start > 0, above.stop < height, beside.start > 0, beside.stop < width
                 kept = self._kept(above, height), self._kept(beside, width)
                 uncut = level.uncut_window(above, beside) if isinstance(level, LevelGrid) else None
                 if uncut is not None:
-                    uncut = _in_units(uncut, white, held.dtype)
-                one = float(np.float32(full_range(held.dtype)) / np.float32(white))
-                place = WindowPlace(cut, kept[0].start, kept[1].start, uncut, one)
+                    uncut = seen.seen_levels(uncut, held.dtype)
+                ends = float(seen.seen(0)), float(seen.seen(full_range(held.dtype)))
+                place = WindowPlace(cut, kept[0].start, kept[1].start, uncut, ends)
                 noisy = held[rows.within(above), columns.slice].copy()  # a view would keep all rows
                 told = levels[0, 0][rows.within(above), columns.within(beside)]
-                unseen = _unseen(noisy, white, self._most(told, level, white, noisy.dtype))
+                unseen = _unseen(noisy, seen, self._ends(told, level, seen, noisy.dtype))
                 yield Window(rows, columns, kept, noisy, planes, levels, place, told, unseen)
 
-    def samples(self, source: Scanlines, level: Level | None, white: float) -> tuple[np.ndarray, np.ndarray]:
+    def samples(self, source: Scanlines, level: Level | None, seen: ValueRange) -> tuple[np.ndarray, np.ndarray]:
         """What the gates of the whole image are found on, all of it or its sample windows: [N, C, h, w] and their
         levels [N, 1, h, w]."""
         height, width, _ = source.shape
@@ -91,7 +91,7 @@ class Cutter:
         for rows, columns in squeeze_windows(height, width, self.network.multiple_of):
             if rows != held_rows:
                 held, held_rows = source.rows(rows.start, rows.stop), rows
-            samples.append(self._input(held[:, columns.slice], level, white, rows, columns))
+            samples.append(self._input(held[:, columns.slice], level, seen, rows, columns))
         planes, levels = (np.concatenate(part) for part in zip(*samples, strict=True))
         return planes, levels
 
@@ -101,11 +101,10 @@ class Cutter:
         return Span(window.start + margin * (window.start > 0), window.stop - margin * (window.stop < size))
 
     def _input(
-        self, pixels: np.ndarray, level: Level | None, white: float, rows: Span, columns: Span
+        self, pixels: np.ndarray, level: Level | None, seen: ValueRange, rows: Span, columns: Span
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A window [h, w, C] as network input: [N, C, h, w], `white` as 1, and its noise levels [N, 1, h, w]."""
-        planes = np.empty((1, pixels.shape[2], *pixels.shape[:2]), np.float32)
-        np.divide(pixels.transpose(2, 0, 1), np.float32(white), out=planes[0], dtype=np.float32, casting="unsafe")
+        """A window [h, w, C] as network input: [N, C, h, w], and its noise levels [N, 1, h, w]."""
+        planes = seen.seen(pixels.transpose(2, 0, 1))[None]
         if planes.shape[1] != self.network.channels:
             planes = planes.repeat(3, axis=1) if planes.shape[1] == 1 else planes.transpose(1, 0, 2, 3)
         values: float | np.ndarray
@@ -113,28 +112,26 @@ class Cutter:
             values = level.window(rows, columns)
         else:
             values = level[rows.slice, columns.slice] if isinstance(level, np.ndarray) else level or 0.0
-        levels = _in_units(np.float32(values), white, pixels.dtype)
-        if pixels.dtype.kind == "f" or white < full_range(pixels.dtype):
-            most = self._most(levels, level, white, pixels.dtype)
-            planes = planes.clip(-most, most)
+        levels = seen.seen_levels(values, pixels.dtype)
+        if pixels.dtype.kind == "f" or not seen.is_whole(pixels.dtype):
+            planes = planes.clip(*self._ends(levels, level, seen, pixels.dtype))
         return planes, np.broadcast_to(levels, (len(planes), 1, *planes.shape[2:]))
 
-    def _most(self, levels: np.ndarray, level: Level | None, white: float, dtype: np.dtype) -> np.ndarray:
-        """In units of white, the largest values that the network is given where it is told these levels."""
-        if level is None or white == full_range(dtype):
-            return np.asarray(MOST_SEEN, np.float32)
-        return 1 + np.float32(NOISE_ABOVE) * levels
+    def _ends(
+        self, levels: np.ndarray, level: Level | None, seen: ValueRange, dtype: np.dtype
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the largest values that the network is given where it is told these levels."""
+        if level is None or seen.is_whole(dtype):
+            most = np.asarray(MOST_SEEN, np.float32)
+            return -most, most
+        most = 1 + np.float32(NOISE_ABOVE) * levels
+        return 1 - most if seen.black else -most, most
 
 
-def _unseen(noisy: np.ndarray, white: float, most: np.ndarray) -> np.ndarray | None:
-    """`Window.unseen` for at `most` so much, [h, w] or the same everywhere."""
-    if noisy.dtype.kind == "u" and white == full_range(noisy.dtype):
+def _unseen(noisy: np.ndarray, seen: ValueRange, ends: tuple[np.ndarray, np.ndarray]) -> np.ndarray | None:
+    """`Window.unseen` for these `ends`, each [h, w] or the same everywhere."""
+    if noisy.dtype.kind == "u" and seen.is_whole(noisy.dtype):
         return None
-    values = noisy.astype(np.float32) / np.float32(white)
-    unseen = values - values.clip(-most[..., None], most[..., None])
+    values = seen.seen(noisy)
+    unseen = values - values.clip(*(end[..., None] for end in ends))
     return unseen if unseen.any() else None
-
-
-def _in_units(levels: np.ndarray | np.float32, white: float, dtype: np.dtype) -> np.ndarray:
-    """Levels in 8-bit units, for pixels of which `white` is 1."""
-    return np.asarray(levels / np.float32(255 * white / full_range(dtype)))

@@ -24,7 +24,7 @@ from denoise_se.training_config import TrainingConfig
 from denoise_se.training_images import Pair, load_pairs, refuse_shared_images, split_validation
 from denoise_se.training_layout import Layout
 from denoise_se.training_plan import left_out
-from denoise_se.white_level import white_level
+from denoise_se.value_range import value_range, white_level
 
 
 def save(path: Path, shape: tuple[int, ...] = (32, 40, 3), dtype: type = np.uint8, seed: int = 0) -> np.ndarray:
@@ -365,6 +365,17 @@ def test_dim_pictures_are_learnt_in_the_range_in_which_they_are_denoised(tmp_pat
     level = estimate_noise(noisy).level
     gain = 1 / white_level(ArrayScanlines(noisy[..., None]), level)
     assert np.abs(seen - np.clip(gain * noisy, 0, 1)).max() < 1e-4 and gain > 1
+
+
+def test_pairs_with_an_offset_are_learnt_in_the_range_in_which_they_are_denoised(tmp_path):
+    clean = 3000 + 200 * np.linspace(0, 1, 96 * 96).reshape(96, 96)
+    noisy = clean + np.random.default_rng(0).normal(0, 10, clean.shape)
+    noisy, clean = (np.rint(side).astype(np.uint16) for side in (noisy, clean))
+    left, right = as_learnt(tmp_path, noisy, clean)
+    seen = value_range(ArrayScanlines(noisy[..., None]))
+    assert 2900 < seen.black < 3000 and 200 < seen.span < 300
+    for side, learnt in ((noisy, left), (clean, right)):
+        assert np.abs(learnt - np.clip(seen.seen(side), 0, 1)).max() < 1e-4
 
 
 def test_one_long_stack_does_not_take_all_images_for_validation():

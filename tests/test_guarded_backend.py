@@ -66,7 +66,7 @@ def test_noise_that_was_cut_off_at_black_and_white_leaves_less_to_take():
     assert not takes_too_much(noisy, checks, level).any()
     # the same where white is at a half, as of noise that is scaled to that of the training
     halves = np.float32(0.5) * noisy, np.float32(0.5) * wrong, np.float32(0.5) * level
-    assert takes_too_much(*halves, one=0.5).all() and not takes_too_much(*halves).any()
+    assert takes_too_much(*halves, ends=(0.0, 0.5)).all() and not takes_too_much(*halves).any()
 
 
 def test_where_the_level_says_what_was_cut_off_it_is_not_taken_off_twice():

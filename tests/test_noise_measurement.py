@@ -18,6 +18,7 @@ from denoise_se.noise_check import chart, check_estimates
 from denoise_se.noise_measurement import measure_noise
 from denoise_se.noise_plot import plot_measurement
 from denoise_se.profile_noise import ProfileNoise
+from denoise_se.value_range import ValueRange
 
 GAIN, READ = 0.004, 0.02
 
@@ -230,6 +231,7 @@ from collections.abc import Iterator
 from pathlib import Path
 import numpy as np
 from denoise_se.noise_measurement import measure_noise
+from denoise_se.value_range import ValueRange
 peak = lambda: int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 shots = list(np.random.default_rng(0).integers(118, 139, (8, 1000, 1000, 3), dtype=np.uint8))
 measure_noise([shot[:80, :80] for shot in shots], "burst")  # imports what it needs
@@ -252,7 +254,7 @@ def test_pictures_that_come_one_after_the_other_are_let_go_and_measured_as_if_al
             alive.append(alive[-1] + 1)
             yield copy
 
-    streamed = measure_noise(one_by_one(), used=1.0)
+    streamed = measure_noise(one_by_one(), used=ValueRange(0.0, 1.0))
     assert streamed.profile == measure_noise(pictures).profile
     assert max(alive) <= 3
 
@@ -269,10 +271,14 @@ def test_more_patches_than_are_kept_are_thinned_out_on_the_way(monkeypatch: pyte
 
 def test_counts_that_use_a_small_part_of_their_range_are_measured_as_they_are_denoised() -> None:
     random = np.random.default_rng(0)
-    counts = [np.rint(2000 + 40 * random.standard_normal((128, 128))).astype(np.uint16) for _ in range(4)]  # of 12 bits
+    scene = np.linspace(200, 3800, 128)  # of 12 bits
+    counts = [np.rint(scene + 40 * random.standard_normal((128, 128))).astype(np.uint16) for _ in range(4)]
     profile = measure_noise(counts, "burst").profile
-    assert profile.variance(2000 / 4096)[0] ** 0.5 == pytest.approx(40 / 4096, rel=0.03)
+    assert profile.variance(0.5)[0] ** 0.5 == pytest.approx(40 / 4096, rel=0.03)
     assert "1/16 of their range" in profile.source
+    upon = measure_noise([50_000 + frame for frame in counts], "burst").profile  # seen from about 50,000 on
+    assert "in units of 0.0597 of their range from 0.764 on" in upon.source
+    assert upon.variance(0.5)[0] ** 0.5 == pytest.approx(40 / (0.0597 * 65535), rel=0.03)
     as_all = measure_noise([16 * frame for frame in counts], "burst").profile
     assert profile.variance(0.5)[0] == pytest.approx(as_all.variance(0.5)[0], rel=1e-3)
     assert "of their range" not in as_all.source

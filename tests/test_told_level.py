@@ -23,7 +23,7 @@ from denoise_se.training_config import TrainingConfig
 from denoise_se.training_images import Pair
 from denoise_se.training_layout import Layout
 from denoise_se.training_plan import TrainingPlan, plan_training
-from denoise_se.white_level import full_range, white_level
+from denoise_se.value_range import full_range, white_level
 
 GREY = NetworkConfig(channels=1, widths=(4, 8), blocks=1)
 BLIND = NetworkConfig(channels=1, noise_map=False, widths=(4, 8), blocks=1)

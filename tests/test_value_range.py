@@ -1,7 +1,8 @@
-"""Which value of an image a network sees as 1."""
+"""Which values of an image a network sees as 0 and as 1."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from denoise_se.denoiser import Denoiser
 from denoise_se.image_io import read
 from denoise_se.scanlines import ArrayScanlines
-from denoise_se.white_level import white_level
+from denoise_se.value_range import ValueRange, value_range, white_level
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 
@@ -114,3 +115,71 @@ def test_highlights_of_floats_spoil_neither_themselves_nor_what_is_beside_them()
     result = Denoiser.load("gray", precision="fp32")(noisy, 10)
     assert result[32:48, 32:48].mean() == pytest.approx(12.0, rel=0.005)
     assert np.abs(result[5:25] - 0.4).mean() < 0.02
+
+
+def noisy_sample(sigma: float, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """A sample picture, [H, W, C] of floats in [0, 1], with noise of so many 8-bit units, and without."""
+    picture = read(sorted((SAMPLES / "clean").iterdir())[0]).pixels[:160, :160] / 255
+    clean = picture if channels == 3 else picture.mean(axis=2, keepdims=True)
+    return clean + np.random.default_rng(4).normal(0, sigma / 255, clean.shape), clean
+
+
+OTHER_RANGES = [
+    (1.0, -0.5, np.float32),  # as many below 0 as above
+    (4000.0, -1024.0, np.float32),  # a tomogram
+    (200.0, 3000.0, np.uint16),  # counts with a large offset
+    (0.1 * 65535, 0.6 * 65535, np.uint16),  # little contrast
+]
+
+
+@pytest.mark.parametrize(("model", "channels"), [("gray", 1), ("photo", 3)])
+@pytest.mark.parametrize(("contrast", "offset", "dtype"), OTHER_RANGES)
+def test_pictures_of_any_range_come_out_as_good_as_those_from_0_to_1(
+    model: str, channels: int, contrast: float, offset: float, dtype: type
+) -> None:
+    noisy, clean = noisy_sample(10, channels)
+    usual, other = noisy.astype(np.float32), noisy * contrast + offset
+    other = (np.rint(other) if dtype == np.uint16 else other).astype(dtype)
+    denoiser = Denoiser.load(model)
+    with warnings.catch_warnings(action="ignore"):  # of values far outside of 0 to 1
+        results = denoiser(usual), (denoiser(other).astype(float) - offset) / contrast
+    errors = [float(np.sqrt(np.mean(np.square(result - clean)))) for result in results]
+    assert errors[0] < 0.6 * 10 / 255
+    assert errors[1] < 1.03 * errors[0]
+
+
+@pytest.mark.parametrize(("contrast", "offset", "dtype"), OTHER_RANGES)
+def test_the_range_holds_the_picture_and_its_noise(contrast: float, offset: float, dtype: type) -> None:
+    noisy, _ = noisy_sample(10, 1)
+    values = (noisy * contrast + offset).astype(dtype)
+    full = 65535 if dtype == np.uint16 else 1
+    seen = value_range(ArrayScanlines(values), 10 * contrast / full)
+    inside = (values > seen.black) & (values < seen.black + seen.span)
+    assert inside.mean() > 0.998
+    assert seen.span < 2 * contrast * (noisy.max() - noisy.min())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+def test_usual_pictures_are_seen_from_0_on(dtype: type) -> None:
+    full = 65535 if dtype == np.uint16 else 1.0
+    ramp = np.linspace(0, 1, 96 * 96).reshape(96, 96, 1)
+    dark = ramp + np.random.default_rng(0).normal(0, 0.1, ramp.shape)  # of which some is below 0
+    for values in (ramp, 0.2 + 0.8 * ramp, dark, np.full((96, 96, 1), 0.7)):
+        pixels = (full * (values.clip(0, 1) if dtype == np.uint16 else values)).astype(dtype)
+        assert value_range(ArrayScanlines(pixels), 25.5) == ValueRange(0.0, full)
+        assert value_range(ArrayScanlines(pixels)) == ValueRange(0.0, full)
+
+
+def test_specks_beyond_the_range_stay_and_spoil_nothing_else() -> None:
+    rng = np.random.default_rng(1)
+    clean = np.tile(np.linspace(30_000, 32_000, 160), (160, 1))
+    noisy = (clean + rng.normal(0, 60, clean.shape)).round().astype(np.uint16)
+    specks = noisy.copy()
+    specks[40, 40], specks[100, 120] = 0, 65535
+    denoiser = Denoiser.load("gray", precision="fp32")
+    without, result = (denoiser(image, 60 / 257) for image in (noisy, specks))
+    np.testing.assert_allclose([result[40, 40], result[100, 120]], [0, 65535], atol=2500)
+    far = np.ones(clean.shape, bool)
+    far[36:45, 36:45] = far[96:105, 116:125] = False
+    errors = [float(np.sqrt(np.mean(np.square(image - clean)[far]))) for image in (without, result)]
+    assert errors[0] < 12 and errors[1] < 1.1 * errors[0]
