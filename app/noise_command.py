@@ -19,7 +19,7 @@ from denoise_se.alike import counted
 from denoise_se.app.console import message_console, output, table_console
 from denoise_se.channel_names import CHANNELS, KINDS
 from denoise_se.errors import EXIT_DONE, EXIT_SOME_FAILED, PREFIX, ImageError, UsageError
-from denoise_se.image import Image, wrong_range
+from denoise_se.image import Image
 from denoise_se.image_folder import image_files
 from denoise_se.image_io import open_pages
 from denoise_se.noise_estimation import NoiseEstimate, estimate_noise
@@ -45,8 +45,6 @@ def run_estimate(files: list[Path], series: str | None) -> int:
         try:
             for source, page in _pages(path):
                 pixels = page.pixels
-                if wrong := wrong_range(page.pixels):
-                    raise ImageError(source, wrong)
                 noise = estimate_noise(pixels)
                 table.add_row(
                     str(source),
@@ -144,9 +142,7 @@ def _measured(files: list[Path], series: str | None) -> Measurement:
                 pixels = page.pixels
                 told += [(source, notice) for notice in page.notices]
                 found.append((source, pixels.shape))
-                if wrong := wrong_range(page.pixels):
-                    problems.append(f"{source}: {wrong}")
-                elif min(pixels.shape[:2]) >= MIN_SIDE:
+                if min(pixels.shape[:2]) >= MIN_SIDE:
                     own = used_range(pixels, series)
                     used = used.joined(own) if used else own
                 if series is not None:  # all of its shots are needed at once

@@ -10,7 +10,6 @@ from denoise_se import exif as exif_block
 
 DEPTH_OF_DTYPE = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16, np.dtype(np.float32): 32}
 FAR_OUT, MOST_FAR_OUT = 0.5, 0.05  # beyond 0 to 1, and the share of the values there
-RESCALE = "scale them so that 1 is white"
 
 
 class FormatError(Exception):
@@ -139,16 +138,6 @@ class Image:
 def far_out(pixels: np.ndarray) -> int:
     """How many float values are far outside of 0 to 1."""
     return int(np.count_nonzero((pixels < -FAR_OUT) | (pixels > 1 + FAR_OUT)))
-
-
-def wrong_range(pixels: np.ndarray) -> str:
-    """What is wrong with float pixels that are plainly not meant as 0 to 1, and the mend; else empty.
-
-    Noise alone does not take so many of them so far out.
-    """
-    if pixels.dtype.kind == "f" and far_out(pixels) > MOST_FAR_OUT * pixels.size:
-        return f"has float values far outside of 0 to 1; {RESCALE}"
-    return ""
 
 
 def turned(plane: np.ndarray, orientation: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from denoise_se.alike import counted
 from denoise_se.blending import LUMA_WEIGHTS
 from denoise_se.channel_names import KINDS
 from denoise_se.errors import ImageError
-from denoise_se.image import turned, wrong_range
+from denoise_se.image import turned
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, open_pages, read
 from denoise_se.page import Source, sourced
 from denoise_se.scanlines import ArrayScanlines
@@ -73,13 +73,11 @@ class Reading:
     notices: list[tuple[Source, str]] = field(default_factory=list)
 
     def decode(self, path: Path, most: int | None = None) -> list[Decoded]:
-        """All pages of a file, or the first `most`. Raises ImageError, also for floats that are not meant as 0 to 1."""
+        """All pages of a file, or the first `most`. Raises ImageError."""
         found = []
         with open_pages(path, max_pixels=self.max_pixels) as pages:
             for source, page in islice(sourced(path, pages), most):
                 image = page.image()
-                if wrong := wrong_range(image.pixels):
-                    raise ImageError(source, wrong)
                 self.notices += [(source, notice) for notice in (*image.notices, *_below_black(image.pixels))]
                 found.append(Decoded(source, image.pixels, image.metadata.orientation))
         return found
@@ -90,8 +88,11 @@ class Reading:
 
 
 def _below_black(pixels: NDArray[np.generic]) -> list[str]:
-    """A notice for floats of which many are below 0, as learning takes them for 0 and denoising does not."""
+    """A notice for floats of which many are below 0, as noise of dark places is: learning takes them for 0, and
+    denoising does not."""
     if pixels.dtype.kind != "f" or float(np.mean(np.asarray(pixels, np.float32) < 0)) <= MOST_NEGATIVE:
+        return []
+    if value_range(ArrayScanlines(pixels)).black < 0:
         return []
     return [f"more than {MOST_NEGATIVE:.0%} of its values are below 0 and are learnt as 0; add an offset to all images"]
 

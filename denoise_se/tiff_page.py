@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from denoise_se.exif import dpi as exif_dpi
-from denoise_se.image import MOST_FAR_OUT, RESCALE, FormatError, Image, Metadata, far_out
+from denoise_se.image import MOST_FAR_OUT, FormatError, Image, Metadata, far_out
 from denoise_se.nonfinite import replaced
 from denoise_se.tiff_layout import ASSOCIATED, CMYK, MIN_IS_WHITE, PALETTE, TiffCoding, split_tags
 from denoise_se.tiff_segments import TiffSegments
@@ -81,8 +81,7 @@ class TiffPage:
             far, values = (sum(numbers) for numbers in zip(*self._far_out.values(), strict=True))
             if far > MOST_FAR_OUT * values:
                 found.append(
-                    f"{far / values:.0%} of its float values are far outside of 0 to 1, where results are of little "
-                    f"use; {RESCALE}"
+                    f"{far / values:.0%} of its float values are far outside of 0 to 1; sigma and PSNR take 1 for white"
                 )
         return tuple(found)
 

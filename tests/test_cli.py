@@ -491,16 +491,28 @@ def test_a_profile_names_every_image_that_does_not_fit(run: Run) -> None:
     shapes = {"a.png": (80, 80, 3), "b.png": (80, 80, 3), "grey.png": (80, 80), "small.png": (80, 40, 3)}
     for name, shape in shapes.items():
         PIL.Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(name)
-    tifffile.imwrite("hdr.tif", rng.uniform(0, 4000, (80, 80, 3)).astype(np.float32), photometric="rgb")
     Path("broken.png").write_bytes(b"no image")
-    result = run("noise", "profile", *shapes, "hdr.tif", "broken.png", "-o", "p.json")
+    result = run("noise", "profile", *shapes, "broken.png", "-o", "p.json")
     assert result.code == 2 and not Path("p.json").exists()
     assert "broken.png: " in result.err
-    assert "4 problem(s)" in result.err and "grey.png: is grey, most are colour" in result.err
+    assert "3 problem(s)" in result.err and "grey.png: is grey, most are colour" in result.err
     assert "small.png: has 40x80 pixels; a profile needs at least 64x64" in result.err
-    assert "hdr.tif: has float values far outside of 0 to 1" in result.err
-    result = run("noise", "estimate", "a.png", "hdr.tif")
-    assert result.code == 1 and "hdr.tif: has float values far outside" in result.err and "a.png" in result.out
+
+
+def test_noise_of_floats_of_any_range_is_told_in_their_own_units(run: Run) -> None:
+    from denoise_se.noise_profile import NoiseProfile
+
+    scene = np.linspace(-1000, 3000, 128)[:, None]
+    tomogram = scene + np.random.default_rng(0).normal(0, 50, (128, 128))
+    tifffile.imwrite("ct.tif", tomogram.astype(np.float32), photometric="minisblack")
+    result = run("noise", "estimate", "ct.tif")
+    (own,) = re.findall(r"\(([\d.]+) of 1\)", result.out)
+    assert result.code == 0 and float(own) == pytest.approx(50, rel=0.1)
+    result = run("noise", "profile", "ct.tif", "-o", "p.json")
+    profile = NoiseProfile.load(Path("p.json"))
+    assert result.code == 0 and "from -1" in profile.source
+    (span,) = re.findall(r"in units of ([\d.e+]+) of", profile.source)
+    assert float(profile.variance(0.5)[0]) ** 0.5 * float(span) == pytest.approx(50, rel=0.1)
 
 
 def test_an_estimate_says_what_auto_gives_a_model_of_a_picture_with_coarse_grain(run: Run, tiny: Path) -> None:

@@ -467,7 +467,8 @@ def test_floats_of_another_range_bring_a_warning_and_noise_beyond_the_range_does
         load("gray")(noisy, 20)
         load("gray")(picture(40, 40, dtype=np.uint8), 20)
         load("gray")(np.random.default_rng(0).normal(0, 0.2, (40, 40)), 50)
-    with pytest.warns(UserWarning, match="float values far outside of 0 to 1; scale them so that 1 is white"):
+        load("gray")(noisy * 255)
+    with pytest.warns(UserWarning, match="float values far outside of 0 to 1; sigma takes 1 for white"):
         load("gray")(noisy * 255, 20)
 
 
