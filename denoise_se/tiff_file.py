@@ -26,7 +26,7 @@ def probe(stream: BinaryIO) -> Probe:
     directory = _directory(tag_file, chain.full[0][1])
     layout = layout_of(tag_file, directory)
     frames = len(chain.full) if len(chain.full) > 1 else _images_of_imagej(directory)
-    depth = 32 if layout.is_float else 16 if layout.bits > 8 else 8
+    depth = 32 if layout.as_float else 16 if layout.bits > 8 else 8
     return Probe("tiff", layout.width, layout.height, layout.channels, depth, frames, layout.extra is not None)
 
 

@@ -56,19 +56,24 @@ SAMPLE_KINDS = {SIGNED: "signed integer", FLOAT: "float", 5: "complex integer", 
 class TiffLayout:
     """extra: the kind of the one sample beyond the colours, None without one. tile: (length, width), None for strips.
 
-    compression, predictor and photometric are TIFF's numbers.
+    kind: of the samples, as numpy's: "u", "i" or "f". compression, predictor and photometric are TIFF's numbers.
     """
 
     width: int
     height: int
     bits: int
-    is_float: bool
+    kind: str
     samples: int
     photometric: int
     compression: int
     predictor: int
     extra: int | None
     tile: tuple[int, int] | None
+
+    @property
+    def as_float(self) -> bool:
+        """Whether the samples are read as float32: floats, signed ones, and those of more than 16 bits."""
+        return self.kind != "u" or self.bits > 16
 
     @property
     def stored_bytes(self) -> int:
@@ -123,7 +128,7 @@ def layout_of(tag_file: TagFile, directory: Directory) -> TiffLayout:
         width=number(WIDTH),
         height=number(LENGTH),
         bits=bits.pop(),
-        is_float=formats == {FLOAT},
+        kind={SIGNED: "i", FLOAT: "f"}.get(max(formats), "u"),
         samples=samples,
         photometric=photometric,
         compression=number(COMPRESSION, NO_COMPRESSION),
@@ -151,8 +156,10 @@ def layout_of(tag_file: TagFile, directory: Directory) -> TiffLayout:
 
 
 def _check_samples(layout: TiffLayout, sample_format: int) -> None:
-    if layout.is_float:
-        allowed = layout.bits in (16, 32, 64) and layout.photometric in (MIN_IS_BLACK, RGB)
+    if layout.as_float:
+        widths = {"u": (32,), "i": (8, 16, 32), "f": (16, 32, 64)}
+        allowed = sample_format in (UNSIGNED, SIGNED, FLOAT, 4) and layout.bits in widths[layout.kind]
+        allowed &= layout.photometric in (MIN_IS_BLACK, RGB) and layout.compression in LOSSLESS
     else:
         allowed = sample_format in (UNSIGNED, 4) and 1 <= layout.bits <= 16
         allowed &= layout.bits in (8, 16) or layout.extra is None

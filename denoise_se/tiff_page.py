@@ -14,12 +14,13 @@ from denoise_se.tiff_tags import CHILD_POINTERS, COLOR_MAP, ICC, PHOTOSHOP_LAYER
 # float pages are searched for NaN and infinity in blocks of about so many pixels, which memory bounds, with a margin
 MENDED_PIXELS = 1 << 22
 MENDED_MARGIN = 64
+KINDS = {"u": "unsigned integer", "i": "signed integer", "f": "float"}
 
 
 class TiffPage:
-    """See `Page`. Palette, CMYK with a profile, samples of other sizes than 8 and 16 bits, and float16 and float64 are
-    converted with a notice; NaN and infinity are replaced by a local value. Grey that is stored as 0 = white is turned
-    round, and turned back when it is written.
+    """See `Page`. Palette, CMYK with a profile, samples of other sizes than 8 and 16 bits, signed ones, and float16 and
+    float64 are converted with a notice; NaN and infinity are replaced by a local value. Grey that is stored as 0 =
+    white is turned round, and turned back when it is written.
 
     subfile_type: TIFF's NewSubfileType. first: whether the descriptive tags belong to this image.
     """
@@ -44,10 +45,10 @@ class TiffPage:
             # converts one pixel, to know the profile and that it can be used
             _, self.icc = _rgb_of_cmyk(np.zeros((1, 1, 4), np.uint8), self.icc)
             self.add_notice("CMYK image written as sRGB, converted through its colour profile")
-        elif layout.bits not in (8, 16) and not layout.is_float:
+        elif layout.bits not in (8, 16) and not layout.as_float:
             self.add_notice(f"{layout.bits}-bit samples written as {8 if layout.bits < 8 else 16}-bit")
-        elif layout.is_float and layout.bits != 32:
-            self.add_notice(f"{layout.bits}-bit float samples written as 32-bit float")
+        elif layout.as_float and (layout.kind, layout.bits) != ("f", 32):
+            self.add_notice(f"{layout.bits}-bit {KINDS[layout.kind]} samples written as 32-bit float")
         if PHOTOSHOP_LAYERS in tags:
             self.add_notice("Photoshop layers not kept")
         if CHILD_POINTERS & tags.keys() - directory.children.keys():
@@ -96,7 +97,7 @@ class TiffPage:
             return _looked_up(self.tag_file, self.directory, colours[..., 0])
         if layout.photometric == CMYK:
             return _rgb_of_cmyk(colours, self.directory.tags[ICC].data)[0]
-        if layout.bits not in (8, 16) and not layout.is_float:
+        if layout.bits not in (8, 16) and not layout.as_float:
             full = 255 if layout.bits < 8 else 65535
             largest = (1 << layout.bits) - 1
             colours = ((colours.astype(np.uint32) * full + largest // 2) // largest).astype(self.dtype)
@@ -115,7 +116,7 @@ class TiffPage:
         return Image(colours, alpha, self.format, self.metadata, self.notices)
 
     def _samples(self, start: int, stop: int) -> np.ndarray:
-        if not self.layout.is_float or start == stop:
+        if not self.layout.as_float or start == stop:
             return self.segments.rows(start, stop)
         step = max(1, MENDED_PIXELS // self.layout.width)
         blocks = []

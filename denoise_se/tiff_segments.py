@@ -26,7 +26,7 @@ class TiffSegments:
 
     def __init__(self, stream: BinaryIO, layout: TiffLayout, page: Any, skipped: int = 0) -> None:
         self.stream, self.layout, self.page = stream, layout, page
-        self.dtype = np.dtype(np.float32 if layout.is_float else np.uint16 if layout.bits > 8 else np.uint8)
+        self.dtype = np.dtype(np.float32 if layout.as_float else np.uint16 if layout.bits > 8 else np.uint8)
         if (page.imagelength, page.imagewidth, page.samplesperpixel) != (layout.height, layout.width, layout.samples):
             raise FormatError("is damaged: its tags contradict each other")
         count = math.prod(page.chunked)
@@ -76,7 +76,7 @@ class TiffSegments:
         """Reads just these rows out of uncompressed strips, which may be as large as the image."""
         layout = self.layout
         samples = layout.samples // self.planes
-        stored = np.dtype(f"{self.page.parent.byteorder}{'f' if layout.is_float else 'u'}{layout.bits // 8}")
+        stored = np.dtype(f"{self.page.parent.byteorder}{layout.kind}{layout.bits // 8}")
         row_bytes = layout.width * samples * stored.itemsize
         stop = start + len(block)
         for plane in range(self.planes):

@@ -682,7 +682,9 @@ def test_the_noise_of_a_folder_and_of_each_page_of_a_stack_is_estimated(run: Run
         assert float(sigma) == pytest.approx(10, abs=1) and float(counts.strip("(")) == pytest.approx(2570, rel=0.1)
     assert run("noise", "profile", "shots", "--series", "burst", "-o", "c.json").code == 0
     tifffile.imwrite("dim.tif", pages // 16, photometric="minisblack")
-    assert "of their range from 0.0148 on" in " ".join(run("noise", "estimate", "dim.tif", "--series", "burst").out.split())
+    assert "of their range from 0.0148 on" in " ".join(
+        run("noise", "estimate", "dim.tif", "--series", "burst").out.split()
+    )
     alone = run("noise", "estimate", "none.png")
     assert alone.code == 2 and not alone.out and "none.png: no such file or folder" in alone.err
 

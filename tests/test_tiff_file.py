@@ -154,7 +154,25 @@ def test_other_floats_become_float32_with_a_notice(tmp_path, dtype):
     assert np.array_equal(image.pixels[..., 0], values.astype(np.float32)) and "32-bit float" in image.notices[0]
 
 
-@pytest.mark.parametrize("dtype", [np.uint32, np.int16, np.int8, np.complex64])
+@pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"compression": "zlib", "predictor": 2}])
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [(np.int8, "signed"), (np.int16, "signed"), (np.int32, "signed"), (np.uint32, "unsigned")]
+)
+def test_other_integers_become_float32_with_a_notice(tmp_path, dtype, kind, options):
+    most = min(np.iinfo(dtype).max, 1 << 24)  # up to which float32 holds each integer
+    values = RNG.integers(max(np.iinfo(dtype).min, -most), most, (9, 7), dtype)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", **options)
+    image = image_io.read(tmp_path / "a.tif")
+    assert np.array_equal(image.pixels[..., 0], values)
+    bits = 8 * values.itemsize
+    assert image.notices[0] == f"{bits}-bit {kind} integer samples written as 32-bit float"
+    assert image_io.probe(tmp_path / "a.tif").bit_depth == 32
+    image_io.write(tmp_path / "b.tif", image)
+    written = tifffile.imread(tmp_path / "b.tif")
+    assert written.dtype == np.float32 and np.array_equal(written, values)
+
+
+@pytest.mark.parametrize("dtype", [np.uint64, np.int64, np.complex64])
 def test_other_numbers_are_refused_with_the_reason(tmp_path, dtype):
     tifffile.imwrite(tmp_path / "a.tif", np.ones((9, 7), dtype))
     with pytest.raises(ImageError, match="not supported here: convert it"):
