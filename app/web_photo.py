@@ -17,7 +17,7 @@ from denoise_se.app.request import Request
 from denoise_se.app.web_work import Work
 from denoise_se.batch import run_batch
 from denoise_se.blending import Strength
-from denoise_se.display import BROWSER_FORMATS, RESIDUAL_GAIN, as_shown, difference, residual, shown_gain
+from denoise_se.display import BROWSER_FORMATS, RESIDUAL_GAIN, as_shown, difference, residual, shown_range
 from denoise_se.errors import ImageError, UsageError
 from denoise_se.formats import output_suffix
 from denoise_se.image import Image
@@ -30,6 +30,7 @@ from denoise_se.plan import make_plan
 from denoise_se.recorded import Recorded, record
 from denoise_se.report import Row
 from denoise_se.scanlines import Scanlines
+from denoise_se.value_range import WHOLE, ValueRange
 
 TURNED = (5, 6, 7, 8)  # EXIF orientations by a quarter
 MOST_KEPT = 4  # written results of one photo, for going back and forth between two strengths
@@ -48,7 +49,7 @@ class Photo:
     """A denoised photo: `source` as uploaded, `folder` for all that is made of it.
 
     recorded: the network's result for each page; estimated: the first page's noise; size: its width and height as it is
-    shown; gains: how many times brighter each page is shown.
+    shown; ranges: what each page shows as black to white.
     """
 
     source: Path
@@ -57,7 +58,7 @@ class Photo:
     recorded: tuple[Recorded, ...]
     estimated: NoiseEstimate
     size: tuple[int, int]
-    gains: tuple[float, ...]
+    ranges: tuple[ValueRange, ...]
     reference: Path | None = None
     kept: dict[Request, Saved] = field(default_factory=dict)
     _last: list[object] = field(default_factory=lambda: [None])  # one list for all copies
@@ -67,7 +68,7 @@ class Photo:
         """Read a photo and run the network over it. Raises DenoiseError, and CancelledError within a tile."""
         work.step(0.0, "Reading")
         refuse_many_pixels([source], request.max_pixels)
-        recorded, gains = [], []
+        recorded, ranges = [], []
         with open_pages(source, max_pixels=request.max_pixels) as pages:
             for number, page in enumerate(pages):
                 if len(pages) == 1 and stored_bytes(page) <= WHOLE_BYTES:
@@ -77,14 +78,14 @@ class Photo:
                     size = (height, width) if page.metadata.orientation in TURNED else (width, height)
                     estimated = estimate_noise(Watched(page, partial(work.step, 0.0, "Estimating the noise")))
                     work.step(0.0, "Loading the model")  # the first time its graph is made too
-                gains.append(shown_gain(page))
+                ranges.append(shown_range(page))
                 tiles = partial(_tiles, work, number, len(pages))
                 denoiser = request.denoiser_for(page.shape[2])
                 known: Known | None = request.sigma
                 if number == 0 and known is None:  # which is not estimated twice
                     known = denoiser.level_for(page, estimated)
                 recorded.append(record(denoiser, page, folder / f"page-{number}.npy", known, progress=tiles))
-        return cls(source, folder, request, tuple(recorded), estimated, size, tuple(gains), reference)
+        return cls(source, folder, request, tuple(recorded), estimated, size, tuple(ranges), reference)
 
     @property
     def pages(self) -> int:
@@ -153,18 +154,18 @@ class Photo:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _viewable(self, path: Path, page: int) -> str:
-        if probe(path).format in BROWSER_FORMATS and self.gains[page] == 1:
+        if probe(path).format in BROWSER_FORMATS and self.ranges[page] == WHOLE:
             return str(path)
         made = self.folder / f"{path.parent.name}-{path.stem}-{page}-shown.png"
         if not made.exists():
-            write(made, as_shown(page_of(path, page, self.request.max_pixels), self.gains[page]))
+            write(made, as_shown(page_of(path, page, self.request.max_pixels), self.ranges[page]))
         return str(made)
 
     def _map(self, saved: Saved, kind: str, page: int, of: Path | None = None) -> str:
         made = saved.path.with_name(f"{'before' if of else 'after'}-{page}-{kind}.png")
         if not made.exists():
             of_what = self.source if kind == "residual" else self.reference or self.source
-            draw, gain = residual if kind == "residual" else difference, RESIDUAL_GAIN * self.gains[page]
+            draw, gain = residual if kind == "residual" else difference, RESIDUAL_GAIN / self.ranges[page].span
             pixels = self.request.max_pixels
             write(made, draw(page_of(of_what, page, pixels), page_of(of or saved.path, page, pixels), gain))
         return str(made)

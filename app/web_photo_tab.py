@@ -224,7 +224,11 @@ class PhotoTab(PhotoLayout):
         notices = [self.service.cache.without_folders(text) for text in saved.row.notices]
         if photo.at(amount, format).left_alone(saved.row):
             notices.append(f"{LEFT_ALONE.capitalize()}. If you see some, take “photo” or set its level.")
-        if (gain := photo.gains[number]) > 1:
+        seen = photo.ranges[number]
+        if seen.black or seen.span > 1:
+            notices.append(f"It is shown with {seen.black:.3g} of its range as black and {seen.white:.3g} as white.")
+        elif seen.span < 1:
+            gain = 1 / seen.span
             notices.append(f"It uses 1/{gain:g} of its range, and is shown {gain:g} times brighter than it is.")
         command = command_line(photo, amount, format)
         return {

@@ -220,7 +220,8 @@ class Denoiser(Restorer):
             level = np.asarray(0.0 if sigma is None else sigma, np.float32)
         except (TypeError, ValueError):
             level = np.full((), np.nan, np.float32)
-        if not ((level >= 0) & (level <= 255)).all():
+        most = np.float32(255 if source.dtype.kind == "u" else np.finfo(np.float32).max)  # floats may lie anywhere
+        if not ((level >= 0) & (level <= most)).all():
             raise UsageError("sigma must be a number from 0 to 255, in 8-bit units (25 means 25/255)")
         if level.ndim and level.shape != source.shape[:2]:
             raise UsageError(f"the map of sigma has shape {level.shape}, the image {source.shape[:2]}")

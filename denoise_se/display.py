@@ -6,32 +6,37 @@ orientation applied; the other formats go through `as_shown`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 
 from denoise_se.errors import UsageError
-from denoise_se.image import Image
-from denoise_se.scanlines import ArrayScanlines, Scanlines
-from denoise_se.value_range import full_range, white_level
+from denoise_se.image import MOST_FAR_OUT, Image, far_out
+from denoise_se.scanlines import ArrayScanlines, Scanlines, in_bands
+from denoise_se.value_range import WHOLE, ValueRange, full_range, value_range
 
 BROWSER_FORMATS = ("png", "jpg", "webp", "bmp")
 RESIDUAL_GAIN = 4.0  # noise of sigma 10 (8-bit units) then spans a third of the grey scale
 _BAND = 256  # rows in work at a time, so that no float copy of the whole image is made
 
 
-def shown_gain(source: Scanlines) -> float:
-    """How many times brighter an image [H, W, C] is shown: 1, or where a deep one uses a small part of its range, as
-    counts of 12 bits in 16 do, the power of two that networks see it with (see `white_level`)."""
-    return max(1.0, full_range(source.dtype) / white_level(source, 0.0))
+def shown_range(source: Scanlines) -> ValueRange:
+    """What an image [H, W, C] shows as black to white, in units of its range: what networks see of it, see
+    `value_range`; but highlights of floats are clipped, as long as most of the picture is no brighter than white."""
+    seen = value_range(source, 0.0).in_units_of(full_range(source.dtype))
+    if seen.black == 0 and seen.span > 1:
+        beyond = sum(far_out(rows) for _, rows in in_bands(source))
+        return seen if beyond > MOST_FAR_OUT * math.prod(source.shape) else WHOLE
+    return seen
 
 
-def as_shown(image: Image, gain: float = 1.0) -> Image:
-    """The image, `gain` times brighter, in 8 bits, turned upright, its values clipped to their range; alpha and colour
-    profile are kept."""
+def as_shown(image: Image, seen: ValueRange = WHOLE) -> Image:
+    """The image in 8 bits, turned upright, its values clipped to that range (`shown_range`); alpha and colour profile
+    are kept."""
     upright = image.upright()
     alpha = None if upright.alpha is None else _eight_bits(upright.alpha[..., None])[..., 0]
-    return replace(upright, pixels=_eight_bits(upright.pixels, gain), alpha=alpha)
+    return replace(upright, pixels=_eight_bits(upright.pixels, seen), alpha=alpha)
 
 
 def residual(noisy: Image, clean: Image, gain: float = RESIDUAL_GAIN) -> Image:
@@ -77,21 +82,21 @@ def _unit(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(np.float32) / np.float32(full_range(pixels.dtype))
 
 
-def _eight_bits(pixels: np.ndarray, gain: float = 1.0) -> np.ndarray:
+def _eight_bits(pixels: np.ndarray, seen: ValueRange = WHOLE) -> np.ndarray:
     if pixels.dtype == np.uint8:
         return pixels
     shown = np.empty(pixels.shape, np.uint8)
     for start in range(0, len(pixels), _BAND):
         rows = slice(start, start + _BAND)
-        shown[rows] = np.clip(np.rint(255 * np.float32(gain) * _unit(pixels[rows])), 0, 255)
+        shown[rows] = np.clip(np.rint(255 * seen.seen(_unit(pixels[rows]))), 0, 255)
     return shown
 
 
 def thumbnail(image: Image, side: int = 320) -> Image:
-    """As shown, as bright as `shown_gain` has it, with its longer side at most `side` pixels (area average)."""
+    """As shown, as bright as `shown_range` has it, with its longer side at most `side` pixels (area average)."""
     import cv2
 
-    shown = as_shown(image, shown_gain(ArrayScanlines(image.pixels)))
+    shown = as_shown(image, shown_range(ArrayScanlines(image.pixels)))
     scale = min(1.0, side / max(shown.height, shown.width))
     size = (max(1, round(shown.width * scale)), max(1, round(shown.height * scale)))
     pixels = cv2.resize(shown.pixels, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], shown.channels)

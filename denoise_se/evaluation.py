@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from denoise_se.alike import counted
 from denoise_se.channel_names import KINDS
 from denoise_se.crops import Crop, best_crops, cut_crop
-from denoise_se.display import shown_gain
+from denoise_se.display import shown_range
 from denoise_se.errors import DenoiseError, ImageError, NoiseSpecError, UsageError
 from denoise_se.evaluation_methods import NOISY, Method, ModelMethod, check_names
 from denoise_se.evaluation_scores import Evaluation, ImageScore
@@ -166,11 +166,9 @@ class _Bench:
             score(method.name, result, seconds, estimate)
             results[method.name] = result
         if results:
-            gain = np.float32(
-                shown_gain(ArrayScanlines(target.reshape(*target.shape[:2], -1)))
-            )  # else counts are black
-            shown = {name: result * gain for name, result in results.items()}
-            crop = cut_crop(f"{case.test_set} {noise}", case.image, unit_range(target) * gain, noisy * gain, shown)
+            seen = shown_range(ArrayScanlines(target.reshape(*target.shape[:2], -1))).seen  # else counts are black
+            shown = {name: seen(result) for name, result in results.items()}
+            crop = cut_crop(f"{case.test_set} {noise}", case.image, seen(unit_range(target)), seen(noisy), shown)
             self.crops = best_crops([*self.crops, crop])
 
     def notes(self, kinds: set[tuple[str, int]]) -> tuple[str, ...]:

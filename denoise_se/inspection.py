@@ -8,7 +8,7 @@ import numpy as np
 
 from denoise_se.blending import Strength
 from denoise_se.denoiser import Denoiser
-from denoise_se.display import shown_gain
+from denoise_se.display import shown_range
 from denoise_se.level_grid import Known, held
 from denoise_se.noise_estimation import estimate_noise
 from denoise_se.preview import Preview, PreviewMaker
@@ -44,7 +44,7 @@ class Inspection:
     def __init__(self, inspector: Inspector, source: Scanlines, orientation: int = 1) -> None:
         self.inspector = inspector
         most = inspector.picture_bytes
-        self.maker = None if most is None else PreviewMaker(*source.shape, orientation, most, shown_gain(source))
+        self.maker = None if most is None else PreviewMaker(*source.shape, orientation, most, shown_range(source))
         self.sample = Sample(*source.shape, source.dtype) if inspector.noise or inspector.quality else None
 
     def add(self, band: Band) -> None:

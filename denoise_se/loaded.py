@@ -23,14 +23,13 @@ from denoise_se.image import turned
 from denoise_se.image_io import DEFAULT_MAX_PIXELS, open_pages, read
 from denoise_se.page import Source, sourced
 from denoise_se.scanlines import ArrayScanlines
-from denoise_se.value_range import MOST_BEYOND, ValueRange, full_range, value_range, white_level
+from denoise_se.value_range import MOST_BEYOND, WHOLE, ValueRange, full_range, value_range, white_level
 
 File = TypeVar("File")
 Page = TypeVar("Page")
 Keep = Callable[[Tensor], Tensor]  # what becomes of an image's pixels when they are decoded, see `PixelStore.keep`
 MOST_NEGATIVE = 0.01  # of the values of an image
 MOST_CLIPPED = 0.001  # of the values, by the range of another image
-WHOLE = ValueRange(0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from denoise_se.noise_series import (
 from denoise_se.patch_noise import HIGH, brightness_points
 from denoise_se.patch_spectrum import PatchSpectrum, completed, correlation_weight, spectra
 from denoise_se.scanlines import ArrayScanlines
-from denoise_se.value_range import ValueRange, full_range, value_range, white_level
+from denoise_se.value_range import WHOLE, ValueRange, full_range, value_range, white_level
 
 Array = NDArray[np.float32]
 Float = NDArray[np.float64]
@@ -74,7 +74,7 @@ def measure_noise(
     if used is None:
         images = [_checked(image) for image in images]
         used = reduce(ValueRange.joined, (used_range(image, series) for image in images)) if images else None
-    frames = Frames(images, used or ValueRange(0.0, 1.0))
+    frames = Frames(images, used or WHOLE)
     if series is None:
         return _of_pictures(frames)
     residuals = SERIES[series](list(frames))  # not kept here: of a camera's burst there is no room for both

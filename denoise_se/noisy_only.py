@@ -17,7 +17,7 @@ from denoise_se.objectives import Neighbours, Objective, Recorrupted
 from denoise_se.profile_noise import ProfileNoise
 from denoise_se.removed_noise import IMAGES, excess, removed_noise, removed_profile
 from denoise_se.training_images import Pair, thinned
-from denoise_se.value_range import ValueRange, full_range
+from denoise_se.value_range import WHOLE, full_range
 
 MEASURED_IMAGES = 24  # spread over the set; more say little more
 MEASURED_SIDE = 768  # of their centres
@@ -49,7 +49,7 @@ def plan_noisy_only(images: Sequence[Pair], start: Checkpoint | None) -> NoisyOn
     if not chosen:
         raise UsageError(f"no image is at least {MIN_SIDE}x{MIN_SIDE} pixels, so their noise cannot be measured")
     pictures = [centre(image, MEASURED_SIDE).permute(1, 2, 0).numpy() for image in chosen]
-    profile, hidden = measure_noise(pictures, used=ValueRange(0.0, 1.0)).profile, ""
+    profile, hidden = measure_noise(pictures, used=WHOLE).profile, ""
     if start is not None:
         few = thinned(pictures, IMAGES)
         floats = [picture.astype(np.float32) / np.float32(full_range(picture.dtype)) for picture in few]

@@ -15,6 +15,7 @@ import numpy as np
 
 from denoise_se.exif import on_its_side
 from denoise_se.image import turned
+from denoise_se.value_range import WHOLE, ValueRange, full_range
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
@@ -70,11 +71,14 @@ class PreviewMaker:
         channels: int,
         orientation: int = 1,
         most: int = MOST_BYTES,
-        gain: float = 1.0,
+        seen: ValueRange = WHOLE,
     ) -> None:
         """For an image of `height` x `width` >= 1x1 pixels and 1 or 3 channels, shown by its EXIF orientation (1 to 8)
-        and `gain` times brighter, in pictures of `most` bytes (at least LEAST_BYTES) together."""
-        self.shape, self.orientation, self.most, self.gain = (height, width, channels), orientation, most, gain
+        and with that range as black to white, in units of its own, in pictures of `most` bytes (at least LEAST_BYTES)
+        together."""
+        self.shape, self.orientation, self.most = (height, width, channels), orientation, most
+        # what is only made brighter stays whole numbers until it is shown
+        self.seen, self.gain = (WHOLE, 1 / seen.span) if seen.black == 0 and seen.span <= 1 else (seen, 1.0)
         self.step = max(1, -(-max(height, width) // _FINE))
         fine = (-(-height // self.step), -(-width // self.step), channels)
         self.sums = np.zeros((2, *fine), np.uint32)  # 8-bit codes of step x step pixels stay far below 2**32
@@ -92,7 +96,7 @@ class PreviewMaker:
         self.unit = 1.0
 
     def add(self, start_row: int, noisy: np.ndarray, clean: np.ndarray) -> None:
-        """The next rows, [n, W, C] each of uint8, uint16 or float32 (finite; clipped to [0, 1] here).
+        """The next rows, [n, W, C] each of uint8, uint16 or float32 (finite; clipped to the range that is shown).
 
         Raises ValueError for rows that do not follow the last ones, or of another shape or dtype than the other's.
         """
@@ -100,14 +104,14 @@ class PreviewMaker:
             raise ValueError(f"rows {start_row}, {noisy.shape} and {clean.shape}, do not follow row {self.done}")
         if noisy.shape[1:] != self.shape[1:] or start_row + len(noisy) > self.shape[0]:
             raise ValueError(f"rows {start_row} of shape {noisy.shape} are not of an image {self.shape}")
-        self.unit = 1.0 if noisy.dtype == np.uint8 else 257.0
+        self.unit = 1.0 if noisy.dtype == np.uint8 else 257.0 / self.seen.span
         most = max(1, _CHUNK // (self.shape[1] * self.shape[2]))
         first = 0
         while first < len(noisy):
             # never across the end of a row of windows: the next one writes over it
             end = next(end for end in self.ends if end > self.done) - self.done
             rows = slice(first, min(first + most, first + end, len(noisy)))
-            self._add(_whole(noisy[rows]), _whole(clean[rows]))
+            self._add(self._whole(noisy[rows]), self._whole(clean[rows]))
             first = rows.stop
 
     def finish(self) -> Preview:
@@ -161,6 +165,13 @@ class PreviewMaker:
             columns = slice(best * self.side[1], (best + 1) * self.side[1])
             self.crops = np.roll(self.rows[:, :, columns], -(self.done % self.side[0]), axis=1)
 
+    def _whole(self, values: np.ndarray) -> np.ndarray:
+        """The values as whole numbers: floats, and those of another range than their own, as 16-bit ones."""
+        if values.dtype.kind == "u" and self.seen == WHOLE:
+            return values
+        seen = self.seen.seen(values.astype(np.float32) / np.float32(full_range(values.dtype)))
+        return np.asarray(np.rint(np.clip(seen, 0, 1) * np.float32(65535)), np.uint16)
+
     def _fine(self, sums: np.ndarray) -> np.ndarray:
         """The means [h, w, C] uint8 of the cells, those at the right and the bottom border being smaller."""
         counts = [np.minimum(self.step, size - np.arange(0, size, self.step)) for size in self.shape[:2]]
@@ -172,13 +183,6 @@ def _starts(size: int, side: int, most: int) -> list[int]:
     """Where windows of `side` start along `size`: from end to end, overlapping by half, but no more than `most`."""
     count = min(most, 1 + -(-2 * (size - side) // side))
     return [(size - side) * i // max(1, count - 1) for i in range(count)]
-
-
-def _whole(values: np.ndarray) -> np.ndarray:
-    """The values as whole numbers: floats as 16-bit ones."""
-    if values.dtype.kind == "u":
-        return values
-    return np.asarray(np.rint(np.clip(values, 0, 1) * np.float32(65535)), np.uint16)
 
 
 def _codes(values: np.ndarray, gain: float) -> np.ndarray:

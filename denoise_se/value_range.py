@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -23,10 +22,14 @@ BELOW = 0.02  # of the contrast: so far below black is overshoot, as of a filter
 
 @dataclass(frozen=True)
 class ValueRange:
-    """The values that a network sees as 0, `black`, and as 1, `black + span`."""
+    """The values that a network sees as 0, `black`, and as 1, `white`, which is `span` above it."""
 
     black: float
     span: float
+
+    @property
+    def white(self) -> float:
+        return self.black + self.span
 
     def seen(self, values: ArrayLike) -> NDArray[np.float32]:
         """As a network sees them."""
@@ -58,7 +61,10 @@ class ValueRange:
     def joined(self, other: ValueRange) -> ValueRange:
         """Both, from 0 on where one is."""
         black = min(self.black, other.black) if self.black and other.black else 0.0
-        return ValueRange(black, max(self.black + self.span, other.black + other.span) - black)
+        return ValueRange(black, max(self.white, other.white) - black)
+
+
+WHOLE = ValueRange(0.0, 1.0)  # in units of a type's range
 
 
 def full_range(dtype: np.dtype) -> float:
@@ -115,6 +121,8 @@ def white_level(source: Scanlines, level: ArrayLike | None = None) -> float:
 def _peak(source: Scanlines, enough: float = math.inf) -> float:
     """The largest value, whatever its sign, of what is as large as three pixels or a line (medians of 3x3), or one that
     is above `enough`."""
+    import cv2
+
     peak = 0.0
     for _, rows in in_bands(source):
         if np.abs(rows).max() > peak:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from denoise_se.display import as_shown, difference, residual, shown_gain, thumbnail
+from denoise_se.display import as_shown, difference, residual, shown_range, thumbnail
 from denoise_se.errors import UsageError
 from denoise_se.image import Image
 from denoise_se.scanlines import ArrayScanlines
+from denoise_se.value_range import ValueRange
 
 
 def grey(*values: int, dtype: type = np.uint8) -> Image:
@@ -31,14 +32,21 @@ def test_sixteen_bits_and_floats_are_shown_in_eight() -> None:
 )
 def test_what_uses_a_small_part_of_its_range_is_shown_brighter(brightest: int, dtype: type, gain: int) -> None:
     image = grey(0, brightest, dtype=dtype)
-    assert shown_gain(ArrayScanlines(image.pixels)) == gain
+    seen = shown_range(ArrayScanlines(image.pixels))
+    assert seen == ValueRange(0, 1 / gain)
     shown = round(255 * gain * brightest / np.iinfo(dtype).max)
-    assert as_shown(image, gain).pixels.ravel().tolist() == [0, shown]
+    assert as_shown(image, seen).pixels.ravel().tolist() == [0, shown]
     assert thumbnail(image).pixels.ravel().tolist() == [0, shown]
 
 
-def test_floats_that_count_beyond_white_are_shown_clipped() -> None:
-    assert shown_gain(ArrayScanlines(np.full((4, 4, 1), 900.0, np.float32))) == 1
+def test_highlights_of_floats_are_shown_clipped_and_counts_and_tomograms_are_not() -> None:
+    ramp = np.linspace(0, 1, 4096, dtype=np.float32).reshape(64, 64, 1)
+    highlights = ramp.copy()
+    highlights[60:, :40] = 5
+    assert shown_range(ArrayScanlines(highlights)) == ValueRange(0, 1)
+    for values in (4000 * ramp, 4000 * ramp - 1000, 0.2 * ramp + 0.6):
+        shown = as_shown(Image(values, None, "tiff"), shown_range(ArrayScanlines(values))).pixels.astype(int)
+        assert shown.min() == 0 and shown.max() > 240 and np.abs(np.diff(shown.ravel())).max() == 1
 
 
 def test_the_residual_is_grey_where_nothing_changed_and_four_times_the_change_elsewhere() -> None:

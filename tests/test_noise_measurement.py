@@ -18,7 +18,7 @@ from denoise_se.noise_check import chart, check_estimates
 from denoise_se.noise_measurement import measure_noise
 from denoise_se.noise_plot import plot_measurement
 from denoise_se.profile_noise import ProfileNoise
-from denoise_se.value_range import ValueRange
+from denoise_se.value_range import WHOLE
 
 GAIN, READ = 0.004, 0.02
 
@@ -231,7 +231,6 @@ from collections.abc import Iterator
 from pathlib import Path
 import numpy as np
 from denoise_se.noise_measurement import measure_noise
-from denoise_se.value_range import ValueRange
 peak = lambda: int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 shots = list(np.random.default_rng(0).integers(118, 139, (8, 1000, 1000, 3), dtype=np.uint8))
 measure_noise([shot[:80, :80] for shot in shots], "burst")  # imports what it needs
@@ -254,7 +253,7 @@ def test_pictures_that_come_one_after_the_other_are_let_go_and_measured_as_if_al
             alive.append(alive[-1] + 1)
             yield copy
 
-    streamed = measure_noise(one_by_one(), used=ValueRange(0.0, 1.0))
+    streamed = measure_noise(one_by_one(), used=WHOLE)
     assert streamed.profile == measure_noise(pictures).profile
     assert max(alive) <= 3
 

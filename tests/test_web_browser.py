@@ -100,6 +100,21 @@ def test_a_sixteen_bit_tiff_is_shown_and_comes_back_in_sixteen_bits(page, model:
     assert result.read_bytes() == (tmp_path / "expected.tif").read_bytes()
 
 
+def test_a_tomogram_of_signed_integers_is_seen_in_the_range_that_it_uses(page, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    ramp = np.tile(np.linspace(-1000, 3000, 128), (96, 1)) + np.random.default_rng(0).normal(0, 100, (96, 128))
+    tifffile.imwrite(tmp_path / "ct.tif", ramp.astype(np.int16), photometric="minisblack")
+    drop(page, tmp_path / "ct.tif")
+    wait_for_result(page)
+    assert "of its range as black" in page.text_content("#facts")
+    left, right = page.evaluate("""() => {
+        const drawing = Object.assign(document.createElement('canvas'), {width: 128, height: 96}).getContext('2d')
+        drawing.drawImage(document.querySelector('.layer.before img'), 0, 0)
+        const mean = x => drawing.getImageData(x, 0, 8, 96).data.reduce((sum, v, i) => sum + (i % 4 ? 0 : v), 0) / 768
+        return [mean(0), mean(120)]
+    }""")
+    assert left < 40 and right > 215
+
+
 def test_the_noise_does_not_shine_through_what_is_seen_through(page, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     grain = np.random.default_rng(0).integers(60, 190, (96, 96, 3), np.uint8)
     write(tmp_path / "glass.png", Image(grain, np.full((96, 96), 90, np.uint8), "png"))

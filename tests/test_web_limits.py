@@ -389,7 +389,7 @@ def test_a_picture_that_is_ready_after_its_photo_has_gone_is_not_shown(tmp_path:
 
     as_they_stand = (1.0, False, 1.0, "same", "compare", 1)
     assert tab.state in tab.look(str(source), None, *as_they_stand, photo)
-    leaving = Leaving(source, photo.folder, request, photo.recorded, photo.estimated, photo.size, photo.gains)
+    leaving = Leaving(source, photo.folder, request, photo.recorded, photo.estimated, photo.size, photo.ranges)
     assert list(tab.look(str(source), None, *as_they_stand, leaving)) == [tab.status]
     assert list(tab.look(str(tmp_path / "next.png"), None, *as_they_stand, photo)) == [tab.status]  # it is on its way
     # cancelling takes out what has no result, the clean photo of an example too
