@@ -116,8 +116,10 @@ class BatchTab:
                 yield {self.status: gr.skip()}
             else:
                 yield {**idle, self.status: parts.note("Cancelled.")}
-        except DenoiseError as error:
+        except Exception as error:
             yield {**idle, self.status: parts.problem(self.service.explained(error))}
+            if not isinstance(error, DenoiseError):
+                raise  # to the log
 
     def explain(self, model: str) -> Updates:
         return {self.model: gr.update(info=self.service.options.offered.get(model, ""))}

@@ -108,8 +108,10 @@ class LearnTab:
             taken = enough(photos, self.service.options.max_pixels)
             profile, plot = await measure(taken, await asyncio.to_thread(self.service.cache.folder))
             yield as_html(profile, plot, len(taken))
-        except DenoiseError as error:
+        except Exception as error:
             yield parts.problem(self.service.explained(error))
+            if not isinstance(error, DenoiseError):
+                raise  # to the log
 
     def begin(self, noisy: Any, clean: Any, name: str, minutes: float, request: gr.Request) -> Updates:
         """Starts a lesson."""

@@ -7,10 +7,11 @@ from html import escape
 from importlib import resources
 from urllib.parse import quote
 
+from denoise_se.app.web_photo import Photo
 from denoise_se.app.web_work import Work
 from denoise_se.channel_names import KINDS
-from denoise_se.noise_estimation import NoiseEstimate
 from denoise_se.report import Row, shown_number
+from denoise_se.value_range import ValueRange
 
 HEADER = """
 <header><div><h1>denoise-se</h1><p>Take the noise out of a photo. Compare, choose how much, and download it
@@ -57,16 +58,23 @@ def examples(names: Sequence[str], folder: str) -> str:
     return f"<p>No photo at hand? Try one of these.</p><div class=row>{buttons}</div>"
 
 
-def facts(
-    row: Row, size: tuple[int, int], pages: int, estimated: NoiseEstimate, notices: Sequence[str], command: str
-) -> str:
+def noise_level(sigma: float, seen: ValueRange) -> str:
+    """A standard deviation in 8-bit units, of a photo that uses that range: of 255, but for floats beyond 0 to 1."""
+    if seen.span > 1:
+        return f"{sigma / 255:.3g} in the file's values"
+    return f"{sigma:.1f} of 255" if sigma >= 0.1 or sigma == 0 else f"{sigma:.1g} of 255"
+
+
+def facts(photo: Photo, row: Row, notices: Sequence[str], command: str) -> str:
     """Size, noise and scores of a result, and the command that gives the same file."""
-    count = f", {pages} pages" if pages > 1 else ""
-    found = f"{estimated.sigma:.1f} of 255"
-    if row.sigma is not None and pages == 1 and abs(row.sigma - estimated.sigma) >= 0.1:
-        found += f", treated as {row.sigma:.1f}"
+    width, height = photo.size
+    count = f", {photo.pages} pages" if photo.pages > 1 else ""
+    sigma, seen = photo.estimated.sigma, photo.ranges[0]
+    found = noise_level(sigma, seen)
+    if row.sigma is not None and photo.pages == 1 and abs(row.sigma - sigma) >= 0.1 * max(1.0, seen.span):
+        found += f", treated as {noise_level(row.sigma, seen)}"
     parts = [
-        ("Photo", f"{size[0]:,} × {size[1]:,}, {row.bit_depth}-bit {KINDS[row.channels or 3]}{count}"),
+        ("Photo", f"{width:,} × {height:,}, {row.bit_depth}-bit {KINDS[row.channels or 3]}{count}"),
         ("Noise found", found),
         ("Model", escape(row.model)),
     ]

@@ -168,11 +168,13 @@ class PhotoTab(PhotoLayout):
                 yield {self.status: gr.skip()}
             else:
                 yield {self.status: parts.note("Cancelled."), self.cancel: gr.update(visible=False)}
-        except DenoiseError as error:
+        except Exception as error:
             # of a photo for which the server has no time now, what it has stays
             stays = isinstance(error, FullError) and old is not None and old.source == source
             rest = {self.cancel: gr.update(visible=False)} if stays else self._emptied(old)
             yield {**rest, self.status: parts.problem(self.service.explained(error))}
+            if not isinstance(error, DenoiseError):
+                raise  # to the log
         finally:
             if folders and not shown:  # stopped, failed, or nobody waits for it any more
                 shutil.rmtree(folders[0], ignore_errors=True)
@@ -181,7 +183,7 @@ class PhotoTab(PhotoLayout):
         """The noise controls as this model needs them; a blind one takes no level."""
         if used.blind:
             return {self.auto: gr.update(visible=False), self.sigma: gr.update(visible=False)}
-        label = f"Estimate the noise level ({photo.estimated.level:.1f} of 255)"
+        label = f"Estimate the noise level ({parts.noise_level(photo.estimated.level, photo.ranges[0])})"
         level = {"value": min(self.sigma.maximum, round(photo.estimated.level, 1))} if auto else {}
         return {
             self.auto: gr.update(visible=True, label=label),
@@ -234,7 +236,7 @@ class PhotoTab(PhotoLayout):
         return {
             self.status: "",
             self.viewer: value,
-            self.facts: parts.facts(saved.row, photo.size, photo.pages, photo.estimated, notices, command),
+            self.facts: parts.facts(photo, saved.row, notices, command),
         }
 
     def _looks_or_reason(self, photo: Photo, *asked: Any) -> Updates:

@@ -32,8 +32,10 @@ class Service:
         """The names of the examples."""
         return sorted(path.name for path in (self.cache.samples / "noisy").glob("*.png"))
 
-    def explained(self, error: DenoiseError) -> str:
+    def explained(self, error: Exception) -> str:
         """An error's message for people, without the server's folders and the command line's options."""
+        if not isinstance(error, DenoiseError):
+            return f"this failed by a mistake of the program ({type(error).__name__}), of which its log tells more"
         return parts.without_options(self.cache.without_folders(str(error)))
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -424,9 +424,59 @@ def test_noise_that_is_told_to_a_model_at_another_level_says_so_and_stays_on_the
         tab = PhotoTab(Service(options, cache, Crew(1), School(options.shelf, tmp_path / "lessons", 10**8)))
     assert 30 < photo.estimated.sigma < 100 < photo.estimated.level
     shown = tab.look(str(source), None, 1.0, False, 1.0, "same", "compare", 1, photo)
-    assert f"{photo.estimated.sigma:.1f} of 255, treated as {photo.estimated.level:.1f}" in shown[tab.facts]
+    assert f"{photo.estimated.sigma:.1f} of 255, treated as {photo.estimated.level:.1f} of 255" in shown[tab.facts]
     controls = tab._level(request.denoiser_for(1), photo, True)
     assert controls[tab.sigma]["value"] == tab.sigma.maximum == 100
+
+
+def test_noise_is_told_in_the_values_of_floats_that_go_beyond_0_to_1_and_weak_noise_is_not_told_as_none() -> None:
+    from denoise_se.app.web_parts import noise_level
+    from denoise_se.value_range import WHOLE, ValueRange
+
+    assert noise_level(38971.1, ValueRange(-1000.0, 4000.0)) == "153 in the file's values"
+    assert [noise_level(sigma, WHOLE) for sigma in (25.04, 0.04, 0.0)] == ["25.0 of 255", "0.04 of 255", "0.0 of 255"]
+
+
+def test_a_mistake_of_the_program_is_told_on_the_page_and_reaches_the_log(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_gradio()
+    import gradio
+
+    from denoise_se.app import web_batch, web_learn_tab, web_photo
+    from denoise_se.app.web_batch_tab import BatchTab
+    from denoise_se.app.web_learning import School
+    from denoise_se.app.web_photo_tab import PhotoTab
+    from denoise_se.app.web_service import Service
+
+    def broken(*given: object, **named: object) -> None:
+        raise ZeroDivisionError("of ours")
+
+    monkeypatch.setattr(web_photo, "estimate_noise", broken)
+    monkeypatch.setattr(web_batch, "run", broken)
+    monkeypatch.setattr(web_learn_tab, "measure", broken)
+    options, cache, crew = WebOptions(models=(str(model),)), Cache(tmp_path, 60, 10**9), Crew(1)
+    service = Service(options, cache, crew, School(options.shelf, tmp_path / "lessons", 10**8))
+    with gradio.Blocks():
+        photo, batch, learn = PhotoTab(service), BatchTab(service), web_learn_tab.LearnTab(service, [])
+    sample, ann = str(cache.samples / "noisy" / "camera.png"), SimpleNamespace(session_hash="ann")
+    asked = (sample, None, str(model), True, 25.0, 1.0, False, 1.0, "same", "compare", 1, None, 1.0)
+
+    async def last(updates: AsyncIterator[Any]) -> Any:
+        with pytest.raises(ZeroDivisionError):
+            async for update in updates:
+                shown = update
+        return shown
+
+    for tab, updates in (
+        (photo, photo.denoise(*asked, ann)),
+        (batch, batch.denoise([sample], 1.0, str(model), "same", ann)),
+    ):
+        shown = asyncio.run(last(updates))
+        assert "a mistake of the program (ZeroDivisionError)" in shown[tab.status]
+        assert shown[tab.cancel]["visible"] is False
+    assert "a mistake of the program (ZeroDivisionError)" in asyncio.run(last(learn.show([sample])))
+    crew.close()
 
 
 def test_a_photo_in_which_no_noise_is_found_says_what_to_do_unless_nothing_was_asked_for(
