@@ -212,7 +212,9 @@ def page_of(path: Path, page: int, max_pixels: int) -> Image:
 
 
 def _tiles(work: Work, page: int, pages: int, done: int, total: int) -> None:
-    work.tiles(page * total + done, pages * total)
+    """A progress callback of the library, for one of so many pages."""
+    of_page = f"Page {page + 1} of {pages}, tile" if pages > 1 else "Tile"
+    work.step((page + done / max(total, 1)) / pages, f"{of_page} {min(done + 1, total)} of {total}")
 
 
 def command_line(photo: Photo, strength: Strength, format: str) -> str:

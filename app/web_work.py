@@ -42,10 +42,6 @@ class Work(Generic[T]):
         if self.stopped.is_set():
             raise CancelledError
 
-    def tiles(self, done: int, total: int) -> None:
-        """A progress callback of the library."""
-        self.step(done / max(total, 1), f"Tile {min(done + 1, total)} of {total}")
-
     async def progress(self) -> AsyncIterator[Work[T]]:
         """Yields at once and then at every tick, until the function has ended."""
         waited = asyncio.wrap_future(self.future)

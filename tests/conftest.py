@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
+from command_line import Result
+from tiny_model import save_tiny
 
 from denoise_se import control_group
+from denoise_se.app import cli
 from denoise_se.graph_cache import ENVIRONMENT
 
 
@@ -13,6 +18,30 @@ def graphs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(ENVIRONMENT, str(tmp_path_factory.mktemp("graphs")))
         yield
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """The file of a network that is made in no time."""
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """`denoise-se ARGUMENTS` in an empty folder and in this process: a traceback would be an exception here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["denoise-se", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+            raise SystemExit(0)
+        printed = capsys.readouterr()
+        code = caught.value.code
+        return Result(0 if code is None else int(code), printed.out, printed.err)
+
+    return call
 
 
 @pytest.fixture
