@@ -27,7 +27,6 @@ import tifffile
 from cmyk_profile import cmyk_profile
 from PIL import ImageCms
 from safetensors.numpy import load_file, save_file
-from tiny_model import save_tiny
 
 from denoise_se.app import cli
 
@@ -44,11 +43,6 @@ class Result(NamedTuple):
 
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture

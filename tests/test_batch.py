@@ -24,7 +24,6 @@ import PIL.Image
 import pytest
 import tifffile
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from tiny_model import save_tiny
 
 from denoise_se import atomic_file, image_io, manifest, pipeline, scanlines
 from denoise_se import denoiser as denoiser_module
@@ -46,13 +45,8 @@ FINGERPRINT = {"weights": "tiny"}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
-def denoiser(model: Path) -> Denoiser:
-    return Denoiser.load(model, device="cpu")
+def denoiser(tiny: Path) -> Denoiser:
+    return Denoiser.load(tiny, device="cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -307,14 +301,14 @@ def test_whatever_a_denoiser_raises_costs_one_image(denoiser: Denoiser, error: E
 
 
 @pytest.fixture
-def in_lanes(model: Path, monkeypatch: pytest.MonkeyPatch) -> Denoiser:
+def in_lanes(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Denoiser:
     """A denoiser of three lanes, whatever this machine has, and 80 pictures of seven sizes."""
     module = pytest.importorskip("denoise_se.openvino_backend")
     monkeypatch.setattr(module, "granted_cores", lambda: 3)
     monkeypatch.setattr(pipeline, "FEWEST_FOR_LANES", 5)
     for i in range(80):
         save(f"in/{i:02d}.png", picture(i, (20 + i % 7, 30 - i % 5, 3)))
-    return Denoiser.load(model, device="cpu", backend="openvino")
+    return Denoiser.load(tiny, device="cpu", backend="openvino")
 
 
 def test_many_small_images_become_what_they_become_alone(in_lanes: Denoiser) -> None:

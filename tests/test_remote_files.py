@@ -16,7 +16,6 @@ import numpy as np
 import PIL.Image
 import pytest
 import tifffile
-from tiny_model import save_tiny
 
 from denoise_se import remote_files
 from denoise_se.app import cli
@@ -39,11 +38,6 @@ class Result(NamedTuple):
 
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture

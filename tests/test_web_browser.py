@@ -39,13 +39,8 @@ SAMPLES = Path(__file__).parent.parent / "data" / "samples"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("web"), "--model", str(model), "--tile", "32") as server:
+def server(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("web"), "--model", str(tiny), "--tile", "32") as server:
         yield server
 
 
@@ -67,7 +62,7 @@ def command_line(*arguments: str | Path) -> None:
 
 
 def test_a_photo_is_dropped_compared_weakened_and_downloaded_with_the_command_lines_bytes(
-    page, model: Path, tmp_path: Path
+    page, tiny: Path, tmp_path: Path
 ) -> None:  # type: ignore[no-untyped-def]
     noisy = SAMPLES / "noisy" / "coffee.png"
     drop(page, noisy)
@@ -84,18 +79,18 @@ def test_a_photo_is_dropped_compared_weakened_and_downloaded_with_the_command_li
     wait_for_another(page, full)
     result = downloaded(page, "#download", tmp_path)
     assert result.name == "coffee-denoised.png"
-    command_line(noisy, "-o", tmp_path / "expected.png", "--model", model, "--strength", "0.4")
+    command_line(noisy, "-o", tmp_path / "expected.png", "--model", tiny, "--strength", "0.4")
     assert result.read_bytes() == (tmp_path / "expected.png").read_bytes()
 
 
-def test_a_sixteen_bit_tiff_is_shown_and_comes_back_in_sixteen_bits(page, model: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_sixteen_bit_tiff_is_shown_and_comes_back_in_sixteen_bits(page, tiny: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     pixels = np.random.default_rng(3).integers(10_000, 50_000, (80, 120, 3)).astype(np.uint16)
     write(tmp_path / "scan.tif", Image(pixels, None, "tiff"))
     drop(page, tmp_path / "scan.tif")
     wait_for_result(page)
     assert page.evaluate("document.querySelector('.stage img').naturalWidth") == 120
     result = downloaded(page, "#download", tmp_path)
-    command_line(tmp_path / "scan.tif", "-o", tmp_path / "expected.tif", "--model", model)
+    command_line(tmp_path / "scan.tif", "-o", tmp_path / "expected.tif", "--model", tiny)
     assert result.suffix == ".tif" and read(result).bit_depth == 16
     assert result.read_bytes() == (tmp_path / "expected.tif").read_bytes()
 
@@ -128,7 +123,7 @@ def test_the_noise_does_not_shine_through_what_is_seen_through(page, tmp_path: P
     assert page.screenshot(clip=after) == both
 
 
-def test_a_phones_photo_is_shown_upright_and_comes_back_as_png(page, model: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_phones_photo_is_shown_upright_and_comes_back_as_png(page, tiny: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     exif = PIL.Image.Exif()
     exif[274] = 6  # a phone that was held upright
     with PIL.Image.open(SAMPLES / "noisy" / "coffee.png") as sample:
@@ -140,7 +135,7 @@ def test_a_phones_photo_is_shown_upright_and_comes_back_as_png(page, model: Path
     assert page.evaluate("document.querySelector('.stage img').naturalWidth") == 96
     assert "96" in page.text_content("#facts") and "160" in page.text_content("#facts")
     result = downloaded(page, "#download", tmp_path)
-    command_line(tmp_path / "IMG_1.HEIC", "-o", tmp_path / "expected.png", "--model", model)
+    command_line(tmp_path / "IMG_1.HEIC", "-o", tmp_path / "expected.png", "--model", tiny)
     assert result.name == "IMG_1-denoised.png"
     assert result.read_bytes() == (tmp_path / "expected.png").read_bytes()
 
@@ -187,7 +182,7 @@ def test_what_is_cancelled_does_not_leave_its_name_beside_another_photos_result(
     page.wait_for_selector(".viewer", state="hidden")
 
 
-def test_what_is_moved_while_the_network_runs_counts(page, model: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_moved_while_the_network_runs_counts(page, tiny: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     noise = np.random.default_rng(0).integers(0, 256, (700, 700, 1)).astype(np.uint8)
     write(tmp_path / "large.png", Image(noise, None, "png"))
     drop(page, tmp_path / "large.png")
@@ -201,7 +196,7 @@ def test_what_is_moved_while_the_network_runs_counts(page, model: Path, tmp_path
     page.wait_for_selector("#facts >> text=--strength 0.4", state="attached")
     sigma = page.input_value("#sigma input[type=number]")
     result = downloaded(page, "#download", tmp_path)
-    options = ["--model", model, "--strength", "0.4", "--sigma", sigma]
+    options = ["--model", tiny, "--strength", "0.4", "--sigma", sigma]
     command_line(tmp_path / "large.png", "-o", tmp_path / "expected.png", *options)
     assert result.read_bytes() == (tmp_path / "expected.png").read_bytes()
 
@@ -235,7 +230,7 @@ def test_closing_the_page_stops_its_work(browser, server: Server, tmp_path: Path
         time.sleep(0.2)
 
 
-def test_many_photos_come_as_a_zip_with_a_table_and_the_failure_by_name(page, model: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_many_photos_come_as_a_zip_with_a_table_and_the_failure_by_name(page, tiny: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     folder = tmp_path / "photos"
     folder.mkdir()
     for name in ("camera.png", "coffee.png"):
@@ -249,7 +244,7 @@ def test_many_photos_come_as_a_zip_with_a_table_and_the_failure_by_name(page, mo
     assert page.locator("#table tbody tr").count() == 3
     archive = downloaded(page, "#zip", tmp_path)
     (folder / "broken.png").unlink()
-    command_line(folder, "-o", tmp_path / "out", "--model", model)
+    command_line(folder, "-o", tmp_path / "out", "--model", tiny)
     with zipfile.ZipFile(archive) as file:
         for name in ("camera.png", "coffee.png"):
             assert file.read(name) == (tmp_path / "out" / name).read_bytes()
@@ -271,7 +266,7 @@ def test_a_photo_can_be_pasted(page) -> None:  # type: ignore[no-untyped-def]
     assert page.get_attribute(".layer.before img", "alt") == "pasted.png, before"
 
 
-def test_all_pages_of_a_tiff_are_denoised_and_each_can_be_looked_at(page, model: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_all_pages_of_a_tiff_are_denoised_and_each_can_be_looked_at(page, tiny: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     pages = np.random.default_rng(4).integers(0, 65536, (3, 60, 90)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "stack.tif", pages, photometric="minisblack")
     drop(page, tmp_path / "stack.tif")
@@ -281,7 +276,7 @@ def test_all_pages_of_a_tiff_are_denoised_and_each_can_be_looked_at(page, model:
     page.keyboard.press("Enter")
     wait_for_another(page, first)
     result = downloaded(page, "#download", tmp_path)
-    command_line(tmp_path / "stack.tif", "-o", tmp_path / "expected.tif", "--model", model)
+    command_line(tmp_path / "stack.tif", "-o", tmp_path / "expected.tif", "--model", tiny)
     assert result.read_bytes() == (tmp_path / "expected.tif").read_bytes()
     assert tifffile.imread(result).shape == (3, 60, 90)
 
@@ -307,7 +302,7 @@ def test_of_two_quick_clicks_the_last_one_counts(page) -> None:  # type: ignore[
     assert page.text_content(".tag.right") == "After"
 
 
-def test_two_tabs_of_one_person_keep_to_their_own_photos(page, model: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_two_tabs_of_one_person_keep_to_their_own_photos(page, tiny: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     other = page.context.new_page()
     other.set_default_timeout(PATIENCE)
     other.goto(page.url)
@@ -317,7 +312,7 @@ def test_two_tabs_of_one_person_keep_to_their_own_photos(page, model: Path, tmp_
     wait_for_result(other)
     for tab, name in ((page, "camera"), (other, "coffee")):
         result = downloaded(tab, "#download", tmp_path)
-        command_line(SAMPLES / "noisy" / f"{name}.png", "-o", tmp_path / f"{name}.png", "--model", model)
+        command_line(SAMPLES / "noisy" / f"{name}.png", "-o", tmp_path / f"{name}.png", "--model", tiny)
         assert result.name == f"{name}-denoised.png"
         assert result.read_bytes() == (tmp_path / f"{name}.png").read_bytes()
 
@@ -364,12 +359,12 @@ def unanswered(page) -> Iterator[None]:  # type: ignore[no-untyped-def]
 
 
 def test_choosing_a_model_runs_the_network_once_so_that_cancel_is_the_end_of_it(  # type: ignore[no-untyped-def]
-    browser, model: Path, tmp_path: Path
+    browser, tiny: Path, tmp_path: Path
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3)).astype(np.uint8)
     write(tmp_path / "large.png", Image(noise, None, "png"))
     other = save_tiny(tmp_path / "other.safetensors")
-    two = serving(tmp_path, "--model", str(model), "--model", str(other), "--tile", "32")
+    two = serving(tmp_path, "--model", str(tiny), "--model", str(other), "--tile", "32")
     with two as server, opened(browser, server) as page:
         drop(page, tmp_path / "large.png")
         wait_for_result(page)

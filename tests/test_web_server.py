@@ -34,13 +34,8 @@ FILE = {"_type": "gradio.FileData"}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Server]:
-    options = ("--model", str(model), "--max-pixels", "2000000", "--max-upload", "8", "--queue", "4", "--tile", "32")
+def server(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Iterator[Server]:
+    options = ("--model", str(tiny), "--max-pixels", "2000000", "--max-upload", "8", "--queue", "4", "--tile", "32")
     with serving(tmp_path_factory.mktemp("web"), *options) as server:
         yield server
 
@@ -74,17 +69,17 @@ def sixteen_bit(folder: Path, side: int = 96) -> Path:
     [(1.0, None, None, "same"), (0.6, None, 12.0, "same"), (0.3, 0.9, None, "png"), (0.0, None, None, "same")],
 )
 def test_an_endpoint_gives_the_bytes_of_the_command_line(
-    server: Server, model: Path, tmp_path: Path, strength: float, chroma: float | None, sigma: float | None, format: str
+    server: Server, tiny: Path, tmp_path: Path, strength: float, chroma: float | None, sigma: float | None, format: str
 ) -> None:
     noisy = sixteen_bit(tmp_path)
     result, report = client(server).predict(
-        image=upload(noisy), reference=None, model=str(model), sigma=sigma, strength=strength,
+        image=upload(noisy), reference=None, model=str(tiny), sigma=sigma, strength=strength,
         chroma_strength=chroma, format=format, api_name="/denoise",
     )  # fmt: skip
     options = ["--strength", str(strength)]
     options += [] if chroma is None else ["--chroma-strength", str(chroma)]
     options += [] if sigma is None else ["--sigma", str(sigma)]
-    command_line(noisy, "-o", tmp_path / "out", "--model", model, "--format", format, *options)
+    command_line(noisy, "-o", tmp_path / "out", "--model", tiny, "--format", format, *options)
     expected = next(path for path in (tmp_path / "out").iterdir() if path.stem == "scan")
     assert Path(result).name == expected.name
     assert Path(result).read_bytes() == expected.read_bytes()
@@ -97,7 +92,7 @@ def test_a_reference_gives_psnr_and_ssim(server: Server, tmp_path: Path) -> None
     assert report["psnr_noisy"] == pytest.approx(20.3, abs=0.5) and 0 < report["ssim"] < 1
 
 
-def test_many_files_come_as_one_zip_and_the_broken_one_is_named(server: Server, tmp_path: Path, model: Path) -> None:
+def test_many_files_come_as_one_zip_and_the_broken_one_is_named(server: Server, tmp_path: Path, tiny: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
     good = [shutil.copy(SAMPLES / "noisy" / name, tmp_path) for name in ("camera.png", "coffee.png")]
     archive, report = client(server).predict(
@@ -106,27 +101,27 @@ def test_many_files_come_as_one_zip_and_the_broken_one_is_named(server: Server, 
     rows = {row["input"]: row for row in report["rows"]}
     assert rows["broken.png"]["status"] == "failed" and rows["broken.png"]["error"]
     assert rows["camera.png"]["status"] == rows["coffee.png"]["status"] == "done"
-    command_line(*good, "-o", tmp_path / "out", "--model", model)
+    command_line(*good, "-o", tmp_path / "out", "--model", tiny)
     with zipfile.ZipFile(archive) as file:
         assert sorted(file.namelist()) == ["camera.png", "coffee.png", "report.csv", "report.html"]
         for name in ("camera.png", "coffee.png"):
             assert file.read(name) == (tmp_path / "out" / name).read_bytes()
 
 
-def test_the_noise_is_estimated_and_the_models_are_listed(server: Server, model: Path) -> None:
+def test_the_noise_is_estimated_and_the_models_are_listed(server: Server, tiny: Path) -> None:
     answers = client(server)
     noise = answers.predict(image=upload(SAMPLES / "noisy" / "camera.png"), api_name="/estimate")
     assert noise["sigma"] == pytest.approx(25, abs=3)
     assert noise["level"] == pytest.approx(noise["sigma"], abs=0.001)  # it is white
-    assert list(answers.predict(api_name="/models")) == [model.stem]
+    assert list(answers.predict(api_name="/models")) == [tiny.stem]
 
 
-def test_models_of_the_server_are_told_without_its_folders(server: Server, model: Path, tmp_path: Path) -> None:
+def test_models_of_the_server_are_told_without_its_folders(server: Server, tiny: Path, tmp_path: Path) -> None:
     noisy = sixteen_bit(tmp_path)
-    result, _ = client(server).predict(image=upload(noisy), model=model.stem, api_name="/denoise")
-    command_line(noisy, "-o", tmp_path / "out.tiff", "--model", model)
+    result, _ = client(server).predict(image=upload(noisy), model=tiny.stem, api_name="/denoise")
+    command_line(noisy, "-o", tmp_path / "out.tiff", "--model", tiny)
     assert Path(result).read_bytes() == (tmp_path / "out.tiff").read_bytes()
-    assert str(model.parent) not in server.get("/config")[1].decode()
+    assert str(tiny.parent) not in server.get("/config")[1].decode()
 
 
 def test_the_noise_is_measured_on_as_many_photos_as_the_server_takes(tmp_path: Path) -> None:
@@ -323,9 +318,9 @@ def test_a_full_queue_says_so_while_health_answers_and_leaving_stops_the_work(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_server_and_empties_its_cache(
-    tmp_path: Path, model: Path, number: signal.Signals, code: int
+    tmp_path: Path, tiny: Path, number: signal.Signals, code: int
 ) -> None:
-    with serving(tmp_path, "--model", str(model)) as server:
+    with serving(tmp_path, "--model", str(tiny)) as server:
         client(server).predict(image=upload(SAMPLES / "noisy" / "camera.png"), api_name="/denoise")
         assert any(server.cache.rglob("camera.png"))
         server.process.send_signal(number)
@@ -333,12 +328,12 @@ def test_a_signal_ends_the_server_and_empties_its_cache(
         assert not any(server.cache.iterdir())
 
 
-def test_a_password_is_asked_for_and_health_is_open(tmp_path: Path, model: Path) -> None:
+def test_a_password_is_asked_for_and_health_is_open(tmp_path: Path, tiny: Path) -> None:
     from gradio_client import Client
 
     accounts = tmp_path / "accounts"
     accounts.write_text("lab:secret:with colon\n")
-    with serving(tmp_path, "--model", str(model), "--auth-file", str(accounts)) as server:
+    with serving(tmp_path, "--model", str(tiny), "--auth-file", str(accounts)) as server:
         assert server.get("/health")[0] == 200
         assert server.get("/config")[0] == 401
         assert server.post("/gradio_api/call/models", {"data": []})[0] == 401

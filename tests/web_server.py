@@ -10,10 +10,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+
+def wait_until(true: Callable[[], bool], seconds: float, what: str) -> None:
+    """AssertionError with `what` where it is not true in time."""
+    ended = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ended, what
+        time.sleep(0.2)
 
 
 @dataclass
