@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
 from command_line import Result
+from evaluation_sets import folder_of, picture
 from tiny_model import save_tiny
 
 from denoise_se import control_group
 from denoise_se.app import cli
+from denoise_se.denoiser import Denoiser
 from denoise_se.graph_cache import ENVIRONMENT
 
 
@@ -42,6 +45,40 @@ def run(tmp_path, monkeypatch, capsys):
         return Result(0 if code is None else int(code), printed.out, printed.err)
 
     return call
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run of all steps without an interruption."""
+    from training_runs import train
+
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(folder)
+    return folder
+
+
+@pytest.fixture
+def handlers_are_given_back():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    yield
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+@pytest.fixture(scope="module")
+def denoiser(tiny):
+    """Of the tiny network, on the CPU."""
+    return Denoiser.load(tiny, device="cpu")
+
+
+@pytest.fixture
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def gray_set(tmp_path):
+    """A folder of three small grey images."""
+    return folder_of(tmp_path / "Set12", {f"{i:02d}.png": picture(i, 20, 24 + i) for i in range(3)})
 
 
 @pytest.fixture
