@@ -150,7 +150,7 @@ class LearnTab:
                 dropdown: gr.update(choices=offered, value=offered[0] if value == name else value)
                 for dropdown, value in zip(self.dropdowns, chosen, strict=True)
             },
-            **self._learned(),
+            **self._learned(value=None),
             self.status: parts.note(f"{name} is removed."),
         }
 
@@ -159,10 +159,11 @@ class LearnTab:
         options = self.service.options
         return options.shelf.names() if options.training and not options.shared else []
 
-    def _learned(self) -> Updates:
+    def _learned(self, **chosen: None) -> Updates:
+        """The models that may be removed; what was chosen of them stays, as it may be chosen before this arrives."""
         names = self._removable()
         return {
-            self.learned: gr.update(choices=names, value=None, visible=bool(names)),
+            self.learned: gr.update(choices=names, visible=bool(names), **chosen),
             self.remove: gr.update(visible=bool(names)),
         }
 
@@ -172,7 +173,7 @@ class LearnTab:
         offered = gr.update(choices=list(self.service.options.offered))
         seen: Updates = dict.fromkeys(self.dropdowns, offered)
         running = lesson is not None and lesson.state == "running"
-        if not running:  # while one is learned, the page is looked at again and again, and a choice would be lost
+        if not running:  # while one is learned, none may be removed
             seen |= self._learned()
         if lesson is None:
             return seen

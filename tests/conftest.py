@@ -9,6 +9,8 @@ import pytest
 from command_line import Result
 from evaluation_sets import folder_of, picture
 from tiny_model import save_tiny
+from web_browser import browsing, opened
+from web_server import serving
 
 from denoise_se import control_group
 from denoise_se.app import cli
@@ -45,6 +47,25 @@ def run(tmp_path, monkeypatch, capsys):
         return Result(0 if code is None else int(code), printed.out, printed.err)
 
     return call
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, tiny):
+    """The web app with the tiny network, in tiles so small that its work takes a while."""
+    with serving(tmp_path_factory.mktemp("web"), "--model", str(tiny), "--tile", "32") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with browsing() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser, server):
+    with opened(browser, server) as page:
+        yield page
 
 
 @pytest.fixture(scope="module")

@@ -151,7 +151,7 @@ def test_photo_leaves_the_colour_of_clean_letters_as_it_is():
     assert len(found) == 8 * 7 and min(found) > 36
 
 
-@pytest.mark.parametrize("model", ["photo", "color", "color-best"])
+@pytest.mark.parametrize("model", ["photo", "color"])
 def test_noisy_letters_in_pure_colours_do_not_break(model):
     found = in_pure_colours(Denoiser.load(model), 10)  # noisy 30.4 to 30.9
     assert min(found) > 25 and np.mean(found) > 29

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tiny_model import save_tiny
-from web_browser import CHROMIUM, MISSING, browsing, drop, opened, wait_for_result
+from web_browser import CHROMIUM, MISSING, drop, opened, wait_for_result
 from web_server import Server, serving
 
 from denoise_se.app.web_batch import as_table
@@ -29,12 +29,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     accounts.write_text("lab:secret\n")
     with serving(folder, "--model", str(model), "--auth-file", str(accounts)) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with browsing() as browser:
-        yield browser
 
 
 def sign_in(page: Any, password: str = "secret") -> None:

@@ -342,13 +342,13 @@ def test_a_password_is_asked_for_and_health_is_open(tmp_path: Path, tiny: Path) 
         assert inside.predict(api_name="/models")
 
 
-def test_twenty_people_get_two_hundred_results_without_an_error(server: Server, tmp_path: Path) -> None:
+def test_twenty_people_get_a_hundred_results_without_an_error(server: Server, tmp_path: Path) -> None:
     noisy = tmp_path / "small.png"
     write(noisy, Image(np.random.default_rng(2).integers(60, 200, (40, 40, 3)).astype(np.uint8), None, "png"))
 
     def person(number: int) -> list[float]:
         answers, times = client(server), []
-        for _ in range(10):
+        for _ in range(5):
             began = time.perf_counter()
             for _ in range(100):  # a full queue is an answer too: come back a little later
                 try:
@@ -365,8 +365,8 @@ def test_twenty_people_get_two_hundred_results_without_an_error(server: Server, 
     with ThreadPoolExecutor(20) as people:
         times = sorted(seconds for one in people.map(person, range(20)) for seconds in one)
     after = resident(server.process.pid)
-    print(json.dumps({"median": times[100], "worst": times[-1], "before_mb": before, "after_mb": after}))
-    assert len(times) == 200
+    print(json.dumps({"median": times[50], "worst": times[-1], "before_mb": before, "after_mb": after}))
+    assert len(times) == 100
     assert after - before < 150
     assert server.health() == {"status": "ok", "working": 0, "queued": 0}
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +50,17 @@ def drop(page: Any, path: Path) -> None:
     page.set_input_files("#photo input[type=file]", str(path))
 
 
+def paste(page: Any, path: Path, name: str) -> None:
+    """From the clipboard."""
+    page.evaluate(
+        """([content, name]) => { const data = new DataTransfer();
+        const bytes = Uint8Array.from(atob(content), letter => letter.charCodeAt(0));
+        data.items.add(new File([bytes], name, {type: 'image/png'}));
+        document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data, bubbles: true})); }""",
+        [base64.b64encode(path.read_bytes()).decode(), name],
+    )
+
+
 def wait_for_result(page: Any) -> str:
     """The path of the picture that is shown on the right."""
     page.wait_for_selector(".viewer[data-ready]")
@@ -63,3 +77,9 @@ def downloaded(page: Any, button: str, folder: Path) -> Path:
     target = folder / event.value.suggested_filename
     event.value.save_as(target)
     return target
+
+
+def command_line(*arguments: str | Path) -> None:
+    """What the command line makes, to compare with."""
+    words = [sys.executable, "-m", "denoise_se.app", "denoise", "--quiet", "--tile", "32", *map(str, arguments)]
+    subprocess.run(words, check=True)
