@@ -19,7 +19,8 @@ Array = NDArray[np.float32]
 PATCH = 8
 MIN_PIXELS = 32  # fewer hold too few high coefficients for an answer to mean anything
 MAX_PATCHES = 20_000  # over all channels; bounds the time, and twice as many were not measurably more accurate
-GARBAGE = 1e6  # in 8-bit units; float pixels beyond it would overflow when squared
+GARBAGE = 4000.0  # times as large as nine tenths of the pixels, and as white, are no pixels of a picture
+LARGEST = 1e15  # in 8-bit units; pixels beyond it would overflow when squared
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def cut(image: Scanlines, scale: float) -> DctPatches | None:
     with np.errstate(invalid="ignore", over="ignore"):
         pixels = np.concatenate(rows).astype(np.float32) * np.float32(scale)
         count = len(pixels)
-        pixels = pixels[(np.abs(pixels) < GARBAGE).all(axis=(1, 2))]
+        pixels = pixels[(np.abs(pixels) < _largest(pixels)).all(axis=(1, 2))]
     if not len(pixels):
         return None
     low = 0.0 if pixels.min() == 0 else -np.inf
@@ -162,6 +163,13 @@ def _left_of_variance(clipped: NDArray[np.int64], count: int) -> Array:
     _, variance = clipped_moments(end, np.full_like(end, ENDLESS))
     table = np.concatenate([[1.0], variance, [1.0]]).astype(np.float32)  # no variance is left of all
     return np.asarray(table[clipped])
+
+
+def _largest(pixels: Array) -> float:
+    """What the pixels [N, C, P] of a picture are below, in 8-bit units, whatever their sign."""
+    usual = np.abs(pixels[:, :, 0])
+    usual = usual[usual < LARGEST]
+    return min(LARGEST, GARBAGE * max(255.0, float(np.quantile(usual, 0.9)))) if usual.size else LARGEST
 
 
 def _informative(pixels: Array, low: float, high: float) -> Array:

@@ -75,18 +75,18 @@ def full_range(dtype: np.dtype) -> float:
 def value_range(source: Scanlines, level: ArrayLike | None = None) -> ValueRange:
     """From 0 to `white_level`; but where values of a deep image lie below 0 by more than their noise, or all of them
     above it by more than they differ, as in counts with a large offset, tomograms and pictures of little contrast, from
-    what is hardly gone below to what is hardly exceeded, as far as `white_level` goes, too, and so much more at both
-    ends that they cut no noise off; not of a bright picture whose file cut it off at white. `level` is that of the
-    noise, in 8-bit units, or else estimated."""
+    what is hardly gone below to what is hardly exceeded, and on to the darkest and brightest features that few pixels
+    have (letters on a page, beads) as far as the noise stays one that networks know; and so much more at both ends that
+    they cut no noise off; not of a bright picture whose file cut it off at white. `level` is that of the noise, in
+    8-bit units, or else estimated."""
     low, high = (0.0, 0.0) if source.dtype == np.uint8 else _ends(source)
     if low >= -BELOW * (high - low) and (low <= high - low or high in (low, full_range(source.dtype))):
         return ValueRange(0.0, white_level(source, level))
     unit = full_range(source.dtype) / 255
-    strongest = unit * float(np.max(estimate_noise(source).level if level is None else level))
-    usual = math.inf if level is None else unit * float(np.median(np.asarray(level)))
-    highest = high if source.dtype.kind == "f" else _peak(source)
-    span = min(highest - low, max(high - low, 255 / LEAST_LEVEL * (usual or math.inf)))
-    noise = NOISE_BEYOND * strongest
+    levels = np.asarray(estimate_noise(source).level if level is None else level)
+    strongest, usual = (unit * float(found) for found in (np.max(levels), np.median(levels)))
+    low, high = _with_features(source, low, high, 255 / LEAST_LEVEL * (usual or math.inf))
+    span, noise = high - low, NOISE_BEYOND * strongest
     if -BELOW * span - noise <= low <= span:
         return ValueRange(0.0, white_level(source, level))
     return ValueRange(low - noise, max(span + 2 * noise, 255 / MOST_LEVEL * strongest))
@@ -105,7 +105,8 @@ def white_level(source: Scanlines, level: ArrayLike | None = None) -> float:
         return full
     if source.dtype.kind == "f" and (highest := 2.0 ** max(0, _exponent(source))) > 2:
         return highest
-    peak = _peak(source, DIM * full)
+    least, largest = _features(source, DIM * full)
+    peak = max(-least, largest)
     if peak > DIM * full and level is None:
         return full
     strongest = float(np.max(estimate_noise(source).level if level is None else level))
@@ -118,19 +119,30 @@ def white_level(source: Scanlines, level: ArrayLike | None = None) -> float:
     return full / 2.0**doublings
 
 
-def _peak(source: Scanlines, enough: float = math.inf) -> float:
-    """The largest value, whatever its sign, of what is as large as three pixels or a line (medians of 3x3), or one that
-    is above `enough`."""
+def _with_features(source: Scanlines, low: float, high: float, most: float) -> tuple[float, float]:
+    """From the least to the largest of the features, or as far from `low` to `high` to them as the range has `most`."""
+    least, largest = _features(source)
+    below, above = max(0.0, low - least), max(0.0, largest - high)
+    if below + above == 0:
+        return low, high
+    share = min(1.0, max(0.0, most - (high - low)) / (below + above))
+    return low - share * below, high + share * above
+
+
+def _features(source: Scanlines, enough: float = math.inf) -> tuple[float, float]:
+    """The least and the largest value of what is as large as three pixels or a line (medians of 3x3), of all or of so
+    many rows that one is further than `enough` from 0."""
     import cv2
 
-    peak = 0.0
+    least, largest = math.inf, -math.inf
     for _, rows in in_bands(source):
-        if np.abs(rows).max() > peak:
+        if rows.min() < least or rows.max() > largest:
             values = np.ascontiguousarray(rows if rows.dtype.kind == "u" else rows.astype(np.float32))
-            peak = max(peak, float(np.abs(cv2.medianBlur(values, 3)).max()))
-        if peak > enough:
+            medians = cv2.medianBlur(values, 3)
+            least, largest = min(least, float(medians.min())), max(largest, float(medians.max()))
+        if max(-least, largest) > enough:
             break
-    return peak
+    return least, largest
 
 
 def _ends(source: Scanlines) -> tuple[float, float]:

@@ -177,6 +177,14 @@ def test_16_bits_and_other_ranges_give_the_same_sigma(sigma, seed):
     assert estimate_sigma(ten_bit, data_range=1020) == pytest.approx(expected, abs=1 / 12 / expected)
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(1e-5, 0), (4000, 10_000), (4e6, -2e6), (100, 1e6), (1e12, 1e12)])
+def test_floats_of_any_scale_and_offset_give_the_same_sigma(scale, offset):
+    values = noisy(scene(96, 96), 15)
+    expected = estimate_sigma(values.astype(np.float32))
+    assert expected == pytest.approx(15, rel=0.15)
+    assert estimate_sigma((values * scale + offset).astype(np.float32)) / scale == pytest.approx(expected, rel=0.01)
+
+
 def test_the_same_image_gives_the_same_estimate_and_stays_unchanged():
     image = noisy(scene(), 15)
     before = image.copy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -171,6 +172,21 @@ def test_usual_pictures_are_seen_from_0_on(dtype: type) -> None:
         pixels = (full * (values.clip(0, 1) if dtype == np.uint16 else values)).astype(dtype)
         assert value_range(ArrayScanlines(pixels), 25.5) == ValueRange(0.0, full)
         assert value_range(ArrayScanlines(pixels)) == ValueRange(0.0, full)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+def test_a_few_dark_letters_on_a_bright_page_are_not_lost(dtype: type) -> None:
+    page = np.full((240, 320), 217, np.uint8)
+    cv2.putText(page, "Text", (40, 120), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 25, 1, cv2.LINE_AA)
+    letters = page < 128  # 0.1 % of the page
+    noisy = page / 255 + np.random.default_rng(0).normal(0, 8 / 255, page.shape)
+    full = 65535 if dtype == np.uint16 else 1.0
+    pixels = (np.rint(noisy * full) if dtype == np.uint16 else noisy).astype(dtype)
+    restored = 255 / full * Denoiser.load("gray")(pixels).astype(float)
+    assert np.sqrt(np.mean(np.square(restored - page)[letters])) < 9 and letters.mean() < 0.005
+    assert np.abs(restored - page)[:80].mean() < 0.5
+    least = 255 / full * value_range(ArrayScanlines(pixels[..., None]), 0.0).black
+    assert least < 60  # and they are seen where the picture is shown
 
 
 def test_specks_beyond_the_range_stay_and_spoil_nothing_else() -> None:
