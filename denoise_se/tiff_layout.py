@@ -157,7 +157,7 @@ def layout_of(tag_file: TagFile, directory: Directory) -> TiffLayout:
 
 def _check_samples(layout: TiffLayout, sample_format: int) -> None:
     if layout.as_float:
-        widths = {"u": (32,), "i": (8, 16, 32), "f": (16, 32, 64)}
+        widths = {"u": (32, 64), "i": (8, 16, 32, 64), "f": (16, 32, 64)}
         allowed = sample_format in (UNSIGNED, SIGNED, FLOAT, 4) and layout.bits in widths[layout.kind]
         allowed &= layout.photometric in (MIN_IS_BLACK, RGB) and layout.compression in LOSSLESS
     else:

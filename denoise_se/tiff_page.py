@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 
 from denoise_se.exif import dpi as exif_dpi
@@ -9,11 +12,26 @@ from denoise_se.image import MOST_FAR_OUT, FormatError, Image, Metadata, far_out
 from denoise_se.nonfinite import replaced
 from denoise_se.tiff_layout import ASSOCIATED, CMYK, MIN_IS_WHITE, PALETTE, TiffCoding, split_tags
 from denoise_se.tiff_segments import TiffSegments
-from denoise_se.tiff_tags import CHILD_POINTERS, COLOR_MAP, ICC, PHOTOSHOP_LAYERS, XMP, Directory, TagFile, built_file
+from denoise_se.tiff_tags import (
+    CHILD_POINTERS,
+    COLOR_MAP,
+    ICC,
+    IMAGE_DESCRIPTION,
+    PHOTOSHOP_LAYERS,
+    XMP,
+    Directory,
+    Tag,
+    TagFile,
+    built_file,
+)
 
+# the type of the samples in OME's description of an image, and of how many bits they have use
+OME_TYPE = re.compile(rb'(<(?:\w+:)?Pixels\b[^>]*?\sType=")[^"]*"')
+OME_BITS = re.compile(rb'(<(?:\w+:)?Pixels\b[^>]*?)\sSignificantBits="[^"]*"')
 # float pages are searched for NaN and infinity in blocks of about so many pixels, which memory bounds, with a margin
 MENDED_PIXELS = 1 << 22
 MENDED_MARGIN = 64
+ASCII = 2  # TIFF's type of text
 KINDS = {"u": "unsigned integer", "i": "signed integer", "f": "float"}
 
 
@@ -54,6 +72,8 @@ class TiffPage:
         if CHILD_POINTERS & tags.keys() - directory.children.keys():
             self.add_notice("damaged EXIF not kept")
         described, kept = split_tags(directory)
+        if layout.as_float and IMAGE_DESCRIPTION in described.tags:
+            described.tags[IMAGE_DESCRIPTION] = _of_floats(described.tags[IMAGE_DESCRIPTION])
         exif = built_file(described, tag_file.order) if described.tags or described.children else None
         further = tuple(sorted(kept.items())) if first else ()
         self.metadata = Metadata(
@@ -146,6 +166,12 @@ class TiffPage:
         self._far_out[number] = far_out(colours), colours.size
         self._mended = (number, mended)
         return mended
+
+
+def _of_floats(description: Tag) -> Tag:
+    """The description of samples that are written as 32-bit floats: OME-TIFF's names their type."""
+    data = OME_BITS.sub(rb"\1", OME_TYPE.sub(rb'\1float"', description.data))
+    return replace(description, count=len(data), data=data) if description.type == ASCII else description
 
 
 def _looked_up(tag_file: TagFile, directory: Directory, indices: np.ndarray) -> np.ndarray:

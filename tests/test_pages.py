@@ -84,6 +84,21 @@ def test_every_page_of_a_stack_is_denoised_as_if_it_were_alone(denoiser: Denoise
             assert np.array_equal(page.asarray(), denoiser(pixels, 25.0))
 
 
+@pytest.mark.parametrize(("dtype", "kept"), [(np.int16, False), (np.float64, False), (np.uint16, True)])
+def test_an_ome_tiff_names_the_type_of_the_numbers_that_it_holds_now(
+    denoiser: Denoiser, dtype: type, kept: bool
+) -> None:
+    metadata = {"axes": "ZYX", "PhysicalSizeX": 0.1, "SignificantBits": 12}
+    tifffile.imwrite("a.tif", STACK.astype(dtype) // 16, photometric="minisblack", ome=True, metadata=metadata)
+    assert run(denoiser, "a.tif", "b.tif").exit_code == 0
+    before, after = (
+        tifffile.xml2dict(tifffile.TiffFile(name).ome_metadata)["OME"]["Image"]["Pixels"] for name in ("a.tif", "b.tif")
+    )
+    expected = {"Type": "float"} if not kept else {}
+    assert after == {key: value for key, value in before.items() if kept or key != "SignificantBits"} | expected
+    assert tifffile.imread("b.tif").dtype == (dtype if kept else np.float32)
+
+
 def test_an_imagej_stack_with_one_directory_is_read_to_its_end(denoiser: Denoiser) -> None:
     with tifffile.TiffWriter("a.tif", imagej=True) as writer:
         writer.write(STACK, contiguous=True)

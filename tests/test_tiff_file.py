@@ -155,16 +155,14 @@ def test_other_floats_become_float32_with_a_notice(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"compression": "zlib", "predictor": 2}])
-@pytest.mark.parametrize(
-    ("dtype", "kind"), [(np.int8, "signed"), (np.int16, "signed"), (np.int32, "signed"), (np.uint32, "unsigned")]
-)
-def test_other_integers_become_float32_with_a_notice(tmp_path, dtype, kind, options):
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64, np.uint32, np.uint64])
+def test_other_integers_become_float32_with_a_notice(tmp_path, dtype, options):
     most = min(np.iinfo(dtype).max, 1 << 24)  # up to which float32 holds each integer
     values = RNG.integers(max(np.iinfo(dtype).min, -most), most, (9, 7), dtype)
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", **options)
     image = image_io.read(tmp_path / "a.tif")
     assert np.array_equal(image.pixels[..., 0], values)
-    bits = 8 * values.itemsize
+    bits, kind = 8 * values.itemsize, "signed" if values.dtype.kind == "i" else "unsigned"
     assert image.notices[0] == f"{bits}-bit {kind} integer samples written as 32-bit float"
     assert image_io.probe(tmp_path / "a.tif").bit_depth == 32
     image_io.write(tmp_path / "b.tif", image)
@@ -172,9 +170,8 @@ def test_other_integers_become_float32_with_a_notice(tmp_path, dtype, kind, opti
     assert written.dtype == np.float32 and np.array_equal(written, values)
 
 
-@pytest.mark.parametrize("dtype", [np.uint64, np.int64, np.complex64])
-def test_other_numbers_are_refused_with_the_reason(tmp_path, dtype):
-    tifffile.imwrite(tmp_path / "a.tif", np.ones((9, 7), dtype))
+def test_complex_numbers_are_refused_with_the_reason(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((9, 7), np.complex64))
     with pytest.raises(ImageError, match="not supported here: convert it"):
         image_io.read(tmp_path / "a.tif")
 
