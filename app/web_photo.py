@@ -49,7 +49,7 @@ class Photo:
     """A denoised photo: `source` as uploaded, `folder` for all that is made of it.
 
     recorded: the network's result for each page; estimated: the first page's noise; size: its width and height as it is
-    shown; ranges: what each page shows as black to white.
+    shown; ranges: what each page shows as black to white; colour: whether a page has colours.
     """
 
     source: Path
@@ -59,6 +59,7 @@ class Photo:
     estimated: NoiseEstimate
     size: tuple[int, int]
     ranges: tuple[ValueRange, ...]
+    colour: bool
     reference: Path | None = None
     kept: dict[Request, Saved] = field(default_factory=dict)
     _last: list[object] = field(default_factory=lambda: [None])  # one list for all copies
@@ -68,7 +69,7 @@ class Photo:
         """Read a photo and run the network over it. Raises DenoiseError, and CancelledError within a tile."""
         work.step(0.0, "Reading")
         refuse_many_pixels([source], request.max_pixels)
-        recorded, ranges = [], []
+        recorded, ranges, colour = [], [], False
         with open_pages(source, max_pixels=request.max_pixels) as pages:
             for number, page in enumerate(pages):
                 if len(pages) == 1 and stored_bytes(page) <= WHOLE_BYTES:
@@ -79,13 +80,14 @@ class Photo:
                     estimated = estimate_noise(Watched(page, partial(work.step, 0.0, "Estimating the noise")))
                     work.step(0.0, "Loading the model")  # the first time its graph is made too
                 ranges.append(shown_range(page))
+                colour |= page.shape[2] == 3
                 tiles = partial(_tiles, work, number, len(pages))
                 denoiser = request.denoiser_for(page.shape[2])
                 known: Known | None = request.sigma
                 if number == 0 and known is None:  # which is not estimated twice
                     known = denoiser.level_for(page, estimated)
                 recorded.append(record(denoiser, page, folder / f"page-{number}.npy", known, progress=tiles))
-        return cls(source, folder, request, tuple(recorded), estimated, size, tuple(ranges), reference)
+        return cls(source, folder, request, tuple(recorded), estimated, size, tuple(ranges), colour, reference)
 
     @property
     def pages(self) -> int:

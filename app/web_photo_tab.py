@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from denoise_se.app import web_parts as parts
-from denoise_se.app.request import LEFT_ALONE
+from denoise_se.app.request import LEFT_ALONE, Request
 from denoise_se.app.web_photo import Photo, command_line
 from denoise_se.app.web_photo_layout import VIEWS, PhotoLayout
 from denoise_se.app.web_service import DENOISING, SAVING, Service, as_paths, blend
@@ -58,6 +60,8 @@ class PhotoTab(PhotoLayout):
             self.sigma,
             self.auto,
             self.page,
+            self.apart,
+            self.chroma,
         ]
         run: dict[str, Any] = {
             "inputs": asked,
@@ -132,6 +136,9 @@ class PhotoTab(PhotoLayout):
         work: Work[Photo] | None = None
         try:
             asked = self.service.options.request(model, None if auto else sigma, blend(1, None), "same")
+            if old is not None and old.source == source and self._is_shown(old, asked, owner):
+                yield {self.sigma: gr.update(visible=not auto)}
+                return
 
             def work_on(work: Work[Photo]) -> Photo:
                 folders.append(self.service.cache.folder())
@@ -161,6 +168,8 @@ class PhotoTab(PhotoLayout):
                 self.panel: gr.update(visible=True),
                 self.view: gr.update(visible=True, choices=VIEWS if made.reference else VIEWS[:2]),
                 self.page: gr.update(visible=made.pages > 1, maximum=max(2, made.pages), value=1),
+                self.apart: gr.update(visible=made.colour),
+                self.chroma: gr.update(visible=made.colour and apart),
                 **self._level(made.recorded[0], made, auto),
             }
         except CancelledError:
@@ -179,12 +188,21 @@ class PhotoTab(PhotoLayout):
             if folders and not shown:  # stopped, failed, or nobody waits for it any more
                 shutil.rmtree(folders[0], ignore_errors=True)
 
+    def _is_shown(self, photo: Photo, asked: Request, owner: str) -> bool:
+        """Whether there is nothing to run, as with a slider that stands at the level which was estimated."""
+        if photo.request.sigma is None and asked.sigma == self._slider_level(photo):
+            asked = replace(asked, sigma=None)
+        return asked == photo.request and photo.folder.exists() and not self.service.crew.has_newer(owner, -math.inf)
+
+    def _slider_level(self, photo: Photo) -> float:
+        return float(min(self.sigma.maximum, round(photo.estimated.level, 1)))
+
     def _level(self, used: Restorer, photo: Photo, auto: bool) -> Updates:
         """The noise controls as this model needs them; a blind one takes no level."""
         if used.blind:
             return {self.auto: gr.update(visible=False), self.sigma: gr.update(visible=False)}
         label = f"Estimate the noise level ({parts.noise_level(photo.estimated.level, photo.ranges[0])})"
-        level = {"value": min(self.sigma.maximum, round(photo.estimated.level, 1))} if auto else {}
+        level: dict[str, Any] = {"value": self._slider_level(photo)} if auto else {}
         return {
             self.auto: gr.update(visible=True, label=label),
             self.sigma: gr.update(visible=not auto, **level),
@@ -227,7 +245,9 @@ class PhotoTab(PhotoLayout):
         if photo.at(amount, format).left_alone(saved.row):
             notices.append(f"{LEFT_ALONE.capitalize()}. If you see some, take “photo” or set its level.")
         seen = photo.ranges[number]
-        if seen.black or seen.span > 1:
+        if seen.span > 1:
+            notices.append(f"It is shown with {_value(seen.black)} as black and {_value(seen.white)} as white.")
+        elif seen.black:
             notices.append(f"It is shown with {seen.black:.3g} of its range as black and {seen.white:.3g} as white.")
         elif seen.span < 1:
             gain = 1 / seen.span
@@ -312,3 +332,8 @@ class PhotoTab(PhotoLayout):
     def stop(self, moment: float, request: gr.Request) -> None:
         """Ends the work that was asked for before."""
         self.service.crew.stop(str(request.session_hash), moment)
+
+
+def _value(number: float) -> str:
+    """A value of a file of floats, with about four digits."""
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,8 @@ def test_a_tomogram_of_signed_integers_is_seen_in_the_range_that_it_uses(page, t
     tifffile.imwrite(tmp_path / "ct.tif", ramp.astype(np.int16), photometric="minisblack")
     drop(page, tmp_path / "ct.tif")
     wait_for_result(page)
-    assert "of its range as black" in page.text_content("#facts")
+    assert re.search(r"shown with -1,\d{3} as black and 3,\d{3} as white", page.text_content("#facts"))
+    assert "in the file's values" in page.text_content("#facts") and not page.is_visible("#apart")
     left, right = page.evaluate("""() => {
         const drawing = Object.assign(document.createElement('canvas'), {width: 128, height: 96}).getContext('2d')
         drawing.drawImage(document.querySelector('.layer.before img'), 0, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,7 +64,7 @@ def test_a_picture_that_is_ready_after_its_photo_has_gone_is_not_shown(tmp_path:
 
     as_they_stand = (1.0, False, 1.0, "same", "compare", 1)
     assert tab.state in tab.look(str(source), None, *as_they_stand, photo)
-    leaving = Leaving(source, photo.folder, request, photo.recorded, photo.estimated, photo.size, photo.ranges)
+    leaving = Leaving(**{field.name: getattr(photo, field.name) for field in fields(photo)})
     assert list(tab.look(str(source), None, *as_they_stand, leaving)) == [tab.status]
     assert list(tab.look(str(tmp_path / "next.png"), None, *as_they_stand, photo)) == [tab.status]  # it is on its way
     # cancelling takes out what has no result, the clean photo of an example too
@@ -150,6 +151,35 @@ def test_a_mistake_of_the_program_is_told_on_the_page_and_reaches_the_log(
         assert "a mistake of the program (ZeroDivisionError)" in shown[tab.status]
         assert shown[tab.cancel]["visible"] is False
     assert "a mistake of the program (ZeroDivisionError)" in asyncio.run(last(learn.show([sample])))
+    crew.close()
+
+
+def test_a_level_taken_over_from_the_estimate_runs_nothing_until_it_is_moved(tmp_path: Path, tiny: Path) -> None:
+    import_gradio()
+    import gradio
+
+    from denoise_se.app.web_learning import School
+    from denoise_se.app.web_photo_tab import PhotoTab
+    from denoise_se.app.web_service import Service
+
+    options, cache, crew = WebOptions(models=(str(tiny),)), Cache(tmp_path, 60, 10**9), Crew(1)
+    with gradio.Blocks():
+        tab = PhotoTab(Service(options, cache, crew, School(options.shelf, tmp_path / "lessons", 10**8)))
+    sample, moments = str(cache.samples / "noisy" / "camera.png"), iter(range(1, 9))
+
+    async def answers(auto: bool, sigma: float, old: Any) -> list[dict[Any, Any]]:
+        look = (1.0, False, 1.0, "same", "compare", 1)
+        asked = (sample, None, str(tiny), auto, sigma, *look, old, float(next(moments)))
+        return [update async for update in tab.denoise(*asked, SimpleNamespace(session_hash="ann"))]
+
+    first = asyncio.run(answers(True, 25.0, None))[-1]
+    photo, level = first[tab.state], first[tab.sigma]["value"]
+    assert level == round(photo.estimated.level, 1)
+    for auto in (False, True):  # the box is cleared, and ticked again
+        assert asyncio.run(answers(auto, level, photo)) == [{tab.sigma: gradio.update(visible=not auto)}]
+    moved = asyncio.run(answers(False, level + 1, photo))[-1][tab.state]
+    assert moved.request.sigma == level + 1 and not photo.folder.exists()
+    assert asyncio.run(answers(False, level, moved))[-1][tab.state].request.sigma == level
     crew.close()
 
 
