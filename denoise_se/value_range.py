@@ -72,17 +72,31 @@ def full_range(dtype: np.dtype) -> float:
     return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
 
 
+class Negative:
+    """Scanlines of which white is black and black is white."""
+
+    def __init__(self, inner: Scanlines) -> None:
+        self.shape, self.dtype, self._inner = inner.shape, inner.dtype, inner
+
+    def rows(self, start: int, stop: int) -> NDArray[np.generic]:
+        return np.subtract(full_range(self.dtype), self._inner.rows(start, stop), dtype=self.dtype, casting="unsafe")
+
+
 def value_range(source: Scanlines, level: ArrayLike | None = None) -> ValueRange:
-    """From 0 to `white_level`; but where values of a deep image lie below 0 by more than their noise, or all of them
-    above it by more than they differ, as in counts with a large offset, tomograms and pictures of little contrast, from
-    what is hardly gone below to what is hardly exceeded, and on to the darkest and brightest features that few pixels
-    have (letters on a page, beads) as far as the noise stays one that networks know; and so much more at both ends that
-    they cut no noise off; not of a bright picture whose file cut it off at white. `level` is that of the noise, in
-    8-bit units, or else estimated."""
+    """From 0 to `white_level`; but of a deep image some of whose values lie below 0 by more than their noise, or all of
+    them above it by more than they differ (counts with a large offset, tomograms, pictures of little contrast), from
+    what is hardly gone below to what is hardly exceeded. That goes on to the darkest and brightest features that few
+    pixels have (letters on a page, beads), as far as the noise stays one that networks know, and so much further at
+    both ends that no noise is cut off. What the file cut off at white is seen as its negative, cut off at black, is.
+    `level` is that of the noise, in 8-bit units, or else estimated."""
     low, high = (0.0, 0.0) if source.dtype == np.uint8 else _ends(source)
-    if low >= -BELOW * (high - low) and (low <= high - low or high in (low, full_range(source.dtype))):
+    if low >= -BELOW * (high - low) and (low <= high - low or high == low):
         return ValueRange(0.0, white_level(source, level))
-    unit = full_range(source.dtype) / 255
+    full = full_range(source.dtype)
+    if low > 0 and high == full:
+        span = white_level(Negative(source), level)
+        return ValueRange(full - span, span)
+    unit = full / 255
     levels = np.asarray(estimate_noise(source).level if level is None else level)
     strongest, usual = (unit * float(found) for found in (np.max(levels), np.median(levels)))
     low, high = _with_features(source, low, high, 255 / LEAST_LEVEL * (usual or math.inf))

@@ -174,6 +174,17 @@ def test_usual_pictures_are_seen_from_0_on(dtype: type) -> None:
         assert value_range(ArrayScanlines(pixels)) == ValueRange(0.0, full)
 
 
+def test_the_negative_of_a_dim_picture_comes_out_as_good_as_the_picture() -> None:
+    # of 12 bits in 16, as X-ray pictures have it that are stored as 0 = white
+    noisy, clean = noisy_sample(10, 1)
+    counts = np.rint(4000 * noisy).clip(0, 65535).astype(np.uint16)
+    denoiser = Denoiser.load("gray")
+    results = denoiser(counts) / 4000, (65535 - denoiser(65535 - counts).astype(float)) / 4000
+    errors = [float(np.sqrt(np.mean(np.square(result - clean)))) for result in results]
+    assert errors[0] < 0.6 * 10 / 255 and errors[1] < 1.05 * errors[0]
+    assert value_range(ArrayScanlines(65535 - counts)).white == 65535
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.uint16])
 def test_a_few_dark_letters_on_a_bright_page_are_not_lost(dtype: type) -> None:
     page = np.full((240, 320), 217, np.uint8)
