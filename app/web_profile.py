@@ -67,5 +67,6 @@ def as_html(profile: NoiseProfile, plot: Path, photos: int) -> str:
     return (
         f"<p class=ok>The noise of {photos} photo(s), of 255</p>"
         f"<div class=scroll tabindex=0 role=region aria-label='Noise of the photos'>{table}</div>"
+        f"<p class=note>Measured on {escape(profile.source)}</p>"
         f'<img class=plot src="gradio_api/file={quote(str(plot))}" alt="{escape(told)}">'
     )
