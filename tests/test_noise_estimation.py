@@ -1,4 +1,4 @@
-"""The noise that was added is the noise that is found."""
+"""The level of the noise and its correlation, estimated from one image."""
 
 from __future__ import annotations
 
@@ -6,28 +6,19 @@ import dataclasses
 import time
 import tracemalloc
 
-import cv2
-import matplotlib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw, ImageFont
+from noisy_scenes import gradient, noisy
 
 from denoise_se.clipping import clip_factor
 from denoise_se.errors import UsageError
 from denoise_se.noise_estimation import estimate_noise, estimate_sigma
-from denoise_se.noise_line import NoiseLaw
 from denoise_se.noise_patches import cut, lag_weights
 from denoise_se.scanlines import ArrayScanlines
 
 SIGMAS = [1, 2, 5, 10, 25, 50, 75]
-
-
-def gradient(height: int = 256, width: int = 256) -> np.ndarray:
-    """Brightness 60 to 190, a slow diagonal."""
-    y, x = np.mgrid[:height, :width]
-    return 60 + 130 * (y / height + x / width) / 2
 
 
 def scene(height: int = 256, width: int = 256) -> np.ndarray:
@@ -41,11 +32,6 @@ def scene(height: int = 256, width: int = 256) -> np.ndarray:
     rough = gaussian_filter(np.random.default_rng(99).normal(0, 60, (height // 2, width // 2)), 0.8)
     picture[height // 2 :, : width // 2] += rough
     return np.clip(picture, 20, 240)
-
-
-def noisy(clean: np.ndarray, sigma: float, seed: int = 0) -> np.ndarray:
-    """Float image, range [0, 1], not clipped."""
-    return ((clean + np.random.default_rng(seed).normal(0, sigma, clean.shape)) / 255).astype(np.float32)
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
@@ -208,107 +194,6 @@ def test_a_large_image_is_sampled_fast_and_in_little_memory():
     assert peak < 100e6
 
 
-@pytest.mark.parametrize(("gain", "read_noise"), [(0.01, 0.002), (0.002, 0.02), (0.0, 0.04), (0.02, 0.0)])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_gain_and_read_noise_are_recovered_and_their_intervals_hold(gain, read_noise, channels):
-    x = np.stack([0.15 + 0.7 * (gradient() - 60) / 130] * channels, axis=2)
-    hits = np.zeros(2)
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        counts = gain * rng.poisson(x / gain) if gain else x
-        image = (counts + rng.normal(0, 1, x.shape) * read_noise).astype(np.float32)
-        estimate = estimate_noise(image)
-        assert estimate.gain == pytest.approx(gain, rel=0.15, abs=3e-4)
-        variance = estimate.gain * 0.5 + estimate.read_noise**2
-        assert variance == pytest.approx(gain * 0.5 + read_noise**2, rel=0.05)
-        assert estimate.sigma == pytest.approx(255 * np.sqrt((gain * x + read_noise**2).mean()), rel=0.04)
-        hits += [
-            estimate.gain_interval[0] <= gain <= estimate.gain_interval[1],
-            estimate.read_noise_interval[0] <= read_noise <= estimate.read_noise_interval[1],
-        ]
-    assert (hits >= 16).all(), hits  # 19 of 20 expected
-
-
-@pytest.mark.parametrize("speckle", [0.05, 0.1, 0.3])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_multiplicative_noise_is_told_from_that_of_photons_and_measured(speckle, channels):
-    x = np.stack([0.05 + 0.7 * (gradient() - 60) / 130] * channels, axis=2)
-    image = x * (1 + speckle * np.random.default_rng(4).normal(0, 1, x.shape))
-    estimate = estimate_noise(image.astype(np.float32))
-    assert estimate.speckle == pytest.approx(speckle, rel=0.03)
-    assert estimate.speckle_interval[0] <= speckle <= estimate.speckle_interval[1]
-    assert estimate.gain == 0 and estimate.gain_interval == (0, 0)
-    assert estimate.sigma == pytest.approx(255 * speckle * np.sqrt(np.square(x).mean()), rel=0.03)
-    np.testing.assert_allclose(estimate.law.at(np.array([0.2, 0.7])), np.square([0.2 * speckle, 0.7 * speckle]), 0.1)
-
-
-def test_dark_parts_which_speckle_spares_do_not_bound_the_level():
-    x = np.full((256, 256), 0.02)
-    x[:, 64:] = 0.2 + 0.7 * (gradient() - 60)[:, 64:] / 130
-    image = x * (1 + 0.2 * np.random.default_rng(5).normal(0, 1, x.shape))
-    truth = 255 * 0.2 * np.sqrt(np.square(x).mean())
-    assert estimate_sigma(image.astype(np.float32)) == pytest.approx(truth, rel=0.05)
-
-
-@pytest.mark.parametrize(
-    "law",
-    [
-        NoiseLaw(0.01, 0.0004),
-        NoiseLaw(0.0, 0.0004, 0.3),
-        NoiseLaw(0.004, 0.001, 0.2),
-        NoiseLaw(0.01, 0.0004, black=0.3),
-    ],
-)
-def test_the_variance_read_off_noisy_pixels_has_the_right_mean(law):
-    x = np.full(2_000_000, 0.6)
-    variance = law.gain * (0.6 - law.black) + (law.speckle * 0.6) ** 2 + law.floor
-    assert law.at(x[:1])[0] == pytest.approx(variance)
-    noisy = x + np.random.default_rng(6).normal(0, variance**0.5, x.shape)
-    assert law.unbiased(noisy).mean() == pytest.approx(variance, rel=3e-3)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_brightness_that_begins_above_0_is_found_as_black(channels):
-    """As the counts of scientific cameras do: var = gain * (x - 0.2) + read^2."""
-    light = 0.7 * np.stack([(gradient() - 60) / 130] * channels, axis=2) ** 2
-    for seed in range(5):
-        rng = np.random.default_rng(seed)
-        image = 0.2 + 0.01 * rng.poisson(light / 0.01) + rng.normal(0, 0.004, light.shape)
-        estimate = estimate_noise(image.astype(np.float32))
-        assert estimate.gain == pytest.approx(0.01, rel=0.1)
-        assert estimate.black == pytest.approx(0.2, abs=0.02)
-        np.testing.assert_allclose(estimate.law.at(np.array([0.3, 0.8])), 0.01 * np.array([0.1, 0.6]), rtol=0.15)
-        assert estimate.sigma == pytest.approx(255 * np.sqrt((0.01 * light + 0.004**2).mean()), rel=0.05)
-
-
-@pytest.mark.parametrize("black", [0.0, 0.2])
-def test_texture_in_bright_parts_does_not_hide_the_noise_of_photons(black):
-    """The flattest patches lie in the dark, where there is next to no noise."""
-    rng = np.random.default_rng(7)
-    light = 0.7 * np.tile(np.linspace(0, 1, 256), (256, 1)) ** 2
-    light[:, 100:164] = np.abs(light[:, 100:164] + rng.normal(0, 0.05, (256, 64)))
-    image = black + 0.002 * rng.poisson(light / 0.002) + rng.normal(0, 0.002, light.shape)
-    truth = 255 * np.sqrt((0.002 * light + 0.002**2).mean())
-    assert estimate_sigma(image.astype(np.float32)) == pytest.approx(truth, rel=0.1)
-
-
-def test_texture_at_some_brightness_does_not_bend_the_gain():
-    x = 0.15 + 0.7 * np.tile(np.linspace(0, 1, 256), (256, 1))
-    rng = np.random.default_rng(2)
-    texture = np.zeros_like(x)
-    texture[:, 100:164] = rng.normal(0, 0.12, (256, 64))
-    image = 0.01 * rng.poisson(np.clip(x + texture, 0, 1) / 0.01)
-    assert estimate_noise(image.astype(np.float32)).gain == pytest.approx(0.01, rel=0.12)
-
-
-def test_noise_that_falls_with_brightness_gives_no_negative_gain():
-    x = 0.15 + 0.7 * (gradient() - 60) / 130
-    image = x + np.random.default_rng(0).normal(0, 1, x.shape) * 0.08 * (1 - x)
-    estimate = estimate_noise(image.astype(np.float32))
-    assert estimate.gain == 0 and estimate.gain_interval[0] == 0
-    assert 0.08 * 0.15 < estimate.read_noise < 0.08 * 0.85
-
-
 def test_the_interval_of_sigma_holds_the_truth_in_most_trials():
     intervals = np.array([estimate_noise(noisy(gradient(128, 128), 20, seed)).sigma_interval for seed in range(40)])
     low, high = intervals.T
@@ -413,77 +298,3 @@ def test_clip_factor_is_what_a_simulation_gives(mean):
 def test_what_cannot_be_an_image_is_refused_with_the_reason(image, data_range, message):
     with pytest.raises(UsageError, match=message):
         estimate_sigma(image, data_range=data_range)
-
-
-def page(size: int, paper: int, ink: int, sigma: float) -> np.ndarray:
-    """A page of text with margins, 8-bit."""
-    font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSerif.ttf", size)
-    image = Image.new("L", (700, 800), paper)
-    words = "All human beings are born free and equal in dignity and rights. " * 100
-    per_line = 580 * 2 // size
-    for line in range(int(680 / (1.4 * size))):
-        text = words[line * per_line : (line + 1) * per_line]
-        ImageDraw.Draw(image).text((60, 60 + 1.4 * size * line), text, fill=ink, font=font)
-    noise = np.random.default_rng(0).normal(0, sigma, (800, 700))
-    return np.rint(np.asarray(image) + noise).clip(0, 255).astype(np.uint8)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [10, 16, 32])
-@pytest.mark.parametrize(("paper", "ink"), [(255, 0), (230, 40)])
-@pytest.mark.parametrize("sigma", [0, 3, 10])
-def test_lettering_is_not_taken_for_noise(size, paper, ink, sigma, channels):
-    noisy = page(size, paper, ink, sigma)
-    found = estimate_sigma(noisy if channels == 1 else np.repeat(noisy[..., None], 3, axis=2))
-    assert found == pytest.approx(sigma, rel=0.1, abs=0)
-
-
-@pytest.mark.parametrize("size", [6, 8])
-@pytest.mark.parametrize(("paper", "ink"), [(255, 0), (0, 200)])
-def test_a_page_without_margins_full_of_tiny_letters_has_no_noise(size, paper, ink):
-    assert estimate_sigma(page(size, paper, ink, 0)[70:470, 70:370]) == 0
-
-
-@pytest.mark.parametrize("size", [28, 40])
-@pytest.mark.parametrize("quality", [60, 85])
-def test_pages_of_large_letters_in_jpeg_have_the_noise_of_jpeg_at_most(size, quality):
-    _, encoded = cv2.imencode(".jpg", page(size, 255, 0, 0), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert estimate_sigma(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)) < 16
-
-
-@pytest.mark.parametrize("sigma", [5, 10, 25])
-@pytest.mark.parametrize("sky", [-0.5, -0.7, -1])
-def test_dark_pictures_mostly_clipped_to_black_have_noise(sky, sigma):
-    stars = np.zeros((320, 320))
-    rng = np.random.default_rng(1)
-    stars[rng.integers(320, size=50), rng.integers(320, size=50)] = rng.uniform(50, 250, 50)
-    noisy = np.rint(stars + rng.normal(sky * sigma, sigma, stars.shape)).clip(0, 255).astype(np.uint8)
-    assert sigma < estimate_sigma(noisy) < 2.5 * sigma  # of the largest values, which are all that is left
-
-
-@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
-@pytest.mark.parametrize("times", [2, 3])
-def test_noisy_pictures_enlarged_by_repeating_pixels_are_no_drawings(axes, times):
-    noisy = np.rint(np.random.default_rng(0).normal(128, 15, (120, 130))).clip(0, 255).astype(np.uint8)
-    for axis in axes:
-        noisy = noisy.repeat(times, axis)
-    assert 5 < estimate_sigma(noisy) < 17
-
-
-def test_photographs_with_white_areas_keep_their_noise():
-    rng = np.random.default_rng(0)
-    # a product on white: the paper is blown out, the product is not
-    picture = cv2.resize(rng.uniform(60, 180, (8, 8)), (300, 300), interpolation=cv2.INTER_CUBIC)
-    picture = np.pad(picture, 150, constant_values=400)
-    noisy = np.rint(picture + rng.normal(0, 6, picture.shape)).clip(0, 255).astype(np.uint8)
-    assert estimate_sigma(noisy) == pytest.approx(6, rel=0.05)
-
-
-@pytest.mark.parametrize("side", [12, 16, 24, 48])
-def test_small_images_are_read_without_bias(side):
-    found = [
-        estimate_noise(np.random.default_rng(seed).normal(0.5, 25 / 255, (side, side)).astype(np.float32)).sigma
-        for seed in range(40)
-    ]
-    # the mean of 40, each within some 15 % at the smallest
-    assert np.mean(found) == pytest.approx(25, rel=0.05)
