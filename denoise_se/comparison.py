@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from denoise_se.errors import ImageError
-from denoise_se.image import Image
+from denoise_se.image import MOST_FAR_OUT, Image, far_out
 from denoise_se.image_io import open_pages
 from denoise_se.metrics import mean_finite, psnr, ssim
 from denoise_se.remote_files import Location
@@ -69,8 +69,13 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def _comparable(reference: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in one dtype: as they are, or, when their bit depths differ, as floats in [0, 1]."""
+    """Both in one dtype: as they are, or, when their bit depths differ, as floats in [0, 1]. Floats far outside of it
+    beside integers are such integers, as the mean of shots is."""
     if reference.dtype == image.dtype:
         return reference, image
+    kinds = {pixels.dtype.kind: pixels for pixels in (reference, image)}
+    if len(kinds) == 2 and far_out(kinds["f"]) > MOST_FAR_OUT * kinds["f"].size:
+        full = np.float32(full_range(kinds["u"].dtype))
+        return reference / full, image / full
     first, second = (pixels / np.float32(full_range(pixels.dtype)) for pixels in (reference, image))
     return first, second

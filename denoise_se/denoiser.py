@@ -20,7 +20,7 @@ from denoise_se.checkpoint import CheckpointFile, learnt_uncut, most_sigma, open
 from denoise_se.clipping import ClippedNoise
 from denoise_se.errors import DenoiseError, UsageError
 from denoise_se.guarded_backend import GuardedBackend
-from denoise_se.image import MOST_FAR_OUT, far_out
+from denoise_se.image import MOST_FAR_OUT, coarse, far_out
 from denoise_se.level_grid import (
     UNCUT,
     Known,
@@ -164,9 +164,9 @@ class Denoiser(Restorer):
             noisy: [H, W] or [H, W, C], C = 1 or 3 (RGB), uint8, uint16 or float. Integers stand for their full range,
                 floats for [0, 1], but may lie anywhere: what deep images use of their range is what the network sees
                 (`denoise_se.value_range`). Floats are not clipped on the way out (but where noise was cut off at an
-                end, nothing goes beyond it). With many far outside of [0, 1] a sigma brings a UserWarning. A
-                one-channel network treats the channels of a colour image one by one; a three-channel one sees a grey
-                image in triplicate.
+                end, nothing goes beyond it). With many far outside of [0, 1] a sigma brings a UserWarning, and so do
+                float64 that float32, in which all is computed, can hardly tell apart. A one-channel network treats the
+                channels of a colour image one by one; a three-channel one sees a grey image in triplicate.
             sigma: standard deviation of the noise in 8-bit units (25 means 25/255 of the range) for the whole image, or
                 a map [H, W] of it; None estimates it (`NoiseEstimate.level`, more than sigma where noise is correlated
                 as in camera JPEGs; pixel by pixel where noise grows with brightness). Where it is 0 all over, the input
@@ -195,6 +195,9 @@ class Denoiser(Restorer):
         if sigma is not None and noisy.dtype.kind == "f" and far_out(noisy) > MOST_FAR_OUT * noisy.size:
             told = "the image has float values far outside of 0 to 1; sigma takes 1 for white"
             warnings.warn(told, stacklevel=3)  # where the public method is called
+        if noisy.dtype == np.float64 and coarse(noisy):
+            told = "the image has values larger than 32-bit floats can tell apart well; subtract an offset first"
+            warnings.warn(told, stacklevel=3)
         if not isinstance(strength, Strength):
             strength = Strength(strength, strength)
         level = self.noise_level(source, sigma)

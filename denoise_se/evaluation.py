@@ -209,7 +209,7 @@ class _Bench:
         seconds: float,
         estimate: QualityEstimate | None = None,
     ) -> None:
-        image, data_range = _as_file(result, target.dtype)
+        image, data_range = _as_file(result, target)
         height, width = target.shape[:2]
         self.scores.append(
             ImageScore(
@@ -230,10 +230,11 @@ class _Bench:
         )
 
 
-def _as_file(result: Pixels, dtype: np.dtype[Any]) -> tuple[NDArray[Any], float]:
-    """The result as a file of `dtype` would hold it, and the data range of such a file."""
-    clipped = np.clip(result, 0.0, 1.0)
-    if dtype.kind == "f":
-        return clipped.astype(dtype), 1.0
-    top = float(np.iinfo(dtype).max)
-    return np.round(clipped * top).astype(dtype), top
+def _as_file(result: Pixels, target: NDArray[Any]) -> tuple[NDArray[Any], float]:
+    """The result as a file like the target's would hold it, and the data range of such a file. Floats are clipped where
+    the target lies in [0, 1]."""
+    if target.dtype.kind == "f":
+        inside = target.min() >= 0 and target.max() <= 1
+        return (np.clip(result, 0.0, 1.0) if inside else result).astype(target.dtype), 1.0
+    top = float(np.iinfo(target.dtype).max)
+    return np.round(np.clip(result, 0.0, 1.0) * top).astype(target.dtype), top

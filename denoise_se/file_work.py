@@ -282,7 +282,8 @@ def _with_size_of(job: Job, row: Row) -> Row:
 def _with_model(row: Row, denoisers: Sequence[Restorer], levels: Sequence[Known], seconds: float) -> Row:
     """The row with the names of what denoised the pages, and the mean of the levels that they were told."""
     known = [mean for mean in map(mean_level, levels) if mean is not None]
-    sigma = round(sum(known) / len(known), 4) if known else None
+    sigma = sum(known) / len(known) if known else None
+    sigma = None if sigma is None else round(sigma, 4) if sigma >= 0.1 else float(f"{sigma:.4g}")
     names = dict.fromkeys(denoiser.checkpoint.name for denoiser in denoisers)
     return replace(row, model=", ".join(names), sigma=sigma, seconds=round(seconds, 4))
 

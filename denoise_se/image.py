@@ -10,6 +10,8 @@ from denoise_se import exif as exif_block
 
 DEPTH_OF_DTYPE = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16, np.dtype(np.float32): 32}
 FAR_OUT, MOST_FAR_OUT = 0.5, 0.05  # beyond 0 to 1, and the share of the values there
+COARSE = 0.01  # of the standard deviation: so far apart 32-bit floats may lie
+EXACT = 2.0**24  # up to which they hold each integer, so that equal ones surely were equal
 
 
 class FormatError(Exception):
@@ -138,6 +140,15 @@ class Image:
 def far_out(pixels: np.ndarray) -> int:
     """How many float values are far outside of 0 to 1."""
     return int(np.count_nonzero((pixels < -FAR_OUT) | (pixels > 1 + FAR_OUT)))
+
+
+def coarse(values: np.ndarray) -> bool:
+    """Whether values are so large for how much they differ that 32-bit floats can hardly tell them apart."""
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return False
+    largest, spread = np.abs(values).max().astype(np.float32), values.std(dtype=np.float64)
+    return bool(np.spacing(largest) > COARSE * spread and (spread > 0 or largest > EXACT))
 
 
 def turned(plane: np.ndarray, orientation: int) -> np.ndarray:

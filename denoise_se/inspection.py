@@ -81,7 +81,7 @@ class Inspection:
             scale = np.float32(full_range(self.sample.noisy.dtype))
             same = denoiser.for_8_bits() if self.sample.noisy.dtype == np.uint8 else denoiser
             found = estimate_psnr(
-                lambda pixels: same(pixels, held(level, ArrayScanlines(pixels)), strength),
+                lambda pixels: _denoised(same, pixels, level, strength),
                 [window.astype(np.float32) / scale for window in self.sample.noisy],
                 noisy,
                 sigma=sigma,
@@ -97,3 +97,9 @@ class Inspection:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
+
+
+def _denoised(denoiser: Denoiser, pixels: np.ndarray, level: Known, strength: Strength) -> np.ndarray:
+    """A window [H, W, C] of an image whose level is known."""
+    source = ArrayScanlines(pixels)
+    return np.concatenate([band.clean for band in denoiser.bands(source, held(level, source), strength)])

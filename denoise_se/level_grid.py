@@ -72,7 +72,7 @@ class LevelGrid:
     def mean(self) -> float:
         """Over the image, before anything was cut off."""
         values = self.values if self.uncut is None else self.uncut
-        return round(float(np.mean(values, dtype=np.float64)), 5)  # float32 has no more digits
+        return float(f"{np.mean(values, dtype=np.float64):.7g}")  # float32 has no more digits
 
     def window(self, rows: Span, columns: Span) -> NDArray[np.float32]:
         """The level of each pixel of a window."""

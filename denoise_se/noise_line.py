@@ -82,27 +82,31 @@ def _fit(x: Float, v: Float, relative: Float) -> NoiseLine:
     """Weights follow the fitted line, not the single variances (those that chance made small would weigh most).
     Variances far off it count less, most of all those above it, as texture lifts them: the line is a lower bound. The
     quarter farthest off says nothing of the scatter, and those above nothing of the errors."""
-    design = np.stack([x, np.ones_like(x)])
-    fit = np.full_like(v, max(float(np.median(v)), 1e-12))
+    middle, width = float(x.mean()), float(np.ptp(x)) or 1.0  # an offset is not to cost the digits of the slope
+    design = np.stack([(x - middle) / width, np.ones_like(x)])
+    least = max(min(1e-12, 1e-6 * float(np.median(v))), 1e-300)  # of a variance, whatever the scale
+    fit = np.full_like(v, max(float(np.median(v)), least))
     gain = floor = 0.0
     robust = np.ones_like(v)
     for _ in range(20):
         weight = robust / np.square(relative * fit)
         normal = (design * weight) @ design.T
         moment = (design * weight) @ v
-        gain, floor = np.linalg.pinv(normal, hermitian=True) @ moment
+        rise, level = np.linalg.pinv(normal, hermitian=True) @ moment
+        gain, floor = rise / width, level - rise * middle / width
         if gain < 0:
             gain, floor = 0.0, moment[1] / normal[1, 1]
         elif floor < 0:
-            gain, floor = moment[0] / normal[0, 0], 0.0
-        fit = np.maximum(gain * x + floor, 1e-12)
+            gain, floor = float((weight * x) @ v) / float((weight * x) @ x), 0.0
+        fit = np.maximum(gain * x + floor, least)
         residual = (v - fit) / (relative * fit)
         huber = 1 / np.maximum(1, np.abs(residual) / 2)
         robust = np.where(residual > 0, huber**2, huber)
     squares = huber * residual**2
     scatter = float(np.sort(squares)[: math.ceil(KEPT * len(x))].mean()) / KEPT_MEAN
     below = 2 * float(squares[residual < 0].sum()) / max(1, len(x) - 2)
-    covariance = np.linalg.pinv(normal, hermitian=True) * max(1.0, below)
+    of_both = np.array([[1 / width, 0], [-middle / width, 1]])
+    covariance = of_both @ np.linalg.pinv(normal, hermitian=True) @ of_both.T * max(1.0, below)
     errors = np.sqrt(np.maximum(np.diag(covariance), 0))
     return NoiseLine(float(gain), float(errors[0]), float(floor), float(errors[1]), scatter)
 

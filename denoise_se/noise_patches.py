@@ -6,6 +6,7 @@ bounded and the same image always gives the same patches.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +21,7 @@ PATCH = 8
 MIN_PIXELS = 32  # fewer hold too few high coefficients for an answer to mean anything
 MAX_PATCHES = 20_000  # over all channels; bounds the time, and twice as many were not measurably more accurate
 GARBAGE = 4000.0  # times as large as nine tenths of the pixels, and as white, are no pixels of a picture
+HEAP = 1e-3  # of the pixels; chance puts fewer at the end of a range, but where they differ by whole steps
 LARGEST = 1e15  # in 8-bit units; pixels beyond it would overflow when squared
 
 
@@ -84,8 +86,7 @@ def cut(image: Scanlines, scale: float) -> DctPatches | None:
         pixels = pixels[(np.abs(pixels) < _largest(pixels)).all(axis=(1, 2))]
     if not len(pixels):
         return None
-    low = 0.0 if pixels.min() == 0 else -np.inf
-    high = 255.0 if abs(float(pixels.max()) - 255) < 1e-4 else np.inf
+    low, high = _ends(pixels, deep=image.dtype != np.uint8)
     pixels = _informative(pixels, low, high)
     cells = pixels.reshape(len(pixels), channels, ph, pw)
     equal = np.minimum(*_equal(cells, 2)).mean(axis=1)
@@ -165,6 +166,23 @@ def _left_of_variance(clipped: NDArray[np.int64], count: int) -> Array:
     return np.asarray(table[clipped])
 
 
+def _ends(pixels: Array, deep: bool) -> tuple[float, float]:
+    """Where pixels [N, C, P] were clipped, in 8-bit units, an infinite end meaning nowhere: at black and white, and in
+    deep images also elsewhere (12 bits in 16, say) where values heap up at the least or the largest."""
+    least, largest = float(pixels.min()), float(pixels.max())
+    low = least if least == 0 or (deep and _heaped(pixels, least, pixels > least, np.min)) else -np.inf
+    white = abs(largest - 255) < 1e-4
+    return low, largest if white or (deep and _heaped(pixels, largest, pixels < largest, np.max)) else np.inf
+
+
+def _heaped(pixels: Array, end: float, others: NDArray[np.bool_], nearest: Callable[[Array], Array]) -> bool:
+    """Whether many pixels lie at an end, and many more than at the nearest value to it of the others."""
+    count = np.count_nonzero(pixels == end)
+    if count < HEAP * pixels.size or count == pixels.size:
+        return False
+    return bool(count > 2 * np.count_nonzero(pixels == nearest(pixels[others])))
+
+
 def _largest(pixels: Array) -> float:
     """What the pixels [N, C, P] of a picture are below, in 8-bit units, whatever their sign."""
     usual = np.abs(pixels[:, :, 0])
@@ -177,7 +195,7 @@ def _informative(pixels: Array, low: float, high: float) -> Array:
 
     Where most patches are constant the image is a noise-free drawing, and they are what says so.
     """
-    pixels = pixels[((pixels > low) & (pixels < high - 1e-4)).any(axis=(1, 2))]
+    pixels = pixels[((pixels > low) & (pixels < high)).any(axis=(1, 2))]
     constant = (pixels == pixels[..., :1]).all(axis=(1, 2))
     return pixels[~constant] if 2 * np.count_nonzero(constant) < len(constant) else pixels
 

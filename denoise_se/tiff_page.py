@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from denoise_se.exif import dpi as exif_dpi
-from denoise_se.image import MOST_FAR_OUT, FormatError, Image, Metadata, far_out
+from denoise_se.image import MOST_FAR_OUT, FormatError, Image, Metadata, coarse, far_out
 from denoise_se.nonfinite import replaced
 from denoise_se.tiff_layout import ASSOCIATED, CMYK, MIN_IS_WHITE, PALETTE, TiffCoding, split_tags
 from denoise_se.tiff_segments import TiffSegments
@@ -54,6 +54,7 @@ class TiffPage:
         self._notices: list[str] = []
         self._mended: tuple[int, np.ndarray] | None = None
         self._replaced: dict[int, int] = {}  # non-finite pixels by block of rows
+        self._coarse = False
         self._far_out: dict[int, tuple[int, int]] = {}  # values far outside of 0 to 1, and all, by block of rows
         tags = directory.tags
         self.icc = tags[ICC].data if ICC in tags else None
@@ -98,6 +99,8 @@ class TiffPage:
         found = list(self._notices)
         if count := sum(self._replaced.values()):
             found.append(f"{count:,} non-finite pixels (NaN or infinite) replaced by the median of their neighbours")
+        if self._coarse:
+            found.append("its values are larger than 32-bit floats can tell apart well: subtract an offset first")
         if self._far_out:
             far, values = (sum(numbers) for numbers in zip(*self._far_out.values(), strict=True))
             if far > MOST_FAR_OUT * values:
@@ -155,6 +158,8 @@ class TiffPage:
         above, below = max(0, first - MENDED_MARGIN), min(last + MENDED_MARGIN, self.layout.height)
         raw = self.segments.rows(above, below)
         inner = slice(first - above, last - above)
+        if self.layout.bits >= 32 and (self.layout.kind, self.layout.bits) != ("f", 32):
+            self._coarse = self._coarse or coarse(raw)
         try:
             mended = replaced(raw)[0][inner]
         except ValueError as error:

@@ -14,7 +14,7 @@ from denoise_se.scanlines import Scanlines, in_bands
 
 DIM = 0.25  # a deep image whose values all lie below this share of its range uses a small part of it
 MOST_BEYOND = 0.005  # of the values that may lie above white, of floats where that is above 2, or below black
-MOST_GAIN, MOST_LEVEL = 2.0**16, 50.0  # of a dim image, and of its noise after it in 8-bit units
+MOST_GAIN, MOST_LEVEL = 2.0**100, 50.0  # of a dim image, so that float32 holds it, and of its noise in 8-bit units
 LEAST_LEVEL = 1.0  # of noise, in 8-bit units; of weaker noise networks take less than they add
 NOISE_BEYOND = 3.0  # standard deviations: noise takes fewer than MOST_BEYOND of the values further from what they were
 BELOW = 0.02  # of the contrast: so far below black is overshoot, as of a filter

@@ -59,6 +59,17 @@ def test_a_16_bit_image_is_compared_with_an_8_bit_reference_on_one_scale(denoise
     assert row.bit_depth == 16
 
 
+@pytest.mark.parametrize("scale", [1, 1 / 65535])
+def test_counts_are_compared_with_floats_of_their_own_values_or_from_0_to_1(denoiser: Denoiser, scale: float) -> None:
+    counts = picture(shape=(24, 32), dtype=np.uint16)
+    for folder in ("in", "ref"):
+        Path(folder).mkdir()
+    tifffile.imwrite("in/a.tif", counts, photometric="minisblack")
+    tifffile.imwrite("ref/a.tif", ((counts + 6.5535) * scale).astype(np.float32), photometric="minisblack")
+    (row,) = run(denoiser, reference=Path("ref")).rows
+    assert row.psnr_noisy == pytest.approx(80, abs=0.1)  # 1e-4 of the range
+
+
 def test_grey_written_in_a_format_without_grey_is_still_measured(denoiser: Denoiser) -> None:
     save("in/a.png", picture(shape=(24, 32)))
     save("ref/a.png", picture(shape=(24, 32)))

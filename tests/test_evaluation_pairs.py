@@ -37,6 +37,15 @@ def test_a_model_is_measured_on_pairs_as_it_denoises_such_files(tmp_path, dtype)
     assert brightest < 64 if dtype == np.uint8 else brightest > 100  # as a viewer shows such files
 
 
+def test_pairs_of_floats_beyond_0_to_1_are_measured_as_they_are(tmp_path):
+    clean = 5000 * picture(0, 40, 40).astype(np.float32) - 2000
+    for name, pixels in (("noisy", clean + 100), ("clean", clean)):
+        (tmp_path / name).mkdir()
+        tifffile.imwrite(tmp_path / name / "a.tif", pixels, photometric="minisblack")
+    result = evaluate([Recorder("same", result=lambda x: x)], pairs=[(tmp_path / "noisy", tmp_path / "clean")])
+    assert by_method(result.means())["same"].psnr == pytest.approx(-40)  # an error of 100 where 1 is white
+
+
 def test_pairs_are_matched_by_subfolder_and_stem(tmp_path):
     clean, noisy = picture(0, 12, 14, 3), picture(1, 12, 14, 3)
     folder_of(tmp_path / "PolyU" / "noisy", {"x/a.png": noisy, "y/a.png": clean})

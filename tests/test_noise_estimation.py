@@ -171,6 +171,22 @@ def test_floats_of_any_scale_and_offset_give_the_same_sigma(scale, offset):
     assert estimate_sigma((values * scale + offset).astype(np.float32)) / scale == pytest.approx(expected, rel=0.01)
 
 
+def cut_off(values: np.ndarray, low: float, high: float, scale: float, offset: float, dtype: type) -> np.ndarray:
+    cut = values.clip(low, high) * scale + offset
+    return (np.rint(cut) if np.dtype(dtype).kind == "u" else cut).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "dtype"), [(4095, 0, np.uint16), (4095, 256, np.uint16), (1.0, -0.5, np.float32)]
+)
+@pytest.mark.parametrize(("low", "high"), [(-9, 0.65), (0.3, 9), (0.3, 0.65)])
+def test_noise_that_was_cut_off_elsewhere_than_at_black_and_white_is_found(low, high, scale, offset, dtype):
+    values = noisy(scene(), 10).astype(np.float64).clip(0, 1)
+    image = cut_off(values, low, high, scale, offset, dtype)  # 12 bits in 16 that are saturated, say
+    full = np.iinfo(dtype).max if np.dtype(dtype).kind == "u" else 1
+    assert estimate_sigma(image) * full / scale == pytest.approx(10, rel=0.12)
+
+
 def test_the_same_image_gives_the_same_estimate_and_stays_unchanged():
     image = noisy(scene(), 15)
     before = image.copy()

@@ -83,6 +83,15 @@ def test_brightness_that_begins_above_0_is_found_as_black(channels):
         assert estimate.sigma == pytest.approx(255 * np.sqrt((0.01 * light + 0.004**2).mean()), rel=0.05)
 
 
+@pytest.mark.parametrize("offset", [0, 1e4, 1e6])
+def test_photons_upon_an_offset_are_counted_as_without(offset):
+    light = gradient() / 255 * 400
+    counts = np.random.default_rng(0).poisson(light) + offset
+    estimate = estimate_noise(counts.astype(np.float32))
+    assert estimate.gain == pytest.approx(1, rel=0.15)
+    assert estimate.sigma / 255 == pytest.approx(light.mean() ** 0.5, rel=0.05)
+
+
 @pytest.mark.parametrize("black", [0.0, 0.2])
 def test_texture_in_bright_parts_does_not_hide_the_noise_of_photons(black):
     """The flattest patches lie in the dark, where there is next to no noise."""

@@ -170,6 +170,16 @@ def test_other_integers_become_float32_with_a_notice(tmp_path, dtype, options):
     assert written.dtype == np.float32 and np.array_equal(written, values)
 
 
+@pytest.mark.parametrize(("dtype", "offset"), [(np.uint64, 10**15), (np.float64, 1e9), (np.uint32, 10**9)])
+def test_values_that_32_bit_floats_can_hardly_tell_apart_are_told_of(tmp_path, dtype, offset):
+    values = RNG.integers(0, 100, (19, 17))
+    for name, pixels in (("near", values), ("far", values + offset)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels.astype(dtype), photometric="minisblack")
+    told = "its values are larger than 32-bit floats can tell apart well: subtract an offset first"
+    assert told in image_io.read(tmp_path / "far.tif").notices
+    assert told not in image_io.read(tmp_path / "near.tif").notices
+
+
 def test_complex_numbers_are_refused_with_the_reason(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.ones((9, 7), np.complex64))
     with pytest.raises(ImageError, match="not supported here: convert it"):

@@ -152,6 +152,25 @@ def test_pictures_of_any_range_come_out_as_good_as_those_from_0_to_1(
         assert denoiser.noise_level(ArrayScanlines(other), found) == pytest.approx(found)
 
 
+@pytest.mark.parametrize(("model", "channels"), [("gray", 1), ("photo", 3)])
+@pytest.mark.parametrize("scale", [1e-6, 1e-12, 1e12])
+def test_floats_of_any_scale_come_out_as_good(model: str, channels: int, scale: float) -> None:
+    noisy, clean = noisy_sample(10, channels)
+    denoiser = Denoiser.load(model)
+    with warnings.catch_warnings(action="ignore"):  # of values far outside of 0 to 1
+        results = [denoiser((noisy * by).astype(np.float32)).astype(float) / by for by in (1.0, scale)]
+    errors = [float(np.sqrt(np.mean(np.square(result - clean)))) for result in results]
+    assert errors[1] < 1.05 * errors[0]
+
+
+def test_float64_that_float32_can_hardly_tell_apart_is_warned_of() -> None:
+    noisy, _ = noisy_sample(10, 1)
+    with pytest.warns(UserWarning, match="subtract an offset first"):
+        Denoiser.load("gray")(noisy + 1e7)
+    with warnings.catch_warnings(action="error"):
+        Denoiser.load("gray")(noisy + 1e3)
+
+
 @pytest.mark.parametrize(("contrast", "offset", "dtype"), OTHER_RANGES)
 def test_the_range_holds_the_picture_and_its_noise(contrast: float, offset: float, dtype: type) -> None:
     noisy, _ = noisy_sample(10, 1)
