@@ -80,6 +80,9 @@ class BatchTab:
             **DENOISING,
         )
         self.cancel.click(self.stop, None, None, queue=False, **QUIET)
+        results = [self.status, self.archive, self.gallery, self.table]  # are of the photos that were there
+        hidden = gr.update(visible=False)
+        self.photos.clear(lambda: ("", hidden, hidden, ""), None, results, queue=False, **QUIET)
         self.model.change(self.explain, [self.model], [self.model], queue=False, **QUIET)
 
     async def denoise(
@@ -99,7 +102,9 @@ class BatchTab:
                 # what an earlier batch gave is not that of these photos
                 yield {self.archive: gr.update(visible=False), self.gallery: gr.update(visible=False), self.table: ""}
                 async for at in work.progress():
-                    if work.stopped.is_set():  # the page shows what came after it
+                    if work.stopped.is_set():
+                        if not work.replaced:  # the page shows what came after it
+                            yield {self.status: parts.note("Cancelling…"), self.cancel: gr.update(visible=False)}
                         continue
                     yield {self.status: parts.progress(at), self.cancel: gr.update(visible=True)}
                 batch = work.result()

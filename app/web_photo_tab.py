@@ -32,6 +32,7 @@ FETCH = "() => setTimeout(() => document.querySelector('#file a, a#file, button#
 # told in place of the last input: an event may overtake an older one, which is not to end what the newer one began
 NOW = "(...given) => [...given.slice(0, -1), performance.now()]"
 GONE = "this photo is no longer on the server, which deletes photos by their age; drop it again"
+ALL = (blend(1, None), "same")  # strength and format that the network runs with; others are made of its result
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 Updates = dict[Any, Any]
 
@@ -62,6 +63,7 @@ class PhotoTab(PhotoLayout):
             self.page,
             self.apart,
             self.chroma,
+            self.model,
         ]
         run: dict[str, Any] = {
             "inputs": asked,
@@ -135,7 +137,7 @@ class PhotoTab(PhotoLayout):
         made, shown = None, False
         work: Work[Photo] | None = None
         try:
-            asked = self.service.options.request(model, None if auto else sigma, blend(1, None), "same")
+            asked = self.service.options.request(model, None if auto else sigma, *ALL)
             if old is not None and old.source == source and self._is_shown(old, asked, owner):
                 yield {self.sigma: gr.update(visible=not auto)}
                 return
@@ -146,7 +148,9 @@ class PhotoTab(PhotoLayout):
 
             with self.service.crew.started(work_on, owner, replaces=True, asked=moment) as work:
                 async for at in work.progress():
-                    if work.stopped.is_set():  # the page shows what came after it
+                    if work.stopped.is_set():
+                        if not work.replaced:  # the page shows what came after it
+                            yield {self.status: parts.note("Cancelling…"), self.cancel: gr.update(visible=False)}
                         continue
                     yield {
                         self.status: parts.progress(at),
@@ -176,17 +180,33 @@ class PhotoTab(PhotoLayout):
             if work is not None and work.replaced:
                 yield {self.status: gr.skip()}
             else:
-                yield {self.status: parts.note("Cancelled."), self.cancel: gr.update(visible=False)}
+                back = self._as_it_was(old, source)
+                yield {**back, self.status: parts.note("Cancelled."), self.cancel: gr.update(visible=False)}
         except Exception as error:
             # of a photo for which the server has no time now, what it has stays
             stays = isinstance(error, FullError) and old is not None and old.source == source
-            rest = {self.cancel: gr.update(visible=False)} if stays else self._emptied(old)
+            rest = (
+                self._as_it_was(old, source) | {self.cancel: gr.update(visible=False)} if stays else self._emptied(old)
+            )
             yield {**rest, self.status: parts.problem(self.service.explained(error))}
             if not isinstance(error, DenoiseError):
                 raise  # to the log
         finally:
             if folders and not shown:  # stopped, failed, or nobody waits for it any more
                 shutil.rmtree(folders[0], ignore_errors=True)
+
+    def _as_it_was(self, old: Photo | None, source: Path) -> Updates:
+        """The controls as they were for what the page still shows, after other work on the same photo."""
+        if old is None or old.source != source:
+            return {}
+        options, level = self.service.options, old.request.sigma
+        models = [name for name in options.offered if options.request(name, level, *ALL).model == old.request.model]
+        auto, blind = level is None, old.recorded[0].blind
+        return {
+            self.model: gr.update(value=models[0]) if models else gr.skip(),
+            self.auto: gr.update(value=auto, visible=not blind),
+            self.sigma: gr.update(value=self._slider_level(old) if auto else level, visible=not (auto or blind)),
+        }
 
     def _is_shown(self, photo: Photo, asked: Request, owner: str) -> bool:
         """Whether there is nothing to run, as with a slider that stands at the level which was estimated."""

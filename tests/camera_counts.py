@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--white", type=float, default=1500, help="counts above it of the brightest light")
     parser.add_argument("--gain", type=float, default=2.17, help="counts a photon (electron)")
     parser.add_argument("--read", type=float, default=3.5, help="counts of read noise")
+    parser.add_argument("--most", type=float, default=65535, help="counts at which it saturates")
     arguments = parser.parse_args()
     for side in ("noisy", "clean"):
         (arguments.out / side).mkdir(parents=True)
@@ -36,7 +37,7 @@ def main() -> int:
         light = arguments.white * grey**GAMMA
         counts = arguments.gain * rng.poisson(light / arguments.gain) + rng.normal(0, arguments.read, light.shape)
         for side, values in (("noisy", counts), ("clean", light)):
-            whole = np.rint(arguments.offset + values).clip(0, 65535).astype(np.uint16)
+            whole = np.rint(arguments.offset + values).clip(0, arguments.most).astype(np.uint16)
             cv2.imwrite(str(arguments.out / side / f"{path.stem}.png"), whole)
     return 0
 

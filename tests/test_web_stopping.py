@@ -194,6 +194,7 @@ def test_choosing_a_model_runs_the_network_once_so_that_cancel_is_the_end_of_it(
         page.wait_for_function("/Tile \\d+/.test(document.querySelector('#status').textContent)")
         page.click("#cancel")
         page.wait_for_selector("#status >> text=Cancelled")
+        assert page.input_value("#model input") != "other"  # but that of the result, which is still shown
         page.focus("#model input")
         page.keyboard.press("Tab")  # leaving the list is no choice
         page.wait_for_timeout(2000)
