@@ -84,8 +84,9 @@ def _fit(x: Float, v: Float, relative: Float) -> NoiseLine:
     quarter farthest off says nothing of the scatter, and those above nothing of the errors."""
     middle, width = float(x.mean()), float(np.ptp(x)) or 1.0  # an offset is not to cost the digits of the slope
     design = np.stack([(x - middle) / width, np.ones_like(x)])
-    least = max(min(1e-12, 1e-6 * float(np.median(v))), 1e-300)  # of a variance, whatever the scale
-    fit = np.full_like(v, max(float(np.median(v)), least))
+    usual = float(np.median(v))
+    least = min(1e-12, 1e-6 * usual) if usual > 1e-100 else 1e-12  # of a variance, whatever the scale
+    fit = np.full_like(v, max(usual, least))
     gain = floor = 0.0
     robust = np.ones_like(v)
     for _ in range(20):
