@@ -210,7 +210,8 @@ class PhotoTab(PhotoLayout):
 
     def _is_shown(self, photo: Photo, asked: Request, owner: str) -> bool:
         """Whether there is nothing to run, as with a slider that stands at the level which was estimated."""
-        if photo.request.sigma is None and asked.sigma == self._slider_level(photo):
+        estimated = photo.request.sigma is None and photo.pages == 1  # each page has a level of its own
+        if estimated and asked.sigma == self._slider_level(photo):
             asked = replace(asked, sigma=None)
         return asked == photo.request and photo.folder.exists() and not self.service.crew.has_newer(owner, -math.inf)
 
